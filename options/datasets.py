@@ -1,0 +1,97 @@
+"""The one table of datasets: classes, protocols, official counts, pretraining defaults.
+
+Everything that depends on *which* dataset is read from here: the data preparation takes the
+splits and the official counts, the scripts take the number of classes, the allowed protocols and
+the paper's pretraining defaults. Nothing in this file imports torch.
+
+Sources: Shahroudy et al., CVPR 2016 (NTU RGB+D 60); Liu et al., TPAMI 2019 (NTU RGB+D 120);
+Liu et al., 2017 (PKU-MMD); section 4 of the skeleton-contrastive paper for the defaults.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Mapping, NamedTuple, Optional
+
+NUM_JOINTS, NUM_COORDINATES, NUM_PEOPLE = 25, 3, 2
+MAX_FRAMES = 300  # clips are cut here by the released preparation
+
+# Training subjects. NTU-120's first twenty are NTU-60's: one list serves both.
+NTU_TRAIN_SUBJECTS = frozenset(
+    [1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38]
+    + [45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78]
+    + [80, 81, 82, 83, 84, 85, 86, 89, 91, 92, 93, 94, 95, 97, 98, 100, 103]
+)
+NTU_TRAIN_CAMERAS = frozenset([2, 3])
+NTU60_LAST_SETUP = 17  # NTU-60 is setups 1 to 17 of NTU-120
+
+
+class NtuName(NamedTuple):
+    """The numbers in an NTU file name ``SsssCcccPpppRrrrAaaa``, all counted from one."""
+
+    setup: int
+    camera: int
+    subject: int
+    repetition: int
+    action: int
+
+    @property
+    def label(self) -> int:
+        """The class as the program counts it, from zero."""
+        return self.action - 1
+
+
+_NTU_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})")
+
+
+def parse_ntu_name(name: str) -> Optional[NtuName]:
+    """Read ``S001C002P003R002A013``; None where the name does not have this form."""
+    match = _NTU_NAME.fullmatch(name)
+    return NtuName(*map(int, match.groups())) if match else None
+
+
+def ntu_splits(name: NtuName) -> dict[str, str]:
+    """``{protocol: "train" | "val"}`` of one NTU clip, for every protocol of both datasets."""
+    train = {
+        "cross_subject": name.subject in NTU_TRAIN_SUBJECTS,
+        "cross_view": name.camera in NTU_TRAIN_CAMERAS,
+        "cross_setup": name.setup % 2 == 0,
+    }
+    return {protocol: "train" if is_train else "val" for protocol, is_train in train.items()}
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What the program knows of a dataset by its name."""
+
+    title: str
+    num_classes: int
+    protocols: tuple[str, ...]
+    # protocol -> clips (train, val) as published
+    official_counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    # pretraining defaults: queue length, epochs, epochs at which the learning rate drops
+    moco_k: int = 16384
+    epochs: int = 451
+    schedule: tuple[int, ...] = (351,)
+
+
+DATASETS: dict[str, DatasetInfo] = {
+    "ntu60": DatasetInfo(
+        "NTU RGB+D 60", 60, ("cross_subject", "cross_view"),
+        {"cross_subject": (40091, 16487), "cross_view": (37646, 18932)},
+    ),
+    "ntu120": DatasetInfo(
+        "NTU RGB+D 120", 120, ("cross_subject", "cross_setup"),
+        {"cross_subject": (63026, 50919), "cross_setup": (54468, 59477)},
+        epochs=351, schedule=(251,),
+    ),
+    "pku1": DatasetInfo(
+        "PKU-MMD I", 51, ("cross_subject", "cross_view"), {"cross_subject": (18841, 2704)},
+        moco_k=8192, epochs=600, schedule=(),
+    ),
+    "pku2": DatasetInfo(  # 41 of part I's classes: the head keeps 51 outputs
+        "PKU-MMD II", 51, ("cross_subject", "cross_view"), {"cross_subject": (5332, 1613)},
+        moco_k=2048, epochs=600, schedule=(),
+    ),
+}
