@@ -1,0 +1,62 @@
+"""The sequence encoder: a three-layer recurrent network over frames (paper section 3.2, "BiGRU").
+
+The published network is bidirectional in its weights only. It was fed one frame at a time, so the
+"reverse" cells also run forward in time: every layer is two causal GRUs, side by side, that read
+the concatenation of both GRUs below. This file computes that over whole sequences, two calls a
+layer and no Python loop over time, under the parameter names of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class CausalBiGRU(nn.Module):
+    """Stacked pairs of causal GRUs, ``(N, T, input_size) -> (N, 2 * hidden_size)``.
+
+    The parameters are those of a bidirectional ``nn.GRU``, kept in one so that their names and
+    shapes are those of the published checkpoints; its own forward pass is never used.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int) -> None:
+        super().__init__()
+        self.gru = nn.GRU(input_size, hidden_size, num_layers, batch_first=True, bidirectional=True)
+
+    def direction(self, x: Tensor, layer: int, suffix: str) -> Tensor:
+        """One causal GRU over a whole sequence: ``(N, T, C) -> (N, T, hidden_size)``."""
+        names = (f"{name}_l{layer}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        weights = [getattr(self.gru, name) for name in names]
+        start = x.new_zeros(1, x.shape[0], self.gru.hidden_size)
+        output, _ = torch.gru(
+            x, start, weights, has_biases=True, num_layers=1, dropout=0.0,
+            train=self.training, bidirectional=False, batch_first=True,
+        )
+        return output
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in range(self.gru.num_layers):
+            pair = [self.direction(x, layer, suffix) for suffix in ("", "_reverse")]
+            x = torch.cat(pair, dim=2)  # N x T x 2H
+        return x[:, -1]  # N x 2H: both GRUs of the last layer after the last frame
+
+
+class GRUEncoder(nn.Module):
+    """Sequence encoder: ``forward_features`` maps ``(N, T, 150)`` to ``(N, 2 * hidden_size)``."""
+
+    def __init__(
+        self, num_classes: int, input_size: int = 150, hidden_size: int = 1024, num_layers: int = 3
+    ) -> None:
+        super().__init__()
+        self.num_features = 2 * hidden_size
+        self.encoder = CausalBiGRU(input_size, hidden_size, num_layers)
+        self.fc = nn.Linear(self.num_features, num_classes)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.encoder(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.forward_features(x))
