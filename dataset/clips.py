@@ -1,0 +1,138 @@
+"""The clips of one split, wherever they are stored, as tensors that a batch is gathered from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from options.datasets import DATASETS, NTU60_LAST_SETUP, parse_ntu_name
+from options.errors import UserError
+
+from .released_layout import find_released, open_released
+from .store import Store, is_store, open_store
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Clips of one split. ``gather`` hides in which of two layouts their frames lie.
+
+    ``frames`` is (all frames, V, 3, M) with ``first_frame`` per clip, or, in the released layout,
+    (N, 3, 300, V, M) with the clip's ``rows``.
+    """
+
+    dataset: str
+    protocol: str
+    split: str
+    num_classes: int
+    names: list[str]
+    labels: Tensor  # (N,) int64
+    num_frames: Tensor  # (N,) int64
+    frames: Tensor
+    first_frame: Tensor | None  # (N,) int64; None in the released layout
+    source: str  # the folder, for messages
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def gather(self, clips: Tensor, frames: Tensor) -> Tensor:
+        """Frames ``frames`` (N, T) of clips ``clips`` (N,): ``(N, T, V, 3, M)``."""
+        if self.first_frame is not None:
+            return self.frames[self.first_frame[clips, None] + frames]
+        return self.frames[clips[:, None], :, frames].transpose(2, 3)
+
+    def to(self, device: torch.device) -> "ClipSet":
+        """The same clips with their tensors on ``device``."""
+        moved = {
+            name: value.to(device) for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
+
+def find_folder(data_root: Path, dataset: str) -> Path:
+    """The folder of ``dataset`` below ``data_root``; an NTU-120 store also serves ntu60."""
+    if not data_root.is_dir():
+        raise UserError(f"--data-root {data_root} is not a folder; name the one that holds the stores")
+    candidates = [data_root / dataset] + ([data_root / "ntu120"] if dataset == "ntu60" else [])
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    found = sorted(path.name for path in data_root.iterdir() if path.is_dir())
+    raise UserError(
+        f"no dataset '{dataset}' below {data_root} (there: {', '.join(found) or 'nothing'}); make "
+        "its store with the scripts in data_gen/, or name another --data-root"
+    )
+
+
+def check_protocol(dataset: str, protocol: str, known: tuple[str, ...]) -> None:
+    if protocol not in known:
+        raise UserError(
+            f"--protocol {protocol} is not one of {dataset}'s: choose from {', '.join(known)}"
+        )
+
+
+def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet:
+    """One split of a store; of NTU-120's, the setups of NTU-60 where that is asked for."""
+    info = DATASETS.get(dataset)
+    known = tuple(store.splits)
+    if info:
+        known = tuple(name for name in info.protocols if name in store.splits)
+    check_protocol(dataset, protocol, known)
+    rows = store.clips_of(protocol, split)
+    if dataset == "ntu60" and store.dataset == "ntu120":
+        setups = np.array([parse_ntu_name(store.names[row]).setup for row in rows], dtype=np.int64)
+        rows = rows[setups <= NTU60_LAST_SETUP]
+    return ClipSet(
+        dataset, protocol, split,
+        num_classes=info.num_classes if info else store.num_classes,
+        names=[store.names[row] for row in rows],
+        labels=torch.from_numpy(store.labels[rows]),
+        num_frames=torch.from_numpy(store.num_frames[rows]),
+        frames=torch.from_numpy(store.frames),
+        first_frame=torch.from_numpy(store.first_frame[rows]),
+        source=str(store.folder),
+    )
+
+
+def from_released(path: Path, dataset: str, protocol: str, split: str) -> ClipSet:
+    """One split in the released layout."""
+    clips = open_released(path)
+    num_classes = DATASETS[dataset].num_classes
+    if len(clips.labels) and clips.labels.max() >= num_classes:
+        raise UserError(f"{path.parent}: a label of '{split}' is beyond {dataset}'s {num_classes}")
+    return ClipSet(
+        dataset, protocol, split, num_classes,
+        names=clips.names,
+        labels=torch.from_numpy(clips.labels),
+        num_frames=torch.from_numpy(clips.num_frames),
+        frames=torch.from_numpy(clips.frames),
+        first_frame=None,
+        source=str(path.parent),
+    )
+
+
+def open_clips(data_root: str, dataset: str, protocol: str, split: str) -> ClipSet:
+    """The ``train`` or ``val`` clips of a protocol, from a store or from the released layout.
+
+    Raises ``UserError`` where the data, the protocol or the clips are missing.
+    """
+    folder = find_folder(Path(data_root), dataset)
+    if dataset in DATASETS:
+        check_protocol(dataset, protocol, DATASETS[dataset].protocols)
+    if is_store(folder):
+        clips = from_store(open_store(folder), dataset, protocol, split)
+    else:
+        path = find_released(folder, protocol, split) if dataset in DATASETS else None
+        if path is None:
+            raise UserError(
+                f"{folder} holds no store and no clips in the released layout for {protocol}; "
+                "make its store with the scripts in data_gen/"
+            )
+        clips = from_released(path, dataset, protocol, split)
+    if not len(clips):
+        raise UserError(f"{folder} has no clip in the '{split}' split of {protocol}")
+    return clips

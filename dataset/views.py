@@ -1,0 +1,45 @@
+"""The views that pretraining, classifier training and evaluation ask for, a batch at a time.
+
+    view(clip) = layout(spatial(resize(crop(clip))))
+
+A view is ``(N, T, V, 3, M)``: clips, frames, joints, coordinates, people. Parameters are drawn on
+the CPU, whatever device holds the clips, so that a seed means the same views everywhere.
+"""
+
+from __future__ import annotations
+
+from torch import Generator, Tensor
+
+from .augment import Augmentation, draw_spatial, map_joints
+from .clips import ClipSet
+from .crop import NUM_FRAMES, centre_crop, cut_and_resize, draw_crop, whole_clip
+
+
+def pretraining_view(
+    clips: ClipSet, index: Tensor, augmentation: Augmentation, generator: Generator
+) -> Tensor:
+    """One random view of each clip of ``index`` (N,): ``(N, T, V, 3, M)``."""
+    num_frames = clips.num_frames[index.to(clips.num_frames.device)].cpu()
+    start, length = whole_clip(num_frames)
+    if "crop" in augmentation.kinds:
+        start, length = draw_crop(
+            num_frames, generator, augmentation.min_crop_ratio, augmentation.min_crop_frames
+        )
+    batch = cut_and_resize(clips, index, start, length, augmentation.num_frames)
+    maps = draw_spatial(len(index), batch.shape[2], augmentation, generator)
+    return batch if maps is None else map_joints(batch, maps)
+
+
+def classifier_view(
+    clips: ClipSet, index: Tensor, generator: Generator, num_frames: int = NUM_FRAMES
+) -> Tensor:
+    """A crop of at least half of each clip, as a classifier is trained on: ``(N, T, V, 3, M)``."""
+    lengths = clips.num_frames[index.to(clips.num_frames.device)].cpu()
+    start, length = draw_crop(lengths, generator, min_ratio=0.5, min_frames=NUM_FRAMES)
+    return cut_and_resize(clips, index, start, length, num_frames)
+
+
+def evaluation_view(clips: ClipSet, index: Tensor, num_frames: int = NUM_FRAMES) -> Tensor:
+    """The centre of each clip, nothing random: ``(N, T, V, 3, M)``."""
+    start, length = centre_crop(clips.num_frames[index.to(clips.num_frames.device)])
+    return cut_and_resize(clips, index, start, length, num_frames)
