@@ -1,0 +1,68 @@
+"""A map over processes that keeps the order and a bounded number of results in memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Callable, Iterable, Iterator, TypeVar
+
+from options.errors import UserError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+TASKS_AHEAD = 4  # tasks a worker may be ahead of the consumer: bounds the memory
+
+
+def default_workers() -> int:
+    """One process for every core this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task],
+                workers: int) -> Iterator[Result]:
+    """``map(function, tasks)`` computed by ``workers`` processes, results in the order of tasks.
+
+    ``function`` is a module's top-level function. One worker means this process. Raises UserError
+    where a worker process dies (most often: killed because memory ran out).
+    """
+    if workers <= 1:
+        yield from map(function, tasks)
+        return
+    # "spawn" starts clean processes: no lock or thread of this one is copied half-way
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),)) as pool:
+        pending = deque()
+        try:
+            for task in tasks:
+                pending.append(pool.submit(function, task))
+                if len(pending) > workers * TASKS_AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool as error:
+            raise UserError("a worker process was killed, most often because memory ran out; "
+                            "try fewer --workers") from error
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _start_worker(parent: int) -> None:
+    """Ctrl-C is the parent's to handle; and a worker must not outlive a parent that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def leave_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
