@@ -1,0 +1,140 @@
+"""Make a small synthetic data set in NTU RGB+D's own file format, no licence needed:
+
+    python data_gen/synthetic_gendata.py
+
+writes ``SsssCcccPpppRrrrAaaa.skeleton`` files, ready for ``ntu_gendata.py``. Three cameras record
+every performance at the same moment. Each subject is in two setups, and does half of the actions
+in either. The same ``--seed`` gives the same files, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Iterator, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from data_gen.parallel import default_workers, ordered_map  # noqa: E402
+from data_gen.skeleton_text import skeleton_text  # noqa: E402
+from data_gen.synthetic_actions import ACTIONS  # noqa: E402
+from data_gen.synthetic_performance import perform  # noqa: E402
+from data_gen.synthetic_sensor import NUM_CAMERAS, observe, place_camera  # noqa: E402
+from options.datasets import NtuName, ntu_splits, parse_ntu_name  # noqa: E402
+from options.errors import UserError, run_script  # noqa: E402
+
+
+def parse_flags(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--out_folder", "--out-folder", type=Path,
+                        default=REPOSITORY / "data" / "synthetic" / "nturgb+d_skeletons",
+                        help="where the .skeleton files go")
+    parser.add_argument("--overwrite", action="store_true",
+                        help="replace the .skeleton files that are already there")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other people and clips")
+    parser.add_argument("--subjects", type=int, default=20, help="people, numbered from 1")
+    parser.add_argument("--actions", type=int, nargs="+", default=list(ACTIONS), metavar="A",
+                        help="NTU's class numbers, from 1")
+    parser.add_argument("--setups", type=int, default=4, help="rooms: camera heights, distances")
+    parser.add_argument("--repetitions", type=int, default=2,
+                        help="odd ones face the left camera, even ones the right")
+    parser.add_argument("--cameras", type=int, default=NUM_CAMERAS, help="C001, C002, C003")
+    parser.add_argument("--difficulty", type=float, default=1.0,
+                        help="scales sway, idle gestures, personal style and sensor noise; "
+                             "0 is clean")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes")
+    flags = parser.parse_args(arguments)
+    for name, most in (("subjects", 999), ("setups", 999), ("repetitions", 999),
+                       ("cameras", NUM_CAMERAS), ("workers", 999)):
+        if not 1 <= getattr(flags, name) <= most:
+            raise UserError(f"--{name} {getattr(flags, name)}: give a number from 1 to {most}.")
+    unknown = [action for action in flags.actions if action not in ACTIONS]
+    if unknown:
+        raise UserError(f"--actions {unknown[0]}: there is no synthetic action of this number; "
+                        f"choose from {' '.join(map(str, ACTIONS))}.")
+    if flags.seed < 0 or not 0 <= flags.difficulty <= 5:
+        raise UserError("--seed must not be negative and --difficulty must lie between 0 and 5.")
+    return flags
+
+
+def performances(flags: argparse.Namespace) -> Iterator[tuple[int, int, int, int]]:
+    """(setup, subject, repetition, action) of everything that is performed.
+
+    A subject visits two neighbouring setups, one odd and one even, so that every split has both
+    parts; which half of the actions comes first alternates over the subjects.
+    """
+    place = {action: index for index, action in enumerate(ACTIONS)}
+    for subject in range(1, flags.subjects + 1):
+        for action in sorted(set(flags.actions)):
+            second = (place[action] + (subject - 1) // flags.setups) % 2
+            setup = (subject - 1 + second) % flags.setups + 1
+            for repetition in range(1, flags.repetitions + 1):
+                yield setup, subject, repetition, action
+
+
+def write_clips(key: tuple[int, int, int, int], folder: Path, seed: int, cameras: int,
+                difficulty: float) -> int:
+    """One performance as all cameras see it; returns the bytes written."""
+    setup, subject, repetition, action = key
+    people = perform(seed, *key, difficulty)
+    written = 0
+    for camera in range(1, cameras + 1):
+        rng = np.random.default_rng([seed, *key, camera])
+        recording = observe(people, place_camera(seed, setup, camera), rng, difficulty)
+        text = skeleton_text(recording, rng)
+        name = f"S{setup:03d}C{camera:03d}P{subject:03d}R{repetition:03d}A{action:03d}.skeleton"
+        written += (folder / name).write_bytes(text.encode("ascii"))
+    return written
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse to touch anything but an empty folder, or .skeleton files with ``--overwrite``."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a folder as --out_folder.")
+    there = list(folder.iterdir()) if folder.exists() else []
+    other = [path.name for path in there if path.suffix != ".skeleton" or path.is_dir()]
+    if other:
+        raise UserError(f"{folder} holds other things, {other[0]} for one: choose another "
+                        "--out_folder.")
+    if there and not overwrite:
+        raise UserError(f"{folder} already holds {len(there)} .skeleton files: add --overwrite to "
+                        "replace them, or choose another --out_folder.")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    flags = parse_flags(arguments)
+    target = flags.out_folder.resolve()
+    check_folder(target, flags.overwrite)
+    start, keys = time.time(), list(performances(flags))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        write = functools.partial(write_clips, folder=temporary, seed=flags.seed,
+                                  cameras=flags.cameras, difficulty=flags.difficulty)
+        written = sum(tqdm(ordered_map(write, keys, flags.workers), total=len(keys),
+                           unit="performance", disable=None))
+        names = [path.stem for path in temporary.iterdir()]
+        temporary.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    print(f"{len(names)} clips ({written / 1e6:.0f} MB) in {time.time() - start:.1f} s: {target}")
+    for protocol in ("cross_subject", "cross_view", "cross_setup"):
+        parts = [ntu_splits(parse_ntu_name(name))[protocol] for name in names]
+        print(f"  {protocol}: {parts.count('train')} train, {parts.count('val')} val")
+
+
+if __name__ == "__main__":
+    run_script(main)

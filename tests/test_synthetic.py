@@ -1,0 +1,285 @@
+"""The synthetic data set: NTU's file format, a plausible body, reproducible clips."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from data_gen import synthetic_gendata  # noqa: E402
+from data_gen.skeleton_text import skeleton_text  # noqa: E402
+from data_gen.synthetic_actions import ACTIONS, Rng, pose  # noqa: E402
+from data_gen.synthetic_body import (  # noqa: E402
+    CHANNEL, CHANNELS, JOINT, LATERAL, PARENTS, bone_offsets, forward_kinematics)
+from data_gen.synthetic_performance import (  # noqa: E402
+    LONGEST, SHORTEST, draw_subject, mirrored, perform, play)
+from data_gen.synthetic_sensor import observe, place_camera, quaternions_of  # noqa: E402
+from options.datasets import ntu_splits, parse_ntu_name  # noqa: E402
+from options.errors import UserError  # noqa: E402
+
+SMALL = ["--subjects", "2", "--actions", "1", "50", "--repetitions", "1"]
+
+
+def generate(folder: Path, *flags: str) -> dict[str, bytes]:
+    """Run the command here; name -> content of what it wrote."""
+    synthetic_gendata.main([*SMALL, "--out_folder", str(folder), *flags])
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def parse(text: str) -> list[list[tuple[list[str], np.ndarray]]]:
+    """Frames of bodies, each its 10 fields and its (25, 12) numbers. Strict about the form."""
+    lines = iter(text.split("\n"))
+    frames = []
+    for _ in range(int(next(lines))):
+        bodies = []
+        for _ in range(int(next(lines))):
+            fields = next(lines).split(" ")
+            assert len(fields) == 10
+            assert next(lines) == "25"
+            rows = [next(lines).split(" ") for _ in range(25)]
+            assert all(len(row) == 12 and row[11] in ("1", "2") for row in rows)
+            bodies.append((fields, np.array(rows, dtype=float)))
+        frames.append(bodies)
+    assert list(lines) == [""]
+    return frames
+
+
+def positions_of(action: int, subject: int = 1, difficulty: float = 1.0) -> np.ndarray:
+    """(T, 25, 3) of the first person of one performance, before any sensor."""
+    return perform(0, 1, subject, 1, action, difficulty)[0].positions
+
+
+def bone_lengths(positions: np.ndarray) -> np.ndarray:
+    """(T, 25, 3) -> (T, 24)."""
+    children, parents = list(PARENTS), list(PARENTS.values())
+    return np.linalg.norm(positions[:, children] - positions[:, parents], axis=-1)
+
+
+def rigid_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Median distance in metres of (n, 3) points after the best rotation and shift of ``a``."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    left, _, right = np.linalg.svd(a.T @ b)
+    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
+    return float(np.median(np.linalg.norm(a @ left @ flip @ right - b, axis=1)))
+
+
+def test_same_seed_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
+    first = generate(tmp_path / "a", "--workers", "1")
+    assert first == generate(tmp_path / "b", "--workers", "2")
+    assert len(first) == 2 * 2 * 3  # subjects, actions, cameras
+    other = generate(tmp_path / "c", "--workers", "1", "--seed", "1")
+    assert first.keys() == other.keys()
+    assert all(first[name] != other[name] for name in first)
+
+
+def test_fewer_subjects_or_actions_leave_the_clips_as_they_are(tmp_path: Path) -> None:
+    every = generate(tmp_path / "a", "--workers", "1")
+    few = generate(tmp_path / "b", "--workers", "1", "--subjects", "1", "--actions", "50",
+                   "--cameras", "2")
+    assert few and few.items() < every.items()
+
+
+def test_files_are_complete_ntu_files(tmp_path: Path) -> None:
+    for name, content in generate(tmp_path / "a", "--workers", "1").items():
+        assert parse_ntu_name(name.removesuffix(".skeleton"))
+        frames = parse(content.decode("ascii"))
+        assert SHORTEST <= len(frames) <= LONGEST
+        joints = np.concatenate([numbers for bodies in frames for _, numbers in bodies])
+        assert np.isfinite(joints).all()
+        assert (joints[:, 2] > 0.5).all() and (joints[:, 2] < 6).all()
+        sizes = np.linalg.norm(joints[:, 7:11], axis=1)
+        assert np.all((abs(sizes - 1) < 1e-3) | (sizes == 0))
+        if name.endswith("A050.skeleton"):
+            assert np.median([len(bodies) for bodies in frames]) == 2
+
+
+def test_pixels_follow_the_joints(tmp_path: Path) -> None:
+    content = next(iter(generate(tmp_path / "a", "--workers", "1").values()))
+    x, y, z, depth_x, depth_y, colour_x, colour_y = parse(content.decode())[20][0][1][:, :7].T
+    assert np.corrcoef(x / z, depth_x)[0, 1] > 0.999 and np.corrcoef(y / z, depth_y)[0, 1] < -0.999
+    assert np.corrcoef(depth_x, colour_x)[0, 1] > 0.99
+    assert (depth_x > 0).all() and (depth_x < 512).all()
+    assert (colour_y > -100).all() and (colour_y < 1180).all()
+
+
+def test_a_frame_without_a_body_is_a_line_0() -> None:
+    recording = observe(perform(0, 1, 1, 1, 1), place_camera(0, 1, 1), np.random.default_rng(0))
+    recording.bodies[0].present[:] = True
+    recording.bodies[0].present[[0, 7]] = False
+    del recording.bodies[1:]
+    recording = type(recording)(recording.bodies, recording.order[:, :1] * 0)
+    frames = parse(skeleton_text(recording, np.random.default_rng(0)))
+    assert [index for index, bodies in enumerate(frames) if not bodies] == [0, 7]
+
+
+def test_bones_keep_their_length_and_differ_between_subjects() -> None:
+    lengths = [bone_lengths(positions_of(action, subject=3)) for action in ACTIONS]
+    shrug = [index for index, child in enumerate(PARENTS) if "Shoulder" in
+             ("ShoulderLeft" if child == JOINT["ShoulderLeft"] else
+              "ShoulderRight" if child == JOINT["ShoulderRight"] else "")]
+    fixed = [index for index in range(24) if index not in shrug]
+    together = np.concatenate(lengths)[:, fixed]
+    assert np.ptp(together, axis=0).max() < 1e-9
+    other = bone_lengths(positions_of(1, subject=4))[0, fixed]
+    assert np.abs(other - together[0]).max() > 0.01
+
+
+@pytest.mark.parametrize("subject", (1, 2, 5))
+def test_people_stand_upright_with_left_and_right_where_they_belong(subject: int) -> None:
+    """A person who faces the sensor has the left shoulder at the smaller x, as in Kinect's data."""
+    rest = draw_subject(0, subject).posture[None]
+    joints = forward_kinematics(rest, draw_subject(0, subject).offsets, np.zeros((1, 3)))[0][0]
+    height = {name: joints[index, 1] for name, index in JOINT.items()}
+    assert height["Head"] > height["Neck"] > height["SpineShoulder"] > height["SpineMid"]
+    assert height["SpineMid"] > height["SpineBase"] > height["KneeLeft"] > height["AnkleLeft"]
+    assert min(height.values()) == pytest.approx(0.0, abs=1e-6)  # the feet are on the floor
+    assert 1.2 < height["Head"] < 2.0
+    for name in ("Shoulder", "Elbow", "Hand", "Hip", "Knee", "Ankle"):
+        assert joints[JOINT[name + "Left"], 0] < joints[JOINT[name + "Right"], 0]
+    # toes and thumbs point to the sensor, towards smaller z
+    assert joints[JOINT["FootLeft"], 2] < joints[JOINT["AnkleLeft"], 2]
+
+
+def test_knees_and_elbows_bend_the_right_way() -> None:
+    angles = np.zeros((1, len(CHANNELS)))
+    for name in ("l_knee", "r_elbow"):
+        angles[0, CHANNEL[name]] = 60.0
+    joints = forward_kinematics(angles, bone_offsets(), np.zeros((1, 3)))[0][0]
+    assert joints[JOINT["AnkleLeft"], 2] > joints[JOINT["KneeLeft"], 2]  # shin goes back
+    assert joints[JOINT["WristRight"], 2] < joints[JOINT["ElbowRight"], 2]  # forearm forward
+
+
+@pytest.mark.parametrize("name, near", [("mouth", 0.25), ("ear", 0.25), ("hat", 0.3)])
+def test_hands_reach_the_head(name: str, near: float) -> None:
+    angles = np.zeros((1, len(CHANNELS)))
+    for channel, value in pose(name).items():
+        angles[0, CHANNEL[channel]] = value
+    joints = forward_kinematics(angles, bone_offsets(), np.zeros((1, 3)))[0][0]
+    assert np.linalg.norm(joints[JOINT["HandRight"]] - joints[JOINT["Head"]]) < near
+
+
+def test_a_mirror_exchanges_left_and_right() -> None:
+    rng = np.random.default_rng(0)
+    angles = rng.normal(0, 30, (4, len(CHANNELS)))
+    angles[:, CHANNEL["support"]] = rng.uniform(-1, 1, 4)
+    place = np.zeros((4, 3))
+    joints = forward_kinematics(angles, bone_offsets(), place)[0]
+    other = forward_kinematics(mirrored(angles), bone_offsets(), place)[0]
+    swap = [JOINT[name.replace("Left", "?").replace("Right", "Left").replace("?", "Right")]
+            for name in JOINT]
+    np.testing.assert_allclose(other[:, swap] * (-1, 1, 1), joints, atol=1e-9)
+    np.testing.assert_array_equal(mirrored(mirrored(angles)), angles)
+    assert set(LATERAL) < set(CHANNELS)
+
+
+def test_play_passes_through_the_key_poses() -> None:
+    keys, times = np.array([[0.0, 5.0], [10.0, -5.0], [4.0, 0.0]]), np.array([0.5, 1.0, 2.0])
+    frames = np.array([0.0, 0.5, 0.75, 1.0, 2.0, 9.0])
+    played = play(keys, times, frames, np.zeros(2))
+    np.testing.assert_allclose(played, [[0, 5], [0, 5], [5, 0], [10, -5], [4, 0], [4, 0]])
+
+
+def test_sitting_and_standing_end_where_the_other_begins() -> None:
+    hips = {action: positions_of(action, difficulty=0.0)[:, JOINT["SpineBase"], 1]
+            for action in (8, 9)}
+    assert hips[8].max() - hips[8][-1] > 0.25
+    assert hips[9][-1] - hips[9].min() > 0.25
+
+
+def test_two_people_face_each_other_in_the_actions_of_two() -> None:
+    for action, roles in ACTIONS.items():
+        people = perform(0, 1, 1, 1, action)
+        assert len(people) == len(roles) == (2 if action in (50, 58) else 1)
+        if len(people) == 2:
+            chests = [person.positions[:, JOINT["SpineShoulder"]] for person in people]
+            assert 0.4 < np.linalg.norm(chests[0] - chests[1], axis=1).mean() < 1.6
+
+
+def test_cameras_see_one_motion_up_to_a_rigid_transform_and_noise() -> None:
+    people = perform(0, 2, 2, 1, 24)
+    views = []
+    for camera in (1, 2, 3):
+        where = place_camera(0, 2, camera)
+        np.testing.assert_allclose(where.rotation @ where.rotation.T, np.eye(3), atol=1e-12)
+        assert np.linalg.det(where.rotation) == pytest.approx(1.0)
+        clean = observe(people, where, np.random.default_rng(camera), difficulty=0.0)
+        noisy = observe(people, where, np.random.default_rng(camera), difficulty=1.0)
+        views.append((clean.bodies[0].positions[:, 0], noisy.bodies[0].positions.reshape(-1, 3)))
+    for clean, noisy in views[1:]:
+        assert rigid_distance(clean, views[0][0]) < 1e-9
+        assert 1e-4 < rigid_distance(noisy, views[0][1]) < 0.06
+        assert np.abs(noisy - views[0][1]).mean() > 0.2
+
+
+def test_quaternions_describe_their_rotation() -> None:
+    rng = np.random.default_rng(0)
+    matrices = np.linalg.qr(rng.normal(size=(50, 3, 3)))[0]
+    matrices *= np.sign(np.linalg.det(matrices))[:, None, None]
+    w, x, y, z = quaternions_of(matrices).T
+    np.testing.assert_allclose(w * w + x * x + y * y + z * z, 1)
+    np.testing.assert_allclose(matrices[:, 0, 1], 2 * (x * y - w * z), atol=1e-9)
+    np.testing.assert_allclose(matrices[:, 2, 0], 2 * (x * z - w * y), atol=1e-9)
+
+
+def test_every_protocol_has_both_parts_by_default() -> None:
+    flags = synthetic_gendata.parse_flags([])
+    keys = list(synthetic_gendata.performances(flags))
+    assert 1000 <= len(keys) * flags.cameras <= 2000 and len(set(keys)) == len(keys)
+    names = [parse_ntu_name(f"S{s:03d}C{camera:03d}P{p:03d}R{r:03d}A{a:03d}")
+             for s, p, r, a in keys for camera in range(1, flags.cameras + 1)]
+    for protocol in ("cross_subject", "cross_view", "cross_setup"):
+        for part in ("train", "val"):
+            labels = {name.label for name in names if ntu_splits(name)[protocol] == part}
+            assert len(labels) == len(ACTIONS), (protocol, part)
+
+
+@pytest.mark.parametrize("flags, word", [
+    (["--actions", "4"], "--actions 4"), (["--cameras", "4"], "--cameras"),
+    (["--subjects", "0"], "--subjects"), (["--difficulty", "-1"], "--difficulty"),
+    (["--seed", "-3"], "--seed"),
+])
+def test_bad_flags_are_refused(flags: list[str], word: str) -> None:
+    with pytest.raises(UserError, match=word):
+        synthetic_gendata.parse_flags(flags)
+
+
+def test_other_files_are_never_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    generate(folder, "--workers", "1", "--cameras", "1")
+    with pytest.raises(UserError, match="--overwrite"):
+        generate(folder, "--workers", "1")
+    assert len(generate(folder, "--workers", "1", "--cameras", "2", "--overwrite")) == 8
+    (folder / "notes.txt").write_text("keep me")
+    with pytest.raises(UserError, match="notes.txt"):
+        generate(folder, "--workers", "1", "--overwrite")
+    assert (folder / "notes.txt").read_text() == "keep me"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]  # nothing temporary stays
+
+
+@pytest.mark.parametrize("folder, script", [
+    (".", "data_gen/synthetic_gendata.py"), ("data_gen", "synthetic_gendata.py")])
+def test_the_command_ends_with_a_sentence(folder: str, script: str) -> None:
+    done = subprocess.run([sys.executable, script, "--actions", "99"], cwd=REPOSITORY / folder,
+                          capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --actions 99") and done.stderr.count("\n") == 1
+
+
+def test_actions_are_sound_whatever_is_drawn() -> None:
+    def keys_of(role, rng: Rng):
+        return role(rng)
+
+    for roles in ACTIONS.values():
+        for role in roles:
+            for seed in range(20):
+                keys = keys_of(role, np.random.default_rng(seed))
+                assert keys[0][0] == 0.0 and all(seconds > 0 for seconds, _ in keys[1:])
+                assert all(name in CHANNEL and math.isfinite(value)
+                           for _, angles in keys for name, value in angles.items())
