@@ -6,6 +6,8 @@ without a body are filled, and where the coordinate axes lie. Shapes are (people
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from data_gen.errors import BadFile
@@ -24,11 +26,12 @@ def normalise_clip(bodies: np.ndarray) -> np.ndarray:
     """
     if not bodies.any():
         raise BadFile("no body in any frame")
-    people = choose_people(bodies).astype(np.float32)
-    for person in people:
-        fill_missing_frames(person)
-    centre(people)
-    people = turn(people)
+    with np.errstate(over="ignore", invalid="ignore"):  # reported below
+        people = choose_people(bodies).astype(np.float32)
+        for person in people:
+            fill_missing_frames(person)
+        centre(people)
+        people = turn(people)
     if not np.isfinite(people).all():
         raise BadFile("the coordinates are so large that normalising them overflows")
     return people
@@ -74,7 +77,8 @@ def centre(people: np.ndarray) -> None:
     Joints at exactly zero were not seen and stay there. In a frame without the first person the
     second is not moved.
     """
-    seen = people.any(axis=-1, keepdims=True)
+    x, y, z = np.moveaxis(people != 0, -1, 0)
+    seen = (x | y | z)[..., None]  # faster than any() over so short an axis
     people -= people[:1, :, CENTRE_JOINT:CENTRE_JOINT + 1].copy() * seen
 
 
@@ -105,21 +109,20 @@ def rotation_between(source: np.ndarray, target: tuple[float, float, float]) -> 
     axis to turn around. The cosine is taken of the float32 direction, because its rounding is in
     the published numbers: it moves small angles by up to 1e-4.
     """
-    goal = np.asarray(target, dtype=np.float64)
-    axis = np.cross(source, goal)
-    if np.abs(axis).sum() < 1e-6:
+    (a, b, c), (d, e, f) = source.tolist(), target
+    x, y, z = b * f - c * e, c * d - a * f, a * e - b * d  # the axis: source x target
+    length = math.sqrt(x * x + y * y + z * z)
+    if abs(x) + abs(y) + abs(z) < 1e-6:
         return np.eye(3)
     direction = source / np.linalg.norm(source)
-    angle = np.arccos(np.clip(direction @ goal, -1, 1))
-    if angle < 1e-6:
-        return np.eye(3)
-    x, y, z = axis / np.linalg.norm(axis)
+    angle = math.acos(min(max(float(direction @ np.float64(target)), -1), 1))
+    x, y, z = x / length, y / length, z / length
     skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew
+    return np.eye(3) + math.sin(angle) * skew + (1 - math.cos(angle)) * skew @ skew
 
 
 def _spread(body: np.ndarray) -> float:
     """Standard deviation over joints and frames, summed over x, y, z, of the frames (n, 25, 3) in
     which the body is seen."""
     seen = body[body.any(axis=(1, 2))]
-    return float(seen.std(axis=(0, 1)).sum()) if len(seen) else 0.0
+    return sum(float(coordinate.std()) for coordinate in np.moveaxis(seen, -1, 0)) if len(seen) else 0

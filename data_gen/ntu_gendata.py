@@ -60,29 +60,37 @@ def main() -> int:
                         ntu_release.PROTOCOLS,
                         made_by("data_gen/ntu_gendata.py", args,
                                 ("dataset", "data_path", "ignored_sample_path")),
-                        overwrite=args.overwrite)
-    selection = ntu_release.select(find_files(args.data_path, ntu_release.SKELETON_SUFFIX),
-                                   args.dataset, ignored_names(args))
-    if not selection.files:
-        raise UserError(f"no {ntu_release.SKELETON_SUFFIX} file of {args.dataset} below "
-                        f"{', '.join(map(str, args.data_path))}; give the raw data with --data_path")
+                        overwrite=args.overwrite or args.dry_run)
+    files = find_raw_files(args)
+    ignored = ignored_names(args)
+    selection = ntu_release.select(files, args.dataset, ignored)
     if selection.not_in_dataset:
         print(f"{selection.not_in_dataset:,} files are not in {args.dataset} and are passed over")
-    names = []
+    if args.dry_run:
+        print("\n".join(ntu_release.dry_run_report(selection, args.dataset, ignored)))
+        return 0
+    store.left_out += selection.left_out
     with store:
-        store.left_out += selection.left_out
-        for item, remark in make_clips(selection.files, args.workers):
-            if item is not None:
-                store.add(item)
-                names.append(item.name)
-                if remark is not None:
-                    store.notes.append(remark)
-            elif args.on_error == "stop":
+        for clip, remark in make_clips(selection.files, args.workers):
+            if clip is None and args.on_error == "stop":
                 raise UserError(f"{remark}; --on-error skip goes on without such files")
-            else:
-                store.left_out.append(remark)
-    print("\n".join(ntu_release.compare_to_published(names, args.dataset)))
+            store.take(clip, remark)
+    print("\n".join(ntu_release.compare_to_published(store.names, args.dataset)))
     return report(store, time.perf_counter() - begun)
+
+
+def find_raw_files(args: argparse.Namespace) -> list[RawFile]:
+    """The raw files; for a dry run, a text file of names stands for files of these names."""
+    lists = [path for path in args.data_path
+             if args.dry_run and path.is_file() and path.suffix in (".txt", ".gz")]
+    files = find_files([path for path in args.data_path if path not in lists],
+                       ntu_release.SKELETON_SUFFIX)
+    files = sorted(sum(map(ntu_release.read_name_list, lists), files))
+    if not files:
+        raise UserError(f"no {ntu_release.SKELETON_SUFFIX} file below "
+                        f"{', '.join(map(str, args.data_path))}; give the folders or archives "
+                        "that hold them with --data_path")
+    return files
 
 
 def ignored_names(args: argparse.Namespace) -> set[str]:

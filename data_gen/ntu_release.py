@@ -6,13 +6,16 @@ list of missing skeletons are left out.
 
 from __future__ import annotations
 
+import gzip
 import re
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable, Sequence
 
 from data_gen.sources import RawFile, walk
 from data_gen.store_writer import Remark
+from dataset.store_format import SPLITS
 from options.datasets import DATASETS, NTU60_LAST_SETUP, ntu_splits, parse_ntu_name
 from options.errors import UserError
 
@@ -23,6 +26,22 @@ IGNORED_LISTS = {  # as published; the list of NTU-120 contains that of NTU-60
               "NTU_RGBD120_samples_with_missing_skeletons.txt"),
     "ntu120": ("NTU_RGBD120_samples_with_missing_skeletons.txt",),
 }
+# Who was recorded in which setup, each by 3 cameras, twice, in the 60 actions of the data set.
+SETUP_SUBJECTS = {
+    1: "1-8", 2: "3 7-14", 3: "1-2 7-8 15-19", 4: "3 7-8 20", 5: "4 10 13 15-18 21",
+    6: "1 7-8 15-17 19 22-24", 7: "1 7-8 15-19 25-28", 8: "1 7-8 15 19 25 29-36",
+    9: "7-8 15-17 19 25", 10: "7-8 13 15-19 21 25", 11: "1-2 7-8 15-19 25 27-28 38",
+    12: "7-8 15-19 25 27-28 37", 13: "7-8 15-19 25 27-28 37", 14: "7-8 15 17 19 25 27 37 39",
+    15: "7-8 15-17 19 25 37", 16: "7-8 19 21 25 39-40", 17: "3 7-9 15-17 20",
+    18: "8 41-45", 19: "8 41-42 46-51", 20: "8 41 43-44 52-54", 21: "55-60", 22: "61-67",
+    23: "55-68", 24: "57 60-64 67", 25: "55-56 58-59 65-66 68", 26: "8 41 44 49-51 69-72 74-77",
+    27: "6 8 11 41 43-44 78-86", 28: "8 41-43 46 48 70 73 87",
+    29: "6 8 41 43-44 48-49 51 67 74-75 80 88-90",
+    30: "8 11 41 43-44 48 67 75-76 81 85 88 91-96", 31: "6 8 41-44 51 67 82 85 96-101",
+    32: "8 41 43-44 67 102-106",
+}
+CLIPS_PER_SUBJECT = 3 * 2 * 60  # in one setup
+
 _NAME_LINE = re.compile(r"\s*(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})(\.skeleton)?\s*")
 
 
@@ -85,17 +104,68 @@ def select(files: Iterable[RawFile], dataset: str, ignored: set[str]) -> Selecti
     return chosen
 
 
+def dry_run_report(selection: Selection, dataset: str, ignored: set[str]) -> list[str]:
+    """What a preparation would find, from names alone, and what is missing."""
+    names = [file.name for file in selection.files]
+    if dataset == "ntu60":
+        ignored = {name for name in ignored if parse_ntu_name(name).setup <= NTU60_LAST_SETUP}
+    absent = sorted(ignored - selection.ignored)
+    lines = [f"Of {len(ignored)} names on the list of missing skeletons, "
+             f"{len(selection.ignored)} are here and would be left out"
+             + (", the others are absent:" if absent and selection.ignored else ".")]
+    if selection.ignored:
+        lines += ["  " + " ".join(absent[i:i + 4]) for i in range(0, len(absent), 4)]
+    others = [remark for remark in selection.left_out if remark.lost]
+    lines += [f"Would be left out: {remark}" for remark in others[:10]]
+    if len(others) > 10:
+        lines.append(f"... and {len(others) - 10:,} more files")
+    return (lines + incomplete_setups(names, dataset, ignored)
+            + compare_to_published(names, dataset))
+
+
 def compare_to_published(names: Iterable[str], dataset: str) -> list[str]:
     """Lines that put the found clips of every protocol beside the published counts."""
     info = DATASETS[dataset]
-    counts = {(protocol, split): 0 for protocol in info.protocols for split in ("train", "val")}
-    for name in names:
-        for protocol, split in ntu_splits(parse_ntu_name(name)).items():
-            if protocol in info.protocols:
-                counts[protocol, split] += 1
-    lines = []
+    counts = Counter((protocol, split) for name in names
+                     for protocol, split in ntu_splits(parse_ntu_name(name)).items())
+    lines = [f"{info.title}, clips found / published:"]
     for protocol in info.protocols:
-        train, val = info.official_counts[protocol]
-        lines.append(f"  {protocol:13s}  train {counts[protocol, 'train']:6,} / {train:,}   "
-                     f"val {counts[protocol, 'val']:6,} / {val:,}")
-    return [f"{info.title}, clips found / published:", *lines]
+        sides = [f"{split} {counts[protocol, split]:6,} / {published:,}"
+                 for split, published in zip(SPLITS, info.official_counts[protocol])]
+        lines.append(f"  {protocol:13s}  {'   '.join(sides)}")
+    return lines
+
+
+def incomplete_setups(names: Iterable[str], dataset: str, ignored: set[str]) -> list[str]:
+    """Lines that say which setups have fewer clips than published, and who is absent from them."""
+    found: dict[int, Counter] = defaultdict(Counter)
+    for name in map(parse_ntu_name, names):
+        found[name.setup][name.subject] += 1
+    listed = Counter(parse_ntu_name(name).setup for name in ignored)
+    lines = []
+    for setup, ranges in SETUP_SUBJECTS.items():
+        if dataset == "ntu60" and setup > NTU60_LAST_SETUP:
+            continue
+        subjects = _numbers(ranges)
+        clips = sum(found[setup].values())
+        published = len(subjects) * CLIPS_PER_SUBJECT - listed[setup]
+        if clips < published:
+            absent = [subject for subject in subjects if not found[setup][subject]]
+            who = f"; no clip of subject {', '.join(map(str, absent))}" if absent and clips else ""
+            lines.append(f"  setup {setup:2d}: {clips:5,} of {published:,} clips{who}")
+    title = "Incomplete setups:" if lines else "Every setup is complete."
+    return [title, *lines]
+
+
+def _numbers(ranges: str) -> list[int]:
+    """``"3 7-9"`` as [3, 7, 8, 9]."""
+    bounds = [part.partition("-") for part in ranges.split()]
+    return [n for first, _, last in bounds for n in range(int(first), int(last or first) + 1)]
+
+
+def read_name_list(path: Path) -> list[RawFile]:
+    """Clip names, one a line, from a text file (also .gz), for a dry run without the files."""
+    opened = gzip.open(path, "rt") if path.suffix == ".gz" else open(path)
+    with opened as file:
+        names = [match[1] for match in map(_NAME_LINE.fullmatch, file) if match]
+    return sorted(RawFile(name, path.name, str(path)) for name in names)

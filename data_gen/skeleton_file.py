@@ -25,6 +25,7 @@ from options.datasets import MAX_FRAMES, NUM_COORDINATES, NUM_JOINTS
 
 MAX_BODIES = 4  # later bodies of a frame are not candidates in the released preparation
 BODY_FIELDS, JOINT_FIELDS = 10, 12
+_JOINTS_TEXT = b"%d" % NUM_JOINTS
 
 
 def read_skeleton(data: bytes, max_frames: int = MAX_FRAMES) -> tuple[np.ndarray, int]:
@@ -56,8 +57,7 @@ def _walk(tokens: Tokens) -> tuple[list[int], np.ndarray]:
     Returns the number of bodies of each frame, and for every body the index of its first joint
     line. Line indices count the lines that are not blank.
     """
-    fields, num_lines = tokens.fields_per_line, tokens.num_lines
-    if num_lines == 0:
+    if tokens.num_lines == 0:
         raise BadFile("the file is empty", 1)
     num_frames = parse_whole_number(tokens, 0, "the number of frames")
     if num_frames == 0:
@@ -65,26 +65,26 @@ def _walk(tokens: Tokens) -> tuple[list[int], np.ndarray]:
     bodies_per_frame: list[int] = []
     joint_lines: list[int] = []
     line = 1
-    for frame in range(num_frames):
-        if line >= num_lines:
-            raise _ends_early(tokens, frame, num_frames)
-        num_bodies = parse_whole_number(tokens, line, "the number of bodies")
-        line += 1
-        for _ in range(num_bodies):
-            if line + 2 + NUM_JOINTS > num_lines:
-                _check_rest(tokens, line)
+    try:
+        for frame in range(num_frames):
+            if line >= tokens.num_lines:
                 raise _ends_early(tokens, frame, num_frames)
-            if fields[line] != BODY_FIELDS:
-                raise _wrong_fields(tokens, line, "a body", BODY_FIELDS)
-            _check_joint_count(tokens, line + 1)
-            joint_lines.append(line + 2)
-            line += 2 + NUM_JOINTS
-        bodies_per_frame.append(num_bodies)
-    first_joint_lines = np.array(joint_lines, dtype=np.int64)
-    _check_joint_fields(tokens, first_joint_lines)
-    if line < num_lines:
-        raise BadFile(f"the file says it has {num_frames} frames but goes on after them",
-                      tokens.line_number(line))
+            bodies_per_frame.append(parse_whole_number(tokens, line, "the number of bodies"))
+            line += 1
+            for _ in range(bodies_per_frame[-1]):
+                if line + 2 + NUM_JOINTS > tokens.num_lines:
+                    _check_rest(tokens, line)
+                    raise _ends_early(tokens, frame, num_frames)
+                _check_body(tokens, line)
+                joint_lines.append(line + 2)
+                line += 2 + NUM_JOINTS
+        if line < tokens.num_lines:
+            raise BadFile(f"the file says it has {num_frames} frames but goes on after them",
+                          tokens.line_number(line))
+    finally:
+        # where a line is missing or doubled, this is the first place that shows it
+        first_joint_lines = np.array(joint_lines, dtype=np.int64)
+        _check_joint_fields(tokens, first_joint_lines)
     return bodies_per_frame, first_joint_lines
 
 
@@ -101,6 +101,14 @@ def _joint_lines(first_joint_lines: np.ndarray) -> np.ndarray:
     return (first_joint_lines[:, None] + np.arange(NUM_JOINTS)).ravel()
 
 
+def _check_body(tokens: Tokens, line: int) -> None:
+    """The two lines above a body's joints."""
+    if tokens.num_fields[line] != BODY_FIELDS:
+        raise _wrong_fields(tokens, line, "a body", BODY_FIELDS)
+    if tokens.first_text(line + 1) != _JOINTS_TEXT:
+        _check_joint_count(tokens, line + 1)
+
+
 def _check_joint_count(tokens: Tokens, line: int) -> None:
     count = parse_whole_number(tokens, line, "the number of joints")
     if count != NUM_JOINTS:
@@ -109,18 +117,19 @@ def _check_joint_count(tokens: Tokens, line: int) -> None:
 
 
 def _check_joint_fields(tokens: Tokens, first_joint_lines: np.ndarray) -> None:
-    """Every joint line has its 12 fields; a missing or doubled line shows here too."""
-    lines = _joint_lines(first_joint_lines)
-    wrong = np.flatnonzero(tokens.fields_per_line[lines] != JOINT_FIELDS)
-    if len(wrong):
-        raise _wrong_fields(tokens, int(lines[wrong[0]]), "a joint", JOINT_FIELDS)
+    """Every joint line has its 12 fields and stands below a count of joints and nothing else."""
+    for what, lines, expected in (("the number of joints", first_joint_lines - 1, 1),
+                                  ("a joint", _joint_lines(first_joint_lines), JOINT_FIELDS)):
+        wrong = np.flatnonzero(tokens.num_fields[lines] != expected)
+        if len(wrong):
+            raise _wrong_fields(tokens, int(lines[wrong[0]]), what, expected)
 
 
 def _check_rest(tokens: Tokens, line: int) -> None:
-    """The lines of a body that the end of the file cuts: report a wrong one before the end."""
+    """Report a wrong line among those of a body that the end of the file cuts."""
     rest = range(line, tokens.num_lines - 1)  # the last line is what was cut
     for expected, index in zip([BODY_FIELDS, 1] + [JOINT_FIELDS] * NUM_JOINTS, rest):
-        if tokens.fields_per_line[index] != expected:
+        if tokens.num_fields[index] != expected:
             raise _wrong_fields(tokens, index, "a line of a body", expected)
 
 
@@ -130,5 +139,5 @@ def _ends_early(tokens: Tokens, frame: int, num_frames: int) -> BadFile:
 
 
 def _wrong_fields(tokens: Tokens, line: int, what: str, expected: int) -> BadFile:
-    return BadFile(f"{what} has {tokens.fields_per_line[line]} fields instead of {expected}",
+    return BadFile(f"{what} has {tokens.num_fields[line]} fields on its line instead of {expected}",
                    tokens.line_number(line))

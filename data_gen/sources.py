@@ -49,11 +49,12 @@ def find_files(roots: Sequence[str | Path], suffix: str) -> list[RawFile]:
     that cannot be opened.
     """
     found: list[RawFile] = []
+    visited: set[tuple[int, int]] = set()  # a root inside another is read once
     for root in map(Path, roots):
         if not root.exists():
             raise UserError(f"{root} does not exist; give the folder or zip archive of the raw "
                             "data with --data_path")
-        for path in walk(root):
+        for path in walk(root, visited):
             shown = root.name if path == root else path.relative_to(root).as_posix()
             if path.name.endswith(suffix):
                 found.append(RawFile(path.name[:-len(suffix)], shown, str(path)))
@@ -62,24 +63,33 @@ def find_files(roots: Sequence[str | Path], suffix: str) -> list[RawFile]:
     return sorted(found)
 
 
-def walk(root: Path) -> Iterator[Path]:
-    """Every file below ``root`` (or ``root``, a file), links followed, hidden ones and stores left
-    out."""
+def walk(root: Path, visited: set[tuple[int, int]] | None = None) -> Iterator[Path]:
+    """Every file below ``root``, or ``root`` itself if it is a file.
+
+    Links are followed; hidden files and folders, stores, and what is in ``visited`` (by device and
+    inode; it is added to) are passed over.
+    """
+    visited = set() if visited is None else visited
     if root.is_file():
-        yield root
+        if _is_new(root, visited):
+            yield root
         return
-    visited: set[tuple[int, int]] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        identity = (status.st_dev, status.st_ino)
-        if identity in visited or INFO_FILE in files:
+        if INFO_FILE in files or not _is_new(folder, visited):
             subfolders.clear()
             continue
-        visited.add(identity)
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in files:
             if not name.startswith("."):
                 yield Path(folder, name)
+
+
+def _is_new(path: str | Path, visited: set[tuple[int, int]]) -> bool:
+    status = os.stat(path)
+    identity = (status.st_dev, status.st_ino)
+    new = identity not in visited
+    visited.add(identity)
+    return new
 
 
 def _members(archive: Path, shown: str, suffix: str) -> list[RawFile]:

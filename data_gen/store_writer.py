@@ -73,9 +73,9 @@ class StoreWriter:
         self.made_by = {**(made_by or {}), "numpy": np.__version__}
         self.left_out: list[Remark] = []
         self.notes: list[Remark] = []
-        self.num_clips = self.num_frames = 0
+        self.names: list[str] = []
+        self.num_frames = 0
         self.split_counts = {p: dict.fromkeys(SPLITS, 0) for p in self.protocols}
-        self._last_name: str | None = None
         self._overwrite = overwrite
         check_target(self.folder, overwrite)
 
@@ -112,11 +112,18 @@ class StoreWriter:
         splits = [clip.splits.get(protocol, "") for protocol in self.protocols]
         self._csv.writerow([clip.name, clip.label, self.num_frames, len(clip.frames), *splits])
         self._frames.write(np.ascontiguousarray(clip.frames).data)
-        self._last_name = clip.name
-        self.num_clips += 1
+        self.names.append(clip.name)
         self.num_frames += len(clip.frames)
         for protocol, split in clip.splits.items():
             self.split_counts[protocol][split] += 1
+
+    def take(self, clip: Clip | None, remark: Remark | None) -> None:
+        """What became of one input file: a clip, perhaps with a remark to note; or, without a
+        clip, the remark that says why it is left out."""
+        if clip is not None:
+            self.add(clip)
+        if remark is not None:
+            (self.left_out if clip is None else self.notes).append(remark)
 
     def _check(self, clip: Clip) -> None:
         frames = clip.frames
@@ -128,13 +135,17 @@ class StoreWriter:
         if not 0 <= clip.label < self.num_classes:
             raise ValueError(f"clip {clip.name}: label {clip.label} is not one of the "
                              f"{self.num_classes} classes, counted from 0")
-        if self._last_name is not None and clip.name <= self._last_name:
-            raise ValueError(f"clip {clip.name} comes after {self._last_name}: the names of a "
+        if self.names and clip.name <= self.names[-1]:
+            raise ValueError(f"clip {clip.name} comes after {self.names[-1]}: the names of a "
                              "store are unique and in order")
         for protocol, split in clip.splits.items():
             if protocol not in self.protocols or split not in SPLITS:
                 raise ValueError(f"clip {clip.name}: {protocol}={split} is not a split of this "
                                  f"store ({', '.join(self.protocols)}: {' or '.join(SPLITS)})")
+
+    @property
+    def num_clips(self) -> int:
+        return len(self.names)
 
     @property
     def lost_share(self) -> float:

@@ -14,15 +14,18 @@ from data_gen.errors import BadFile
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_MAX_DIGITS = 15  # whole numbers of so many digits are exact in float64, and so are powers of ten
-_POWERS = 10.0 ** np.arange(_MAX_DIGITS + 2)
+# Whole numbers of 15 digits are exact in float64, and so are these powers of ten.
+_WINDOW = 15  # characters of a field that are looked at together
+_POWERS = 10.0 ** np.arange(_WINDOW + 1)
+_PLACES = np.ascontiguousarray(_POWERS[_WINDOW - 1::-1])  # of the digits, left to right
 
 
 class Tokens:
     """Where the fields of a text are.
 
-    ``starts`` and ``ends`` are the byte positions of every field; ``fields_per_line`` and
-    ``first_field`` describe the lines that are not blank, in order.
+    ``starts`` and ``ends`` are the byte positions of every field. The lines that are not blank
+    are counted without the blank ones: line ``i`` has ``num_fields[i]`` fields, of which
+    ``first_field[i]`` is the first and ``first_text(i)`` what stands there.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -30,7 +33,7 @@ class Tokens:
             data = data[len(BYTE_ORDER_MARK):]
         # a newline in front and behind makes every field have a separator on both sides, and the
         # room behind lets a window of fixed width start at any field
-        self.data = b"\n" + data + b"\n" * (_MAX_DIGITS + 3)
+        self.data = b"\n" + data + b"\n" * (_WINDOW + 1)
         self.bytes = np.frombuffer(self.data, dtype=np.uint8)
         blank = self.bytes <= ord(" ")
         edges = np.flatnonzero(blank[1:] != blank[:-1]) + 1
@@ -39,13 +42,19 @@ class Tokens:
         fields_before = np.searchsorted(self.starts, line_ends)
         fields = np.diff(fields_before)
         self._lines = np.flatnonzero(fields)  # which lines of the file are not blank
-        self.fields_per_line = fields[self._lines]
-        self.first_field = fields_before[self._lines]
         self.num_lines = len(self._lines)
+        self.num_fields = fields[self._lines]
+        self.first_field = fields_before[self._lines]
+        # lists, because a walk over single lines is much faster on them than on arrays
+        self._first_starts = self.starts[self.first_field].tolist()
+        self._first_ends = self.ends[self.first_field].tolist()
 
     def line_number(self, line: int) -> int:
-        """The number, counted from one, in the file of a line counted without the blank ones."""
+        """The number of a line in the file, counted from one and with the blank ones."""
         return int(self._lines[line]) + 1
+
+    def first_text(self, line: int) -> bytes:
+        return self.data[self._first_starts[line]:self._first_ends[line]]
 
     def text(self, field: int) -> bytes:
         return self.data[self.starts[field]:self.ends[field]]
@@ -53,8 +62,8 @@ class Tokens:
 
 def parse_whole_number(tokens: Tokens, line: int, what: str) -> int:
     """The only field of a line, as an int of at most six digits, not negative."""
-    text = tokens.text(tokens.first_field[line])
-    if tokens.fields_per_line[line] != 1 or not text.isdigit() or len(text) > 6:
+    text = tokens.first_text(line)
+    if tokens.num_fields[line] != 1 or not text.isdigit() or len(text) > 6:
         raise BadFile(f"{what} should stand here alone on its line", tokens.line_number(line))
     return int(text)
 
@@ -63,7 +72,7 @@ def parse_decimals(tokens: Tokens, lines: np.ndarray, columns: int) -> np.ndarra
     """The first fields of some lines, as float64 (len(lines), columns).
 
     The result is the same as ``float(text)`` of each field to the last bit: a decimal of at most
-    15 digits is one exact whole number divided by one exact power of ten. Other spellings
+    14 characters is one exact whole number divided by one exact power of ten. Other spellings
     (exponents, more digits) are read one by one. Raises BadFile where a field is not a finite
     number or lies beyond float32.
     """
@@ -90,24 +99,26 @@ def parse_decimals(tokens: Tokens, lines: np.ndarray, columns: int) -> np.ndarra
 
 def _simple_decimals(text: np.ndarray, starts: np.ndarray,
                      lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Read fields made of digits and at most one point; say which ones were of this kind."""
-    width = int(min(lengths.max(initial=1), _MAX_DIGITS + 1))
-    windows = np.lib.stride_tricks.sliding_window_view(text, width)[starts]  # fields x width
-    columns = np.ascontiguousarray(windows.T)  # a column of all fields is one contiguous row
-    inside = np.arange(width, dtype=np.uint8)[:, None] < lengths.astype(np.uint8)
-    digits = columns - np.uint8(ord("0"))
-    is_point = (columns == ord(".")) & inside
+    """Read fields made of digits and at most one point; say which ones were of this kind.
+
+    All fields are handled together, as a table with one column a field and one row a character.
+    """
+    windows = np.ndarray(len(text) - _WINDOW + 1, f"V{_WINDOW}", text, strides=(1,))[starts]
+    table = np.ascontiguousarray(windows.view(np.uint8).reshape(-1, _WINDOW).T)
+    rows = np.arange(_WINDOW, dtype=np.uint8)[:, None]
+    inside = rows < np.minimum(lengths, _WINDOW).astype(np.uint8)
+    digits = table - np.uint8(ord("0"))
+    is_point = (table == ord(".")) & inside
     is_digit = (digits < 10) & inside
     num_points = is_point.sum(axis=0, dtype=np.uint8)
     num_digits = is_digit.sum(axis=0, dtype=np.uint8)
-    simple = ((lengths <= width) & (num_points <= 1) & (num_digits > 0)
+    simple = ((lengths < _WINDOW) & (num_points <= 1) & (num_digits > 0)
               & (num_digits + num_points == lengths))
-    digits[~is_digit] = 0
-    # Horner over the columns; the point is skipped, and what is behind the end appends zeros
-    whole = np.zeros(len(starts))
-    for c in range(width):
-        shifted = whole * 10.0 + digits[c]
-        whole = np.where(is_point[c], whole, shifted)
-    point_at = np.where(num_points > 0, is_point.argmax(axis=0), lengths)
-    decimals = width - point_at - (num_points > 0)
-    return whole / _POWERS[decimals], simple
+    # "12.5" is read as 12050...0, with a zero for the point and zeros behind; where the point
+    # stands then splits it into 12 and 50...0, and both exactly
+    gapped = _PLACES @ (digits * is_digit).astype(np.float64)
+    point_at = np.where(num_points > 0, (is_point * rows).sum(axis=0, dtype=np.uint8), lengths)
+    decimals = _WINDOW - 1 - np.minimum(point_at, _WINDOW - 1)
+    before = np.floor(gapped / _POWERS[decimals + 1])
+    behind = gapped - before * _POWERS[decimals + 1]
+    return (before * _POWERS[decimals] + behind) / _POWERS[decimals], simple
