@@ -41,6 +41,8 @@ def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task],
         return
     # "spawn" starts clean processes: no lock or thread of this one is copied half-way
     context = multiprocessing.get_context("spawn")
+    # one thread in each: numpy's own threads would only compete with the other processes
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),)) as pool:
         pending = deque()
         try:
