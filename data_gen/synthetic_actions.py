@@ -277,4 +277,5 @@ ACTIONS: dict[int, tuple[Callable[[Rng], Keys], ...]] = {
     20: (put_on_hat,), 22: (cheer,), 23: (wave,), 24: (kick,), 27: (jump,), 28: (phone_call,),
     31: (point,), 38: (salute,), 50: (punch, is_punched), 58: (shake_hands, shake_hands),
 }
-TOGETHER = (58,)  # both people keep the same beat
+TOGETHER = (58,)  # both people keep the same beat, both with the right hand
+GAP = {50: 0.8, 58: 0.98}  # metres between two people

@@ -40,6 +40,7 @@ CHANNELS = (
     *(f"r_{name}" for name in ARM_ANGLES + LEG_ANGLES),
 )
 CHANNEL = {name: index for index, name in enumerate(CHANNELS)}
+_SHOULDERS = {JOINT["ShoulderLeft"]: "l_", JOINT["ShoulderRight"]: "r_"}
 LATERAL = ("yaw", "side", "turn", "tilt", "look", "support")  # change sign in a mirror
 
 
@@ -131,21 +132,16 @@ def forward_kinematics(
     turned = np.zeros((frames, 25, 3, 3))
     positions = np.zeros((frames, 25, 3))
     turned[:, 0] = local[0]
-    # the chest turns the arms: the shoulder girdle and the neck hang on SpineShoulder
     for joint, parent in PARENTS.items():
         offset = np.broadcast_to(offsets[joint], (frames, 3))
-        if joint in _SHOULDERS:
+        if joint in _SHOULDERS:  # shrugging lifts a shoulder by a share of its bone's length
             shrug = angles[:, CHANNEL[_SHOULDERS[joint] + "shrug"], None]
-            offset = offset + shrug * np.linalg.norm(offsets[joint]) * _UP
+            offset = offset + shrug * np.linalg.norm(offsets[joint]) * np.array([0.0, 1.0, 0.0])
         positions[:, joint] = positions[:, parent] + np.einsum(
             "tij,tj->ti", turned[:, parent], offset)
         turned[:, joint] = turned[:, parent] @ local[joint] if joint in local \
             else turned[:, parent]
     return _on_the_floor(positions, angles) + place[:, None], turned
-
-
-_SHOULDERS = {JOINT["ShoulderLeft"]: "l_", JOINT["ShoulderRight"]: "r_"}
-_UP = np.array([0.0, 1.0, 0.0])
 
 
 def _on_the_floor(positions: np.ndarray, angles: np.ndarray) -> np.ndarray:

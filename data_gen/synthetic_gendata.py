@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import shutil
 import sys
 import tempfile
@@ -18,29 +19,32 @@ import time
 from pathlib import Path
 from typing import Iterator, Sequence
 
-import numpy as np
-from tqdm import tqdm
+# the matrices are 3 x 3: threads inside numpy only get in the way of the worker processes
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from data_gen.parallel import default_workers, ordered_map  # noqa: E402
-from data_gen.skeleton_text import skeleton_text  # noqa: E402
 from data_gen.synthetic_actions import ACTIONS  # noqa: E402
+from data_gen.synthetic_file import skeleton_text  # noqa: E402
 from data_gen.synthetic_performance import perform  # noqa: E402
 from data_gen.synthetic_sensor import NUM_CAMERAS, observe, place_camera  # noqa: E402
-from options.datasets import NtuName, ntu_splits, parse_ntu_name  # noqa: E402
+from options.datasets import ntu_splits, parse_ntu_name  # noqa: E402
 from options.errors import UserError, run_script  # noqa: E402
 
 
 def parse_flags(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        description="Make a small synthetic data set in NTU RGB+D's own file format.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out_folder", "--out-folder", type=Path,
                         default=REPOSITORY / "data" / "synthetic" / "nturgb+d_skeletons",
                         help="where the .skeleton files go")
-    parser.add_argument("--overwrite", action="store_true",
-                        help="replace the .skeleton files that are already there")
+    parser.add_argument("--overwrite", action="store_true", help="replace .skeleton files")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other people and clips")
     parser.add_argument("--subjects", type=int, default=20, help="people, numbered from 1")
     parser.add_argument("--actions", type=int, nargs="+", default=list(ACTIONS), metavar="A",
@@ -50,16 +54,14 @@ def parse_flags(arguments: Sequence[str] | None = None) -> argparse.Namespace:
                         help="odd ones face the left camera, even ones the right")
     parser.add_argument("--cameras", type=int, default=NUM_CAMERAS, help="C001, C002, C003")
     parser.add_argument("--difficulty", type=float, default=1.0,
-                        help="scales sway, idle gestures, personal style and sensor noise; "
-                             "0 is clean")
+                        help="of sway, idle gestures, style and sensor noise; 0 is clean")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes")
     flags = parser.parse_args(arguments)
-    for name, most in (("subjects", 999), ("setups", 999), ("repetitions", 999),
-                       ("cameras", NUM_CAMERAS), ("workers", 999)):
+    for name in ("subjects", "setups", "repetitions", "cameras", "workers"):
+        most = NUM_CAMERAS if name == "cameras" else 999
         if not 1 <= getattr(flags, name) <= most:
             raise UserError(f"--{name} {getattr(flags, name)}: give a number from 1 to {most}.")
-    unknown = [action for action in flags.actions if action not in ACTIONS]
-    if unknown:
+    if unknown := [action for action in flags.actions if action not in ACTIONS]:
         raise UserError(f"--actions {unknown[0]}: there is no synthetic action of this number; "
                         f"choose from {' '.join(map(str, ACTIONS))}.")
     if flags.seed < 0 or not 0 <= flags.difficulty <= 5:
@@ -91,9 +93,9 @@ def write_clips(key: tuple[int, int, int, int], folder: Path, seed: int, cameras
     for camera in range(1, cameras + 1):
         rng = np.random.default_rng([seed, *key, camera])
         recording = observe(people, place_camera(seed, setup, camera), rng, difficulty)
-        text = skeleton_text(recording, rng)
+        text = skeleton_text(recording, rng).encode("ascii")
         name = f"S{setup:03d}C{camera:03d}P{subject:03d}R{repetition:03d}A{action:03d}.skeleton"
-        written += (folder / name).write_bytes(text.encode("ascii"))
+        written += (folder / name).write_bytes(text)
     return written
 
 
@@ -102,20 +104,16 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give a folder as --out_folder.")
     there = list(folder.iterdir()) if folder.exists() else []
-    other = [path.name for path in there if path.suffix != ".skeleton" or path.is_dir()]
-    if other:
-        raise UserError(f"{folder} holds other things, {other[0]} for one: choose another "
-                        "--out_folder.")
+    if other := [path.name for path in there if path.suffix != ".skeleton" or path.is_dir()]:
+        raise UserError(f"{folder} holds other things ({other[0]}): choose another --out_folder.")
     if there and not overwrite:
         raise UserError(f"{folder} already holds {len(there)} .skeleton files: add --overwrite to "
                         "replace them, or choose another --out_folder.")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    flags = parse_flags(arguments)
-    target = flags.out_folder.resolve()
-    check_folder(target, flags.overwrite)
-    start, keys = time.time(), list(performances(flags))
+def write_all(target: Path, flags: argparse.Namespace) -> tuple[list[str], int]:
+    """Write every clip to a folder beside ``target``, then rename it; clip names and bytes."""
+    keys = list(performances(flags))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -130,6 +128,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    return names, written
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    flags = parse_flags(arguments)
+    target, start = flags.out_folder.resolve(), time.time()
+    check_folder(target, flags.overwrite)
+    try:
+        names, written = write_all(target, flags)
+    except OSError as error:
+        raise UserError(f"cannot write to {target}: {error.strerror}; free some space, or choose "
+                        "another --out_folder.") from error
     print(f"{len(names)} clips ({written / 1e6:.0f} MB) in {time.time() - start:.1f} s: {target}")
     for protocol in ("cross_subject", "cross_view", "cross_setup"):
         parts = [ntu_splits(parse_ntu_name(name))[protocol] for name in names]

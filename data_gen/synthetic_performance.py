@@ -7,12 +7,12 @@ before and after, sway, glances, gestures of the idle arm, a slow turn of the wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from data_gen.synthetic_actions import (
-    ACTIONS, ARM_POSES, IDLE_ARMS, TOGETHER, Keys, Rng, pose)
+    ACTIONS, ARM_POSES, GAP, IDLE_ARMS, TOGETHER, Keys, Rng, pose)
 from data_gen.synthetic_body import (
     CHANNEL, CHANNELS, LATERAL, bone_offsets, forward_kinematics)
 
@@ -20,6 +20,7 @@ FRAMES_PER_SECOND = 30.0
 SHORTEST, LONGEST = 40, 110  # frames
 QUICKNESS = 1.3  # the seconds in ``synthetic_actions`` are unhurried
 MOST_WAITING = 1.2  # seconds before the action, and after it
+PARTNERS = 20  # a partner is one of the first so many subjects
 _SUBJECT_KEY = 7919  # keeps a subject's generator apart from those of clips
 
 # degrees of nuisance at difficulty 1: how much one clip's key poses vary, and idle sway
@@ -46,7 +47,7 @@ class Subject:
     tempo: float  # 1 is ordinary, 1.2 quick
     amplitude: float  # 1 is ordinary, below it restrained
     left_handed: bool
-    arm_habits: np.ndarray = field(repr=False, default=None)  # chance of each of IDLE_ARMS
+    arm_habits: np.ndarray  # chance of each of IDLE_ARMS
 
 
 def draw_subject(seed: int, subject: int, difficulty: float = 1.0) -> Subject:
@@ -134,7 +135,7 @@ def clip_times(keys: Keys, tempo: float, rng: Rng) -> tuple[np.ndarray, int]:
     times = np.cumsum(steps * np.exp(rng.normal(0, 0.2, len(steps))))
     before, after = rng.uniform(0, MOST_WAITING, 2) * (rng.random(2) < 0.8)
     total = before + times[-1] + after
-    longest = (LONGEST - 2) / FRAMES_PER_SECOND
+    longest = rng.uniform(0.8, 1.0) * LONGEST / FRAMES_PER_SECOND
     if total > longest:
         before, times, total = (value * longest / total for value in (before, times, total))
     if rng.random() < 0.3:  # the recording starts too late
@@ -227,38 +228,43 @@ def _heading(repetition: int, two_people: bool, rng: Rng) -> float:
     return side * (90.0 if two_people else 45.0) + rng.normal(0, 12)
 
 
+def _cast(seed: int, subject: int, action: int, rng: Rng, difficulty: float) -> list[Subject]:
+    """The subject, and a partner where the action needs one."""
+    people = [draw_subject(seed, subject, difficulty)]
+    if len(ACTIONS[action]) == 2:
+        partner = (subject - 1 + int(rng.integers(1, PARTNERS))) % PARTNERS + 1
+        people.append(draw_subject(seed, partner, difficulty))
+    return people
+
+
 def perform(seed: int, setup: int, subject: int, repetition: int, action: int,
             difficulty: float = 1.0) -> list[BodyMotion]:
-    """What happens in front of the cameras, one entry per person. The floor is y = 0 and the
-    performance is around x = z = 0."""
+    """What happens in front of the cameras, one entry per person.
+
+    The floor is y = 0 and the performance is around x = z = 0. The same numbers, the same motion.
+    """
     rng = np.random.default_rng([seed, setup, subject, repetition, action])
-    roles = ACTIONS[action]
-    people = [draw_subject(seed, subject, difficulty)]
-    if len(roles) == 2:  # the partner is another of the subjects
-        partner = 1 + (subject - 1 + int(rng.integers(1, 20))) % 20
-        people.append(draw_subject(seed, partner, difficulty))
-    tempo = people[0].tempo * float(np.exp(rng.normal(0, 0.15)))
-    scripts = [role(rng) for role in roles]
+    people = _cast(seed, subject, action, rng, difficulty)
+    scripts = [role(rng) for role in ACTIONS[action]]
     if action in TOGETHER:
         scripts[1] = scripts[0]
+    tempo = people[0].tempo * float(np.exp(rng.normal(0, 0.15)))
     times, frames = clip_times(scripts[0], tempo, rng)
-    heading = _heading(repetition, len(roles) == 2, rng)
+    heading = _heading(repetition, len(people) == 2, rng)
     centre = rng.normal(0, (0.25, 0.0, 0.25))
-    reach = {50: 0.8, 58: 0.98}.get(action, 0.0) * (1.0 + rng.normal(0, 0.05))
-    # now and then the other hand; hands are shaken with the right one
-    mirror = [action not in TOGETHER and person.left_handed != (rng.random() < 0.08)
-              for person in people]
+    gap = GAP.get(action, 0.0) * rng.normal(1, 0.05)
     motions = []
     for index, (person, keys) in enumerate(zip(people, scripts)):
-        when = times if len(keys) == len(times) and keys is scripts[0] else (
+        when = times if keys is scripts[0] else (
             times[0] + np.cumsum([seconds / (QUICKNESS * tempo) for seconds, _ in keys]))
-        own = np.random.default_rng(rng.integers(2**63))
-        angles = move(keys, when, frames, person, own, difficulty)
-        angles = mirrored(angles) if mirror[index] else angles
+        # now and then the other hand; hands are shaken with the right one
+        other_hand = person.left_handed != (rng.random() < 0.08) and action not in TOGETHER
+        angles = move(keys, when, frames, person, rng, difficulty)
+        if other_hand:
+            angles = mirrored(angles)
         turned = heading + 180.0 * index
         angles[:, CHANNEL["yaw"]] += turned
-        radians = np.radians(turned)
-        forward = np.array([-np.sin(radians), 0.0, -np.cos(radians)])
-        place = np.repeat((centre - 0.5 * reach * forward)[None], frames, axis=0)
+        forward = -np.array([np.sin(np.radians(turned)), 0.0, np.cos(np.radians(turned))])
+        place = np.tile(centre - 0.5 * gap * forward, (frames, 1))
         motions.append(BodyMotion(*forward_kinematics(angles, person.offsets, place)))
     return motions

@@ -30,6 +30,8 @@ _LIMBS = tuple(
     for chain in (("Elbow", "Wrist", "Hand", "HandTip", "Thumb"), ("Knee", "Ankle", "Foot")))
 _JITTER = np.full(25, 0.0015)  # metres at three metres' distance, frame by frame
 _DRIFT = np.full(25, 0.004)  # slow wandering
+# where this sensor believes a joint to be inside the body: another place for every point of view
+_BIAS = np.full(25, 0.018)
 _JITTER[_joints("HandLeft", "HandRight", "FootLeft", "FootRight")] = 0.003
 _JITTER[_joints("HandTipLeft", "HandTipRight", "ThumbLeft", "ThumbRight")] = 0.006
 _DRIFT[_joints("WristLeft", "WristRight", "AnkleLeft", "AnkleRight")] = 0.008
@@ -136,7 +138,8 @@ def sensor_noise(positions: np.ndarray, guessed: np.ndarray, rng: Rng, difficult
     loose = np.where(guessed, 2.5, 1.0)[..., None]
     white = rng.standard_normal(positions.shape, dtype=np.float32) * _JITTER[:, None]
     drift = smooth_noise(rng, frames, np.repeat(_DRIFT, 3)).reshape(positions.shape)
-    return positions + farther * loose * (white + drift)
+    bias = rng.normal(0, _BIAS[:, None], (25, 3))
+    return positions + farther * (loose * (white + drift) + bias)
 
 
 def _absences(bodies: list[TrackedBody], rng: Rng) -> None:

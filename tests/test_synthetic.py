@@ -14,10 +14,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from data_gen import synthetic_gendata  # noqa: E402
-from data_gen.skeleton_text import skeleton_text  # noqa: E402
-from data_gen.synthetic_actions import ACTIONS, Rng, pose  # noqa: E402
+from data_gen.synthetic_actions import ACTIONS, pose  # noqa: E402
 from data_gen.synthetic_body import (  # noqa: E402
     CHANNEL, CHANNELS, JOINT, LATERAL, PARENTS, bone_offsets, forward_kinematics)
+from data_gen.synthetic_file import skeleton_text  # noqa: E402
 from data_gen.synthetic_performance import (  # noqa: E402
     LONGEST, SHORTEST, draw_subject, mirrored, perform, play)
 from data_gen.synthetic_sensor import observe, place_camera, quaternions_of  # noqa: E402
@@ -121,10 +121,9 @@ def test_a_frame_without_a_body_is_a_line_0() -> None:
 
 def test_bones_keep_their_length_and_differ_between_subjects() -> None:
     lengths = [bone_lengths(positions_of(action, subject=3)) for action in ACTIONS]
-    shrug = [index for index, child in enumerate(PARENTS) if "Shoulder" in
-             ("ShoulderLeft" if child == JOINT["ShoulderLeft"] else
-              "ShoulderRight" if child == JOINT["ShoulderRight"] else "")]
-    fixed = [index for index in range(24) if index not in shrug]
+    # shoulders can be shrugged, all other bones are rigid
+    shoulders = (JOINT["ShoulderLeft"], JOINT["ShoulderRight"])
+    fixed = [index for index, child in enumerate(PARENTS) if child not in shoulders]
     together = np.concatenate(lengths)[:, fixed]
     assert np.ptp(together, axis=0).max() < 1e-9
     other = bone_lengths(positions_of(1, subject=4))[0, fixed]
@@ -214,8 +213,8 @@ def test_cameras_see_one_motion_up_to_a_rigid_transform_and_noise() -> None:
         views.append((clean.bodies[0].positions[:, 0], noisy.bodies[0].positions.reshape(-1, 3)))
     for clean, noisy in views[1:]:
         assert rigid_distance(clean, views[0][0]) < 1e-9
-        assert 1e-4 < rigid_distance(noisy, views[0][1]) < 0.06
-        assert np.abs(noisy - views[0][1]).mean() > 0.2
+        assert 1e-4 < rigid_distance(noisy, views[0][1]) < 0.1
+        assert np.abs(noisy - views[0][1]).mean() > 0.06  # raw coordinates differ
 
 
 def test_quaternions_describe_their_rotation() -> None:
@@ -273,13 +272,10 @@ def test_the_command_ends_with_a_sentence(folder: str, script: str) -> None:
 
 
 def test_actions_are_sound_whatever_is_drawn() -> None:
-    def keys_of(role, rng: Rng):
-        return role(rng)
-
     for roles in ACTIONS.values():
         for role in roles:
             for seed in range(20):
-                keys = keys_of(role, np.random.default_rng(seed))
+                keys = role(np.random.default_rng(seed))
                 assert keys[0][0] == 0.0 and all(seconds > 0 for seconds, _ in keys[1:])
                 assert all(name in CHANNEL and math.isfinite(value)
                            for _, angles in keys for name, value in angles.items())

@@ -18,7 +18,7 @@ _DEPTH_CAMERA = (365.5, 257.0, 205.0)
 _COLOUR_CAMERA = (1061.0, 962.0, 538.0)
 _COLOUR_BASELINE = 0.052  # metres from the depth to the colour camera
 
-_JOINT_LINE = "%.6f %.6f %.6f %.3f %.3f %.3f %.3f %.4f %.4f %.4f %.4f %d\n"
+_JOINT_LINE = "%.6f %.6f %.6f %.2f %.2f %.2f %.2f %.4f %.4f %.4f %.4f %d\n"
 _BODY_LINES = "{id} 0 {left} {right} 0 %.5f %.5f 2\n25\n" + 25 * _JOINT_LINE
 _HAND_STATES = ("0 0", "0 1", "1 2", "1 3")  # confidence and unknown, not tracked, open, closed
 _FIRST_ID = 72057594037927936  # 2**56, as Kinect counts bodies
