@@ -13,9 +13,10 @@ import io
 import json
 import os
 import shutil
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -80,38 +81,46 @@ class StoreWriter:
         check_target(self.folder, overwrite)
 
     def __enter__(self) -> "StoreWriter":
-        self._partial, self._lock = _claim_partial_folder(self.folder)
-        self._frames = open(self._partial / FRAMES_FILE, "wb", buffering=1 << 20)
+        with self._disk_errors():
+            self._partial, self._lock = _claim_partial_folder(self.folder)
+            self._frames = open(self._partial / FRAMES_FILE, "wb", buffering=1 << 20)
+            self._rows = open(self._partial / CLIPS_FILE, "w", newline="", encoding="utf-8")
         self._frames.write(b"\0" * _NPY_HEADER_BYTES)
-        self._rows = open(self._partial / CLIPS_FILE, "w", newline="", encoding="utf-8")
         self._csv = csv.writer(self._rows, lineterminator="\n")
         self._csv.writerow([*CLIP_COLUMNS, *self.protocols])
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        whole = False
         try:
             if error is None:
-                self._finish()
-        except OSError as failure:
-            error = failure
-            raise
+                with self._disk_errors():
+                    self._finish()
+                whole = True
         finally:
             for file in (self._frames, self._rows):
-                try:
+                with suppress(OSError):  # a full disk again, for what was still buffered
                     file.close()
-                except OSError:  # a full disk again, for what was still buffered
-                    pass
-            if error is not None:
+            if not whole:
                 shutil.rmtree(self._partial, ignore_errors=True)
             os.close(self._lock)
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be written: {error.strerror}; nothing was "
+                            "left there") from error
 
     def add(self, clip: Clip) -> None:
         """Append a clip. Raises ValueError where it cannot be part of a store."""
         self._check(clip)
         # blank columns for protocols the clip has no part in
         splits = [clip.splits.get(protocol, "") for protocol in self.protocols]
-        self._csv.writerow([clip.name, clip.label, self.num_frames, len(clip.frames), *splits])
-        self._frames.write(np.ascontiguousarray(clip.frames).data)
+        with self._disk_errors():
+            self._csv.writerow([clip.name, clip.label, self.num_frames, len(clip.frames), *splits])
+            self._frames.write(np.ascontiguousarray(clip.frames).data)
         self.names.append(clip.name)
         self.num_frames += len(clip.frames)
         for protocol, split in clip.splits.items():
@@ -167,6 +176,7 @@ class StoreWriter:
         for file in (self._frames, self._rows):
             _flush_to_disk(file)
         os.fsync(self._lock)  # the lock is the open folder: its list of files
+        check_target(self.folder, self._overwrite)  # again: a whole preparation has passed
         _put_in_place(self._partial, self.folder)
 
     def _info(self) -> dict[str, Any]:
@@ -236,7 +246,12 @@ def _put_in_place(partial: Path, folder: Path) -> None:
         shutil.rmtree(replaced)
     if (folder / INFO_FILE).is_file():
         os.rename(folder, replaced)
-    os.rename(partial, folder)
+    try:
+        os.rename(partial, folder)
+    except OSError:
+        if replaced.exists():
+            os.rename(replaced, folder)
+        raise
     parent = os.open(folder.parent, os.O_RDONLY)
     try:
         os.fsync(parent)

@@ -1,0 +1,195 @@
+"""A store is whole or absent: kills, full disks, two runs at once, stores that exist already."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_gen.store_writer import Clip, StoreWriter
+from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
+from options.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+GOLDEN_RAW = Path(__file__).parent / "golden" / "ntu_skeletons.zip"
+
+
+def clip(name, frames=3, label=0, **splits):
+    values = np.full((frames, 25, 3, 2), len(name), dtype=np.float32)
+    return Clip(name, label, values, splits or {"cross_subject": "train"})
+
+
+def writer(folder, **settings):
+    return StoreWriter(folder, "mine", 4, ["cross_subject", "other"], **settings)
+
+
+def write(folder, names=("a", "b"), **settings):
+    with writer(folder, **settings) as store:
+        for name in names:
+            store.add(clip(name))
+
+
+def assert_whole(folder):
+    info = json.loads((folder / INFO_FILE).read_text())
+    frames = np.load(folder / FRAMES_FILE, mmap_mode="r")
+    rows = (folder / CLIPS_FILE).read_text().splitlines()
+    assert frames.shape == (info["counts"]["frames"], 25, 3, 2)
+    assert len(rows) == info["counts"]["clips"] + 1
+    return info
+
+
+def test_what_is_written(tmp_path):
+    with writer(tmp_path / "store", made_by={"script": "x"}) as store:
+        store.add(clip("a", 2, cross_subject="val"))
+        store.add(clip("b", 5, label=3, other="train"))
+    info = assert_whole(tmp_path / "store")
+    assert (tmp_path / "store" / CLIPS_FILE).read_text() == (
+        "name,label,first_frame,num_frames,cross_subject,other\na,0,0,2,val,\nb,3,2,5,,train\n")
+    assert info["counts"] == {"clips": 2, "frames": 7, "cross_subject": {"train": 0, "val": 1},
+                              "other": {"train": 1, "val": 0}}
+    assert info["made_by"] == {"script": "x", "numpy": np.__version__}
+    assert os.listdir(tmp_path) == ["store"]
+
+
+def test_exception_inside_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError):
+        with writer(tmp_path / "store") as store:
+            store.add(clip("a"))
+            raise RuntimeError
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_clips_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match="no clip"):
+        write(tmp_path / "store", [])
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("bad,message", [
+    (clip("a", label=4), "label 4"),
+    (clip("a", cross_view="train"), "cross_view=train"),
+    (clip("a", cross_subject="test"), "cross_subject=test"),
+    (clip("a", frames=0), "frames are"),
+    (Clip("a", 0, np.zeros((3, 25, 3, 1), np.float32), {}), "frames are"),
+    (Clip("a", 0, np.zeros((3, 25, 3, 2)), {}), "frames are float64"),
+    (Clip("a", 0, np.full((3, 25, 3, 2), np.nan, np.float32), {}), "not finite"),
+])
+def test_clips_that_cannot_be_stored(tmp_path, bad, message):
+    with pytest.raises(ValueError, match=message):
+        with writer(tmp_path / "store") as store:
+            store.add(bad)
+
+
+def test_names_in_order(tmp_path):
+    for names in (("b", "a"), ("a", "a")):
+        with pytest.raises(ValueError, match="unique and in order"):
+            write(tmp_path / "store", names)
+
+
+def test_existing_store_needs_overwrite(tmp_path):
+    write(tmp_path / "store")
+    before = (tmp_path / "store" / FRAMES_FILE).read_bytes()
+    with pytest.raises(UserError, match="--overwrite"):
+        write(tmp_path / "store", ["other"])
+    assert (tmp_path / "store" / FRAMES_FILE).read_bytes() == before
+    write(tmp_path / "store", ["other"], overwrite=True)
+    assert assert_whole(tmp_path / "store")["counts"]["clips"] == 1
+    assert os.listdir(tmp_path) == ["store"]
+
+
+def test_other_folders_are_left_alone(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "S001.skeleton").write_text("0")
+    with pytest.raises(UserError, match="not a store"):
+        write(tmp_path / "raw", overwrite=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="not a store"):
+        write(tmp_path / "file", overwrite=True)
+    (tmp_path / ".mine.partial").mkdir()
+    (tmp_path / ".mine.partial" / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="thesis.tex"):
+        write(tmp_path / "mine")
+    assert (tmp_path / ".mine.partial" / "thesis.tex").exists()
+
+
+def test_two_runs_for_one_target(tmp_path):
+    with writer(tmp_path / "store") as store:
+        store.add(clip("a"))
+        with pytest.raises(UserError, match="another run"):
+            write(tmp_path / "store")
+    assert assert_whole(tmp_path / "store")["counts"]["clips"] == 1
+
+
+def test_rest_of_a_killed_run_is_cleared(tmp_path):
+    partial = tmp_path / ".store.partial"
+    partial.mkdir()
+    (partial / FRAMES_FILE).write_bytes(b"half")
+    write(tmp_path / "store")
+    assert_whole(tmp_path / "store")
+    assert os.listdir(tmp_path) == ["store"]
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """600 raw files in an archive: small, so that a run takes a second or two."""
+    path = tmp_path_factory.mktemp("raw") / "raw.zip"
+    with zipfile.ZipFile(GOLDEN_RAW) as golden:
+        data = golden.read("S002C001P003R002A003.skeleton")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for i in range(600):
+            name = f"S001C001P{1 + i // 60:03d}R001A{1 + i % 60:03d}.skeleton"
+            archive.writestr(name, data)
+    return path
+
+
+def command(raw, out, *flags):
+    return [sys.executable, str(REPOSITORY / "data_gen" / "ntu_gendata.py"), "--data_path",
+            str(raw), "--out_folder", str(out), "--workers", "2", *flags]
+
+
+def kill_at_random_moments(raw, tmp_path, moments: int, seed: int) -> None:
+    whole = tmp_path / "whole"
+    begun = time.perf_counter()
+    subprocess.run(command(raw, whole), check=True, capture_output=True)
+    duration = time.perf_counter() - begun
+    draw = random.Random(seed)
+    target = tmp_path / "store"
+    for _ in range(moments):
+        run = subprocess.Popen(command(raw, target, "--overwrite"), stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+        time.sleep(draw.uniform(0, 1.1 * duration))
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+        if target.exists():
+            assert_whole(target)
+    subprocess.run(command(raw, target, "--overwrite"), check=True, capture_output=True)
+    for file in (FRAMES_FILE, CLIPS_FILE, INFO_FILE):
+        assert (target / file).read_bytes() == (whole / file).read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["store", "whole"]  # nothing of the killed ones
+
+
+def test_kill(raw, tmp_path):
+    kill_at_random_moments(raw, tmp_path, moments=3, seed=0)
+
+
+@pytest.mark.slow
+def test_kill_at_20_moments(raw, tmp_path):
+    kill_at_random_moments(raw, tmp_path, moments=20, seed=1)
+
+
+def test_full_disk(raw, tmp_path):
+    """A limit on the size of a file acts like a disk that is full."""
+    run = subprocess.run(
+        command(raw, tmp_path / "store"), capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in run.stderr
+    assert os.listdir(tmp_path) == []
