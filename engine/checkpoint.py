@@ -1,0 +1,88 @@
+"""The one place where checkpoints and results are written and read.
+
+A file appears under its name only when it is whole: it is written beside, flushed to disk and
+renamed. Checkpoints hold plain data and tensors and are read with ``weights_only=True``: nothing
+in a file can run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Callable, IO
+
+import torch
+
+from options.errors import UserError
+
+FORMAT_VERSION = 1
+LAST = "checkpoint_last.pth.tar"  # rolling; written when a run is stopped
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file so that ``path`` is either what it was before or the whole new content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        raise UserError(f"{path} could not be written ({error}); an earlier file is still there")
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def checkpoint_name(epoch: int) -> str:
+    """The released program's file names; the epoch is the last one finished, from zero."""
+    return f"checkpoint_{epoch:04d}.pth.tar"
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    """Save ``state`` with this program's format version."""
+    write_whole(path, lambda file: torch.save({"format_version": FORMAT_VERSION, **state}, file))
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Read a checkpoint, ours or the authors', onto the CPU; a damaged file is one sentence."""
+    if not path.is_file():
+        near = sorted(other.name for other in path.parent.glob("*.pth.tar"))[-5:]
+        hint = f"; that folder has {', '.join(near)}" if near else ""
+        raise UserError(f"there is no checkpoint {path}{hint}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a damaged file must not print torch's advice
+            content = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise nearly anything
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise UserError(f"{path} is damaged or no checkpoint ({reason}); use another one")
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise UserError(f"{path} holds no 'state_dict'; it is no checkpoint of this method")
+    version = content.get("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path} has checkpoint format {version}, this program reads {FORMAT_VERSION}")
+    return content
+
+
+def is_ours(checkpoint: dict) -> bool:
+    """Whether a loaded checkpoint was written by this program, not by the released one."""
+    return "format_version" in checkpoint
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, newest last."""
+    numbered = [p for p in folder.glob("*.pth.tar") if re.fullmatch(r"checkpoint_\d+\.pth\.tar", p.name)]
+    last = folder / LAST
+    found = numbered + ([last] if last.is_file() else [])
+    return sorted(found, key=lambda p: p.stat().st_mtime_ns)

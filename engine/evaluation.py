@@ -1,0 +1,78 @@
+"""What every evaluation of a frozen encoder begins and ends with."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dataset.clips import ClipSet, open_clips
+from options.flags import sizes_given
+from options.representations import join_representations
+
+from .device import describe, parallel, pick_device
+from .pretrained import COORDINATES, RANDOM, load_encoders
+from .randomness import WEIGHTS, choose_seed, seed_globally
+from .report import write_results
+from .setup import default_workers
+
+
+@dataclass
+class Evaluation:
+    """A frozen encoder, the two splits it is measured on, and where the results go."""
+
+    encoders: nn.Module
+    encode: nn.Module  # the same, or its data-parallel wrapper
+    train: ClipSet
+    val: ClipSet
+    seed: int
+    device: torch.device
+    folder: Path
+
+    def write(self, task: str, args: argparse.Namespace, numbers: dict) -> Path:
+        """``results.json``, with what was run on what."""
+        what = {
+            "encoder": self.encoders.title,
+            "pretrained": args.pretrained,
+            "representation": join_representations(self.encoders.representations),
+            "dataset": args.dataset, "protocol": args.protocol, "seed": self.seed,
+            "clips": {"train": len(self.train), "val": len(self.val)},
+            "flags": vars(args), "device": describe(self.device, args.gpu),
+        }
+        path = write_results(self.folder, task, what, numbers)
+        print(f"written: {path}")
+        return path
+
+
+def default_folder(args: argparse.Namespace, task: str, representation: str) -> Path:
+    """Beside the checkpoint, or below runs/ where there is none; one folder per evaluation."""
+    base = Path("runs") / args.pretrained
+    if args.pretrained not in (RANDOM, COORDINATES):
+        base = Path(args.pretrained).parent / Path(args.pretrained).name.removesuffix(".pth.tar")
+    return base / f"{task}_{args.dataset}_{args.protocol}_{representation}"
+
+
+def prepare_evaluation(args: argparse.Namespace, task: str) -> Evaluation:
+    """Load what the flags name; nothing is written before all of it is known to be good."""
+    device = pick_device(args.gpu)
+    args.workers = default_workers(device) if args.workers is None else args.workers
+    train = open_clips(args.data_root, args.dataset, args.protocol, "train")
+    val = open_clips(args.data_root, args.dataset, args.protocol, "val")
+    seed = choose_seed(args.seed)
+    seed_globally(seed, WEIGHTS)
+    encoders = load_encoders(
+        args.pretrained, args.pretrain_skeleton_representation,
+        args.finetune_skeleton_representation, sizes_given(args),
+    ).to(device)
+    representation = join_representations(encoders.representations)
+    folder = Path(args.output_dir) if args.output_dir else default_folder(args, task, representation)
+    print(
+        f"{task} of {representation} ({encoders.title}) on {args.dataset} {args.protocol}: "
+        f"{len(train)} train and {len(val)} val clips from {train.source}, "
+        f"{describe(device, args.gpu)}", flush=True,
+    )
+    encode = parallel(encoders, device, args.gpu)
+    return Evaluation(encoders, encode, train, val, seed, device, folder)

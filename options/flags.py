@@ -1,0 +1,222 @@
+"""Every flag of the scripts, in groups that the scripts share. One meaning, one place.
+
+Flags keep the released program's names. A default of None means that something else decides:
+the dataset (queue, epochs, schedule), or the checkpoint (sizes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Callable, NoReturn
+
+from .datasets import DATASETS, DatasetInfo
+from .errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one sentence, and which guesses no abbreviation."""
+
+    def __init__(self, documentation: str) -> None:
+        super().__init__(
+            description=documentation, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message} (--help lists the flags)", file=sys.stderr)
+        sys.exit(2)
+
+
+def number(kind: type, low: float, high: float = float("inf"), above: bool = False) -> Callable:
+    """An argparse type: an int or float from ``low`` (or above it) to ``high``."""
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a number of type {kind.__name__}")
+        if not (low < value if above else low <= value) or not value <= high:
+            bound = "above" if above else "at least"
+            limit = f" and at most {high}" if high != float("inf") else ""
+            raise argparse.ArgumentTypeError(f"{text} must be {bound} {low}{limit}")
+        return value
+
+    return parse
+
+
+POSITIVE_INT = number(int, 1)
+COUNT = number(int, 0)
+POSITIVE = number(float, 0.0, above=True)
+NON_NEGATIVE = number(float, 0.0)
+FRACTION = number(float, 0.0, 1.0)
+
+
+def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
+    """Flags of any run: threads, randomness, device."""
+    group = parser.add_argument_group("run")
+    group.add_argument(
+        "-j", "--workers", type=COUNT, metavar="N",
+        help="threads that draw batches ahead of the step; 0 draws them in line. "
+        "Default: 0 on the CPU, 2 beside a GPU. Results do not depend on it",
+    )
+    group.add_argument(
+        "--seed", type=COUNT, help="makes a run repeat exactly on one machine; drawn and printed if left out"
+    )
+    group.add_argument(
+        "--gpu", type=COUNT, metavar="N", help="use this GPU only; default: all visible GPUs, or the CPU"
+    )
+    group.add_argument("-p", "--print-freq", type=POSITIVE_INT, default=print_freq, metavar="N",
+                       help=f"{print_help} (default {print_freq})")
+
+
+def add_optimisation_flags(
+    parser: Parser, epochs: int | None, lr: float, schedule: list[int] | None, weight_decay: float,
+    note: str = "",
+) -> None:
+    """Flags of SGD and its schedule. ``note`` is added to the group's title."""
+    group = parser.add_argument_group("optimisation" + note)
+    by_dataset = "; default: the dataset's, as in the paper"
+    group.add_argument("--epochs", type=POSITIVE_INT, default=epochs,
+                       help="epochs in all" + (by_dataset if epochs is None else f" (default {epochs})"))
+    group.add_argument("--start-epoch", type=COUNT, default=0, metavar="N",
+                       help="count from this epoch, for a restart without --resume")
+    group.add_argument("-b", "--batch-size", type=POSITIVE_INT, default=64, metavar="N",
+                       help="clips a step, over all GPUs (default 64)")
+    group.add_argument("--lr", "--learning-rate", type=POSITIVE, default=lr,
+                       help=f"learning rate at the start (default {lr})")
+    group.add_argument(
+        "--schedule", type=COUNT, nargs="*", default=schedule, metavar="EPOCH",
+        help="epochs at which the learning rate drops by ten"
+        + (by_dataset if schedule is None else f" (default {' '.join(map(str, schedule))})"),
+    )
+    group.add_argument("--cos", action="store_true", help="half a cosine instead of drops")
+    group.add_argument("--momentum", type=FRACTION, default=0.9, help="of SGD (default 0.9)")
+    group.add_argument("--wd", "--weight-decay", dest="weight_decay", type=NON_NEGATIVE,
+                       default=weight_decay, help=f"default {weight_decay:g}")
+    group.add_argument("--resume", metavar="PATH",
+                       help="go on from this checkpoint; 'auto': from the newest in the folder")
+
+
+def add_data_flags(parser: Parser, dataset_flag: str) -> None:
+    """Which clips: dataset, protocol and where the stores are."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        dataset_flag, dest="dataset", default="ntu60", metavar="NAME",
+        help=f"{', '.join(DATASETS)}, or the folder of your own store below --data-root (default ntu60)",
+    )
+    group.add_argument("--protocol", default="cross_view",
+                       help="cross_view, cross_subject or cross_setup, as the dataset has them "
+                       "(default cross_view)")
+    group.add_argument("--data-root", default="data", metavar="DIR",
+                       help="folder that holds the stores (default data)")
+
+
+def add_contrast_flags(parser: Parser, representation_help: str, representation: str) -> None:
+    """Flags of momentum contrast (section 3.1)."""
+    group = parser.add_argument_group("contrast")
+    group.add_argument("--skeleton-representation", default=representation, metavar="NAMES",
+                       help=f"{representation_help} (default {representation})")
+    group.add_argument("--moco-dim", type=POSITIVE_INT, default=128, metavar="D",
+                       help="dimensions of the space of contrast (default 128)")
+    group.add_argument("--moco-k", type=POSITIVE_INT, metavar="K",
+                       help="keys in each queue; default: the dataset's, as in the paper")
+    group.add_argument("--moco-m", type=FRACTION, default=0.999, metavar="M",
+                       help="momentum of the key encoders (default 0.999)")
+    group.add_argument("--moco-t", type=POSITIVE, default=0.07, metavar="T",
+                       help="temperature of the softmax (default 0.07)")
+    group.add_argument("--mlp", action="store_true", help="two-layer head, as the paper's models have")
+
+
+def add_augmentation_flags(parser: Parser) -> None:
+    """Flags of the views (section 3.4; Tables 5, 8 and 9)."""
+    group = parser.add_argument_group("views")
+    group.add_argument("--augmentations", nargs="*", default=["crop", "pose", "jitter"], metavar="A",
+                       help="any of crop, pose, jitter; none: the resized whole clip twice (Table 5)")
+    group.add_argument("--jitter-joints", type=int, default=15, metavar="N",
+                       help="joints that jittering moves (Table 8; default 15)")
+    group.add_argument("--min-crop-ratio", type=float, default=0.1, metavar="R",
+                       help="shortest crop as a share of the clip (Table 9; default 0.1)")
+    group.add_argument("--min-crop-frames", type=int, default=64, metavar="N",
+                       help="shortest crop in frames, where the clip has as many (default 64)")
+    group.add_argument("--jitter-zero-prob", type=float, default=0.5, metavar="P",
+                       help="how often jittering zeroes the joints instead (released program: 0.5, "
+                       "paper's text: 0)")
+
+
+SIZE_FLAGS = {  # field of EncoderSizes -> what it is; the paper's value stands in models/build.py
+    "gru_hidden_size": "units of each GRU of the sequence encoder (paper: 1024)",
+    "gru_num_layers": "layers of the sequence encoder (paper: 3)",
+    "graph_width": "channels of the graph encoder's first blocks (paper: 64)",
+    "graph_num_blocks": "blocks of the graph encoder (paper: 10)",
+    "image_width": "channels of the image encoder's first layers (paper: 64)",
+}
+
+
+def add_size_flags(parser: Parser, note: str = "") -> None:
+    """Sizes of the encoders; None where not given."""
+    group = parser.add_argument_group("encoders" + note)
+    for name, meaning in SIZE_FLAGS.items():
+        group.add_argument("--" + name.replace("_", "-"), type=POSITIVE_INT, metavar="N", help=meaning)
+    group.add_argument("--graph-encoder", choices=["agcn", "stgcn"], help="paper: agcn")
+
+
+def sizes_given(args: argparse.Namespace) -> dict:
+    """The size flags as fields of ``EncoderSizes``, None where not given."""
+    return {name: getattr(args, name) for name in [*SIZE_FLAGS, "graph_encoder"]}
+
+
+def add_checkpoint_flags(parser: Parser) -> None:
+    """Where a pretraining keeps its checkpoints, and how many."""
+    group = parser.add_argument_group("checkpoints")
+    group.add_argument("--checkpoint-path", metavar="DIR",
+                       help="folder for checkpoints and TensorBoard events; "
+                       "default: checkpoints/DATASET_PROTOCOL/CONTRAST_REPRESENTATIONS")
+    group.add_argument("--save-freq", type=POSITIVE_INT, default=10, metavar="N",
+                       help="epochs between checkpoints (default 10, as the released program)")
+
+
+def add_pretrained_flags(parser: Parser) -> None:
+    """Which frozen encoder a downstream script evaluates, and where the results go."""
+    group = parser.add_argument_group("frozen encoder")
+    group.add_argument("--pretrained", required=True, metavar="PATH",
+                       help="a checkpoint, ours or the authors'; 'random' for an untrained encoder; "
+                       "'coordinates' for the normalised coordinates themselves")
+    group.add_argument("--pretrain-skeleton-representation", metavar="NAMES",
+                       help="what the checkpoint holds; ours say it themselves")
+    group.add_argument("--finetune-skeleton-representation", metavar="NAMES",
+                       help="which of its encoders to evaluate")
+    group.add_argument("--output-dir", metavar="DIR",
+                       help="folder for results.json and TensorBoard events; default: beside the "
+                       "checkpoint, or below runs/ where there is none")
+
+
+def fill_pretraining_defaults(args: argparse.Namespace) -> list[str]:
+    """Set what was left to the dataset; returns lines that say which values came from where."""
+    info = DATASETS.get(args.dataset)
+    source = args.dataset if info else "no entry for this dataset"
+    info = info or DatasetInfo(args.dataset, 0, ())
+    lines = []
+    # A drop that the chosen number of epochs never reaches is no drop.
+    for name, value in (("moco_k", info.moco_k), ("epochs", info.epochs), ("schedule", list(info.schedule))):
+        flag = "--" + name.replace("_", "-")
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+            shown = " ".join(map(str, value)) if isinstance(value, list) else value
+            lines.append(f"{flag} {shown or 'none'} (default, {source})")
+    return lines
+
+
+def check_queue(args: argparse.Namespace, num_clips: int) -> None:
+    """Refuse a batch that does not divide the queue, or of which there is not one."""
+    if args.moco_k % args.batch_size:
+        near = max(args.moco_k // args.batch_size, 1) * args.batch_size
+        raise UserError(
+            f"--batch-size {args.batch_size} does not divide --moco-k {args.moco_k}: the queue takes "
+            f"whole batches; try --moco-k {near}"
+        )
+    if num_clips < args.batch_size:
+        raise UserError(
+            f"the training split has {num_clips} clips, fewer than --batch-size {args.batch_size}; "
+            "lower --batch-size"
+        )
