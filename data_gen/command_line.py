@@ -1,13 +1,21 @@
-"""Flags and endings that the preparation scripts share."""
+"""What the preparation scripts share: flags, the loop over raw files, the report at the end."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, Mapping, Sequence, TypeVar
 
-from data_gen.parallel import default_workers
-from data_gen.store_writer import StoreWriter
+from tqdm import tqdm
+
+from data_gen.parallel import default_workers, ordered_map
+from data_gen.store_writer import Outcome, StoreWriter
+from dataset.store_format import SPLITS
+from options.datasets import DATASETS
+from options.errors import UserError
+
+Task = TypeVar("Task")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA_FOLDER = REPOSITORY / "data"
@@ -22,12 +30,19 @@ def add_flag(parser: argparse.ArgumentParser, name: str, **settings: Any) -> Non
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    add_flag(parser, "workers", type=int, default=default_workers(),
+    add_flag(parser, "workers", type=_positive, default=default_workers(),
              help="processes to use; the output does not depend on it (default: all cores)")
     add_flag(parser, "on_error", choices=("skip", "stop"), default="skip",
              help="a bad input file: leave it out and report it, or stop without a store")
     add_flag(parser, "overwrite", action="store_true",
              help="replace the store that is in --out_folder already")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return value
 
 
 def made_by(script: str, args: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:
@@ -45,8 +60,42 @@ def _portable(value: Any) -> Any:
     return str(path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path.name)
 
 
+def fill_store(store: StoreWriter, read: Callable[[Task], Outcome], inputs: Sequence[Task],
+               args: argparse.Namespace, per_task: int = 1) -> None:
+    """Turn every input into clips with ``read``, in ``args.workers`` processes, and write the
+    store. ``read`` is a top-level function; a process gets ``per_task`` inputs at a time."""
+    tasks = [inputs[i:i + per_task] for i in range(0, len(inputs), per_task)]
+    with store, tqdm(total=len(inputs), unit="file", disable=None) as bar:
+        for outcomes in ordered_map(partial(_read_all, read), tasks, args.workers):
+            for outcome in outcomes:
+                if outcome.left_out and args.on_error == "stop":
+                    raise UserError(f"{outcome.left_out[0]}; --on-error skip leaves out what is "
+                                    "bad and goes on")
+                store.take(outcome)
+            bar.update(len(outcomes))
+
+
+def _read_all(read: Callable[[Task], Outcome], inputs: Sequence[Task]) -> list[Outcome]:
+    return [read(item) for item in inputs]
+
+
+def beside_published(dataset: str, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Lines that put the clips found for every protocol beside the published counts."""
+    info = DATASETS[dataset]
+    lines = [f"{info.title}, clips found / published:"]
+    for protocol in info.protocols:
+        published = info.official_counts.get(protocol)
+        sides = [f"{split} {counts[protocol][split]:6,}"
+                 + (f" / {published[i]:,}" if published else "")
+                 for i, split in enumerate(SPLITS) if protocol in counts]
+        lines.append(f"  {protocol:13s}  {'   '.join(sides) or 'no split file'}")
+    return lines
+
+
 def report(store: StoreWriter, seconds: float) -> int:
     """Print what was written and what was left out; return the exit code of the script."""
+    if store.dataset in DATASETS:
+        print("\n".join(beside_published(store.dataset, store.split_counts)))
     print(f"{store.folder}: {store.num_clips:,} clips, {store.num_frames:,} frames, "
           f"{store.num_clips / seconds:,.0f} clips/s")
     for title, remarks in (("left out", store.left_out), ("noted", store.notes)):

@@ -15,27 +15,27 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from tqdm import tqdm
 
 from data_gen import ntu_release
-from data_gen.command_line import DATA_FOLDER, add_common_flags, add_flag, made_by, report
+from data_gen.command_line import (DATA_FOLDER, add_common_flags, add_flag, fill_store, made_by,
+                                   report)
 from data_gen.errors import BadFile
 from data_gen.normalise import normalise_clip
-from data_gen.parallel import ordered_map
 from data_gen.skeleton_file import read_skeleton
 from data_gen.sources import RawFile, find_files
-from data_gen.store_writer import Clip, Remark, StoreWriter
+from data_gen.store_writer import Clip, Outcome, Remark, StoreWriter, check_target
 from options.datasets import DATASETS, ntu_splits, parse_ntu_name
 from options.errors import UserError, run_script
 
 FILES_PER_TASK = 16
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add_flag(parser, "dataset", choices=("ntu60", "ntu120"), default="ntu60",
@@ -48,34 +48,30 @@ def parse_args() -> argparse.Namespace:
     add_flag(parser, "dry_run", action="store_true",
              help="look at names only: print found and published counts, and what is missing")
     add_common_flags(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     args.out_folder = args.out_folder or DATA_FOLDER / args.dataset
     return args
 
 
-def main() -> int:
-    args = parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse_args(arguments)
     begun = time.perf_counter()
-    store = StoreWriter(args.out_folder, args.dataset, DATASETS[args.dataset].num_classes,
-                        ntu_release.PROTOCOLS,
-                        made_by("data_gen/ntu_gendata.py", args,
-                                ("dataset", "data_path", "ignored_sample_path")),
-                        overwrite=args.overwrite or args.dry_run)
+    if not args.dry_run:
+        check_target(args.out_folder, args.overwrite)
     files = find_raw_files(args)
-    ignored = ignored_names(args)
+    ignored_list = args.ignored_sample_path = find_ignored_list(args)
+    ignored = ntu_release.read_ignored_list(ignored_list) if ignored_list else set()
     selection = ntu_release.select(files, args.dataset, ignored)
     if selection.not_in_dataset:
         print(f"{selection.not_in_dataset:,} files are not in {args.dataset} and are passed over")
     if args.dry_run:
         print("\n".join(ntu_release.dry_run_report(selection, args.dataset, ignored)))
         return 0
+    store = StoreWriter(args.out_folder, args.dataset, DATASETS[args.dataset].num_classes,
+                        ntu_release.PROTOCOLS, made_by("data_gen/ntu_gendata.py", args,
+                        ("dataset", "data_path", "ignored_sample_path")), args.overwrite)
     store.left_out += selection.left_out
-    with store:
-        for clip, remark in make_clips(selection.files, args.workers):
-            if clip is None and args.on_error == "stop":
-                raise UserError(f"{remark}; --on-error skip goes on without such files")
-            store.take(clip, remark)
-    print("\n".join(ntu_release.compare_to_published(store.names, args.dataset)))
+    fill_store(store, read_clip, selection.files, args, FILES_PER_TASK)
     return report(store, time.perf_counter() - begun)
 
 
@@ -93,44 +89,28 @@ def find_raw_files(args: argparse.Namespace) -> list[RawFile]:
     return files
 
 
-def ignored_names(args: argparse.Namespace) -> set[str]:
-    path = args.ignored_sample_path
-    if path is None:
-        path = ntu_release.find_ignored_list(args.dataset, args.data_path)
-    if path is None:
-        print("no list of missing skeletons found: every file is used")
-        return set()
-    names = ntu_release.read_ignored_list(path)
-    print(f"{path.name}: {len(names)} names of missing skeletons")
-    return names
+def find_ignored_list(args: argparse.Namespace) -> Path | None:
+    path = (args.ignored_sample_path
+            or ntu_release.find_ignored_list(args.dataset, args.data_path))
+    print(f"missing skeletons are listed in {path}" if path else
+          "no list of missing skeletons found: every file is used")
+    return path
 
 
-def make_clips(files: list[RawFile], workers: int):
-    """The clips of ``files`` in their order, as pairs (clip or None, remark or None)."""
-    tasks = [files[i:i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
-    with tqdm(total=len(files), unit="clip", disable=None) as bar:
-        for results in ordered_map(read_clips, tasks, workers):
-            bar.update(len(results))
-            yield from results
-
-
-def read_clips(files: list[RawFile]) -> list[tuple[Clip | None, Remark | None]]:
-    return [read_clip(file) for file in files]
-
-
-def read_clip(file: RawFile) -> tuple[Clip | None, Remark | None]:
-    """One raw file to one clip, with a remark where frames were cut; or why it is none."""
+def read_clip(file: RawFile) -> Outcome:
+    """One raw file to one clip, with a note where frames were cut; or why it is none."""
     try:
         bodies, num_frames = read_skeleton(file.read())
         people = normalise_clip(bodies)
     except BadFile as error:
-        return None, Remark(file.shown, error.line, error.reason)
+        return Outcome(left_out=[Remark(file.shown, error.line, error.reason)])
     frames = np.ascontiguousarray(people.transpose(1, 2, 3, 0))
     name = parse_ntu_name(file.name)
-    clip = Clip(file.name, name.label, frames, ntu_splits(name))
-    if num_frames == len(frames):
-        return clip, None
-    return clip, Remark(file.shown, None, f"{num_frames} frames, cut to the first {len(frames)}")
+    outcome = Outcome([Clip(file.name, name.label, frames, ntu_splits(name))])
+    if num_frames > len(frames):
+        outcome.notes.append(Remark(file.shown, None, f"{num_frames} frames, cut to the first "
+                                    f"{len(frames)}"))
+    return outcome
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable, Sequence
 
+from data_gen.command_line import beside_published
 from data_gen.sources import RawFile, walk
 from data_gen.store_writer import Remark
-from dataset.store_format import SPLITS
 from options.datasets import DATASETS, NTU60_LAST_SETUP, ntu_splits, parse_ntu_name
 from options.errors import UserError
 
@@ -94,10 +94,10 @@ def select(files: Iterable[RawFile], dataset: str, ignored: set[str]) -> Selecti
         elif file.name in ignored:
             chosen.ignored.add(file.name)
             chosen.left_out.append(Remark(file.shown, None, "on the list of missing skeletons",
-                                          lost=False))
+                                          lost=0))
         elif previous is not None and previous.name == file.name:
             chosen.left_out.append(Remark(file.shown, None, "the same name as "
-                                          f"{previous.shown}, which is used", lost=False))
+                                          f"{previous.shown}, which is used", lost=0))
         else:
             chosen.files.append(file)
             previous = file
@@ -119,21 +119,12 @@ def dry_run_report(selection: Selection, dataset: str, ignored: set[str]) -> lis
     lines += [f"Would be left out: {remark}" for remark in others[:10]]
     if len(others) > 10:
         lines.append(f"... and {len(others) - 10:,} more files")
+    counts = {protocol: Counter() for protocol in PROTOCOLS}
+    for name in names:
+        for protocol, split in ntu_splits(parse_ntu_name(name)).items():
+            counts[protocol][split] += 1
     return (lines + incomplete_setups(names, dataset, ignored)
-            + compare_to_published(names, dataset))
-
-
-def compare_to_published(names: Iterable[str], dataset: str) -> list[str]:
-    """Lines that put the found clips of every protocol beside the published counts."""
-    info = DATASETS[dataset]
-    counts = Counter((protocol, split) for name in names
-                     for protocol, split in ntu_splits(parse_ntu_name(name)).items())
-    lines = [f"{info.title}, clips found / published:"]
-    for protocol in info.protocols:
-        sides = [f"{split} {counts[protocol, split]:6,} / {published:,}"
-                 for split, published in zip(SPLITS, info.official_counts[protocol])]
-        lines.append(f"  {protocol:13s}  {'   '.join(sides)}")
-    return lines
+            + beside_published(dataset, counts))
 
 
 def incomplete_setups(names: Iterable[str], dataset: str, ignored: set[str]) -> list[str]:

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
@@ -42,18 +42,28 @@ class Clip:
 
 @dataclass
 class Remark:
-    """What ``store.json`` says about one input file. ``lost``: a clip is missing because of it."""
+    """What ``store.json`` says about one input file. ``lost``: clips missing because of it."""
 
     file: str
     line: int | None
     reason: str
-    lost: bool = True
+    lost: int = 1
 
     def __str__(self) -> str:
         return f"{self.file}{f', line {self.line}' if self.line else ''}: {self.reason}"
 
     def as_json(self) -> dict[str, Any]:
         return {"file": self.file, "line": self.line, "reason": self.reason}
+
+
+@dataclass
+class Outcome:
+    """What became of one input file: clips, reasons why there are not more, and notes on clips
+    that are not quite what the file says."""
+
+    clips: list[Clip] = field(default_factory=list)
+    left_out: list[Remark] = field(default_factory=list)
+    notes: list[Remark] = field(default_factory=list)
 
 
 class StoreWriter:
@@ -126,13 +136,12 @@ class StoreWriter:
         for protocol, split in clip.splits.items():
             self.split_counts[protocol][split] += 1
 
-    def take(self, clip: Clip | None, remark: Remark | None) -> None:
-        """What became of one input file: a clip, perhaps with a remark to note; or, without a
-        clip, the remark that says why it is left out."""
-        if clip is not None:
+    def take(self, outcome: Outcome) -> None:
+        """Add the clips of one input file and keep its remarks for ``store.json``."""
+        for clip in outcome.clips:
             self.add(clip)
-        if remark is not None:
-            (self.left_out if clip is None else self.notes).append(remark)
+        self.left_out += outcome.left_out
+        self.notes += outcome.notes
 
     def _check(self, clip: Clip) -> None:
         frames = clip.frames

@@ -14,6 +14,7 @@ from data_gen.errors import BadFile
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_FIELDS_AT_ONCE = 1 << 15  # bounds the memory for a long file
 # Whole numbers of 15 digits are exact in float64, and so are these powers of ten.
 _WINDOW = 15  # characters of a field that are looked at together
 _POWERS = 10.0 ** np.arange(_WINDOW + 1)
@@ -76,13 +77,20 @@ def parse_decimals(tokens: Tokens, lines: np.ndarray, columns: int) -> np.ndarra
     (exponents, more digits) are read one by one. Raises BadFile where a field is not a finite
     number or lies beyond float32.
     """
+    values = np.empty((len(lines), columns))
+    step = max(_FIELDS_AT_ONCE // columns, 1)
+    for start in range(0, len(lines), step):
+        values[start:start + step] = _parse_block(tokens, lines[start:start + step], columns)
+    return values
+
+
+def _parse_block(tokens: Tokens, lines: np.ndarray, columns: int) -> np.ndarray:
     fields = (tokens.first_field[lines][:, None] + np.arange(columns)).ravel()
     starts, lengths = tokens.starts[fields], tokens.ends[fields] - tokens.starts[fields]
     first = tokens.bytes[starts]
     negative = first == ord("-")
     signed = negative | (first == ord("+"))
-    starts, lengths = starts + signed, lengths - signed
-    values, simple = _simple_decimals(tokens.bytes, starts, lengths)
+    values, simple = _simple_decimals(tokens.bytes, starts + signed, lengths - signed)
     np.negative(values, out=values, where=negative)
     for i in np.flatnonzero(~simple):
         text = tokens.text(fields[i])
@@ -93,7 +101,8 @@ def parse_decimals(tokens: Tokens, lines: np.ndarray, columns: int) -> np.ndarra
         values[i] = float(text)
     too_large = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
     if len(too_large):
-        raise BadFile("a coordinate is too large", tokens.line_number(lines[too_large[0] // columns]))
+        raise BadFile("a coordinate is too large",
+                      tokens.line_number(lines[too_large[0] // columns]))
     return values.reshape(-1, columns)
 
 

@@ -5,7 +5,6 @@
 
 import csv
 import json
-import sys
 import zipfile
 from pathlib import Path
 
@@ -33,18 +32,17 @@ def raw(tmp_path_factory):
     return folder
 
 
-def prepare(monkeypatch, raw, out, *flags, source="skeletons"):
-    monkeypatch.setattr(sys, "argv", [
-        "ntu_gendata.py", "--dataset", "ntu120", "--data_path", str(raw / source),
-        "--ignored-sample-path", str(raw / "missing.txt"), "--out_folder", str(out), *flags])
-    return ntu_gendata.main()
+def prepare(raw, out, *flags, source="skeletons"):
+    return ntu_gendata.main([
+        "--dataset", "ntu120", "--data_path", str(raw / source), "--ignored-sample-path",
+        str(raw / "missing.txt"), "--out_folder", str(out), *flags])
 
 
 @pytest.mark.parametrize("source,workers", [("skeletons", 1), ("skeletons", 2),
                                             ("skeletons.zip", 1), ("skeletons.zip", 2)])
-def test_golden_clips(monkeypatch, tmp_path, raw, source, workers):
+def test_golden_clips(tmp_path, raw, source, workers):
     out = tmp_path / "store"
-    code = prepare(monkeypatch, raw, out, "--workers", str(workers), source=source)
+    code = prepare(raw, out, "--workers", str(workers), source=source)
     assert code == 1  # one clip of 13 is left out, which is more than 5%
     golden = np.load(GOLDEN / "ntu_clips.npz")
     frames = np.load(out / FRAMES_FILE)
@@ -64,18 +62,18 @@ def test_golden_clips(monkeypatch, tmp_path, raw, source, workers):
             assert f"{name}.skeleton" in golden[f"split/{short}/{row[protocol]}"]
 
 
-def test_output_does_not_depend_on_workers_or_archive(monkeypatch, tmp_path, raw):
+def test_output_does_not_depend_on_workers_or_archive(tmp_path, raw):
     for workers in (1, 2):
-        prepare(monkeypatch, raw, tmp_path / f"store{workers}", "--workers", str(workers))
-    prepare(monkeypatch, raw, tmp_path / "zip", source="skeletons.zip")
+        prepare(raw, tmp_path / f"store{workers}", "--workers", str(workers))
+    prepare(raw, tmp_path / "zip", source="skeletons.zip")
     for file in (FRAMES_FILE, CLIPS_FILE, INFO_FILE):
         assert (tmp_path / "store1" / file).read_bytes() == (tmp_path / "store2" / file).read_bytes()
     for file in (FRAMES_FILE, CLIPS_FILE):
         assert (tmp_path / "store1" / file).read_bytes() == (tmp_path / "zip" / file).read_bytes()
 
 
-def test_left_out_list_names_file_and_reason(monkeypatch, tmp_path, raw):
-    prepare(monkeypatch, raw, tmp_path / "store", "--workers", "1")
+def test_left_out_list_names_file_and_reason(tmp_path, raw):
+    prepare(raw, tmp_path / "store", "--workers", "1")
     info = json.loads((tmp_path / "store" / INFO_FILE).read_text())
     assert [(item["file"], item["reason"]) for item in info["left_out"]] == [
         (f"{NO_BODY}.skeleton", "no body in any frame"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 import zipfile
 from pathlib import Path
 
@@ -119,16 +118,15 @@ def test_mutations(raw_files):
 
 
 @pytest.mark.slow
-def test_mutations_through_the_script(monkeypatch, tmp_path, raw_files):
+def test_mutations_through_the_script(tmp_path, raw_files):
     """500 MB of raw files: each ends in the store or in the list of what was left out."""
     (tmp_path / "raw").mkdir()
     names = [f"S001C{1 + i % 3:03d}P{1 + i // 180:03d}R001A{1 + i // 3 % 60:03d}"
              for i in range(2000)]
     for name, data in zip(names, mutations(raw_files, 2000)):
         (tmp_path / "raw" / f"{name}.skeleton").write_bytes(data)
-    monkeypatch.setattr(sys, "argv", ["ntu_gendata.py", "--data_path", str(tmp_path / "raw"),
-                                      "--out_folder", str(tmp_path / "store")])
-    assert ntu_gendata.main() == 1
+    assert ntu_gendata.main(["--data_path", str(tmp_path / "raw"),
+                             "--out_folder", str(tmp_path / "store")]) == 1
     with open(tmp_path / "store" / CLIPS_FILE) as file:
         clips = {row["name"] for row in csv.DictReader(file)}
     info = json.loads((tmp_path / "store" / INFO_FILE).read_text())
