@@ -99,9 +99,10 @@ def drink(rng: Rng) -> Keys:
 
 def pick_up(rng: Rng) -> Keys:
     squat = rng.uniform(0.0, 1.0)  # from a stoop with straight legs to a deep squat
-    bow = 95 - 35 * squat
-    reach = pose(bend=bow, nod=-15, r_flex=bow - 5 + 15 * squat, r_abd=0, r_twist=0, r_elbow=8,
-                 **legs(15 + 75 * squat, 15 + 85 * squat))
+    bow = 110 - 35 * squat
+    reach = pose(bend=bow, nod=-15, r_flex=bow - 15 + 15 * squat, r_abd=0, r_twist=0, r_elbow=8,
+                 l_flex=0.8 * bow,  # the other arm hangs down too
+                 **legs(20 + 85 * squat, 20 + 105 * squat))
     keys: Keys = [(0.0, REST), (0.8, reach), (rng.uniform(0.1, 0.4), _shifted(reach, r_elbow=12)),
                   (0.8, pose("cup", bend=5) if rng.random() < 0.6 else REST)]
     return keys + _down(rng)
@@ -278,4 +279,4 @@ ACTIONS: dict[int, tuple[Callable[[Rng], Keys], ...]] = {
     31: (point,), 38: (salute,), 50: (punch, is_punched), 58: (shake_hands, shake_hands),
 }
 TOGETHER = (58,)  # both people keep the same beat, both with the right hand
-GAP = {50: 0.8, 58: 0.98}  # metres between two people
+GAP = {50: 0.72, 58: 0.92}  # metres between two people

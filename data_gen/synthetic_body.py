@@ -93,9 +93,9 @@ def joint_rotations(angles: np.ndarray) -> dict[int, np.ndarray]:
 
     # A bow comes from pelvis, waist and chest together; the thighs do not follow the pelvis.
     bend, side, turn = channel("bend"), channel("side"), channel("turn")
-    pelvis = 0.3 * bend
+    pelvis = 0.5 * bend
     half_spine = (rotation("y", 0.5 * turn) @ rotation("z", 0.5 * side)
-                  @ rotation("x", -0.35 * bend))
+                  @ rotation("x", -0.25 * bend))
     local = {
         JOINT["SpineBase"]: rotation("y", channel("yaw")) @ rotation("x", -pelvis),
         JOINT["SpineMid"]: half_spine,

@@ -24,7 +24,7 @@ PARTNERS = 20  # a partner is one of the first so many subjects
 _SUBJECT_KEY = 7919  # keeps a subject's generator apart from those of clips
 
 # degrees of nuisance at difficulty 1: how much one clip's key poses vary, and idle sway
-_KEY_NOISE = {"flex": 8, "abd": 6, "twist": 8, "elbow": 8, "wrist": 8, "bend": 4, "side": 2,
+_KEY_NOISE = {"flex": 8, "abd": 6, "twist": 6, "elbow": 8, "wrist": 8, "bend": 4, "side": 2,
               "turn": 5, "nod": 5, "tilt": 3, "look": 8, "hip": 3, "knee": 4, "hip_abd": 2}
 _SWAY = {"flex": 5, "abd": 4, "twist": 6, "elbow": 6, "wrist": 6, "bend": 3, "side": 3,
          "turn": 6, "nod": 4, "tilt": 3, "look": 9, "hip": 2, "knee": 3, "hip_abd": 2,
@@ -71,7 +71,7 @@ def draw_subject(seed: int, subject: int, difficulty: float = 1.0) -> Subject:
         style=rng.normal(0, 0.8 * difficulty * _per_channel(_KEY_NOISE)),
         tempo=float(np.exp(rng.normal(0, 0.18))),
         amplitude=float(np.clip(rng.normal(0.97, 0.07), 0.8, 1.12)),
-        left_handed=bool(rng.random() < 0.25),
+        left_handed=bool(rng.random() < 0.3),
         arm_habits=rng.dirichlet((6.0, 1, 0.8, 0.8, 0.8, 0.5, 0.3)),
     )
 
@@ -94,10 +94,12 @@ def key_angles(keys: Keys, rest: np.ndarray, subject: Subject, rng: Rng,
                difficulty: float) -> np.ndarray:
     """(K, channels): the key poses as this subject strikes them this time."""
     angles = np.repeat(rest[None], len(keys), axis=0)
-    trunk = CHANNEL["support"]  # channels up to it add to the posture, later ones replace it
+    trunk = CHANNEL["support"]  # the trunk's channels, up to here, add to the posture; limbs replace it
     amplitude = subject.amplitude * rng.normal(1, 0.05)
     noise = difficulty * _per_channel(_KEY_NOISE)
-    manner = subject.style + rng.normal(0, 0.9 * noise)  # of this clip, the same at every key
+    manner = rng.normal(0, 0.9 * noise)  # of this clip, the same at every key
+    alike = 0.8 * manner + 0.6 * mirrored(manner)  # left and right err together
+    manner = subject.style + np.where(np.arange(len(manner)) > trunk, alike, manner)
     for row, (_, wanted) in zip(angles, keys):
         for name, value in wanted.items():
             column = CHANNEL[name]
@@ -178,7 +180,7 @@ def incidental(angles: np.ndarray, used: set[str], rng: Rng, difficulty: float) 
 
     angles = angles + smooth_noise(rng, frames, difficulty * _per_channel(_SWAY))
     for name, degrees, chance in (("look", 32, 0.6), ("turn", 16, 0.5), ("nod", 14, 0.4),
-                                  ("side", 9, 0.4), ("yaw", 26, 0.6)):
+                                  ("side", 9, 0.4), ("yaw", 32, 0.6)):
         if rng.random() < chance * difficulty:
             angles[:, CHANNEL[name]] += bump() * rng.normal(0, degrees)
     for side, word in (("l_", "left"), ("r_", "right")):
@@ -258,7 +260,7 @@ def perform(seed: int, setup: int, subject: int, repetition: int, action: int,
         when = times if keys is scripts[0] else (
             times[0] + np.cumsum([seconds / (QUICKNESS * tempo) for seconds, _ in keys]))
         # now and then the other hand; hands are shaken with the right one
-        other_hand = person.left_handed != (rng.random() < 0.08) and action not in TOGETHER
+        other_hand = person.left_handed != (rng.random() < 0.2) and action not in TOGETHER
         angles = move(keys, when, frames, person, rng, difficulty)
         if other_hand:
             angles = mirrored(angles)
