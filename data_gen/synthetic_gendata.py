@@ -3,8 +3,8 @@
     python data_gen/synthetic_gendata.py
 
 writes ``SsssCcccPpppRrrrAaaa.skeleton`` files, ready for ``ntu_gendata.py``. Three cameras record
-every performance at the same moment. Each subject is in two setups, and does half of the actions
-in either. The same ``--seed`` gives the same files, whatever the number of workers.
+every performance at once, so cross_view is the easy protocol here. A subject does half of the
+actions in one setup, half in another. The same ``--seed`` gives the same files.
 """
 
 from __future__ import annotations

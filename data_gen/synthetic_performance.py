@@ -94,7 +94,7 @@ def key_angles(keys: Keys, rest: np.ndarray, subject: Subject, rng: Rng,
                difficulty: float) -> np.ndarray:
     """(K, channels): the key poses as this subject strikes them this time."""
     angles = np.repeat(rest[None], len(keys), axis=0)
-    trunk = CHANNEL["support"]  # the trunk's channels, up to here, add to the posture; limbs replace it
+    trunk = CHANNEL["support"]  # channels up to it add to the posture, those of limbs replace it
     amplitude = subject.amplitude * rng.normal(1, 0.05)
     noise = difficulty * _per_channel(_KEY_NOISE)
     manner = rng.normal(0, 0.9 * noise)  # of this clip, the same at every key
