@@ -30,7 +30,7 @@ def add_flag(parser: argparse.ArgumentParser, name: str, **settings: Any) -> Non
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    add_flag(parser, "workers", type=_positive, default=default_workers(),
+    add_flag(parser, "workers", type=positive, default=default_workers(),
              help="processes to use; the output does not depend on it (default: all cores)")
     add_flag(parser, "on_error", choices=("skip", "stop"), default="skip",
              help="a bad input file: leave it out and report it, or stop without a store")
@@ -38,7 +38,7 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
              help="replace the store that is in --out_folder already")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
@@ -66,13 +66,18 @@ def fill_store(store: StoreWriter, read: Callable[[Task], Outcome], inputs: Sequ
     store. ``read`` is a top-level function; a process gets ``per_task`` inputs at a time."""
     tasks = [inputs[i:i + per_task] for i in range(0, len(inputs), per_task)]
     with store, tqdm(total=len(inputs), unit="file", disable=None) as bar:
+        _stop_if_asked(store, args)
         for outcomes in ordered_map(partial(_read_all, read), tasks, args.workers):
             for outcome in outcomes:
-                if outcome.left_out and args.on_error == "stop":
-                    raise UserError(f"{outcome.left_out[0]}; --on-error skip leaves out what is "
-                                    "bad and goes on")
                 store.take(outcome)
+            _stop_if_asked(store, args)
             bar.update(len(outcomes))
+
+
+def _stop_if_asked(store: StoreWriter, args: argparse.Namespace) -> None:
+    lost = [remark for remark in store.left_out if remark.lost] if args.on_error == "stop" else []
+    if lost:
+        raise UserError(f"{lost[0]}; --on-error skip leaves out what is bad and goes on")
 
 
 def _read_all(read: Callable[[Task], Outcome], inputs: Sequence[Task]) -> list[Outcome]:

@@ -18,6 +18,11 @@ Z_AXIS_JOINTS = (0, 1)  # z points from the base of the spine to its middle
 X_AXIS_JOINTS = (4, 8)  # x points from the left shoulder to the right one
 
 
+def clip_frames(bodies: np.ndarray) -> np.ndarray:
+    """``normalise_clip`` in the order of axes of a store: float32 (frames, 25, 3, 2)."""
+    return np.ascontiguousarray(normalise_clip(bodies).transpose(1, 2, 3, 0))
+
+
 def normalise_clip(bodies: np.ndarray) -> np.ndarray:
     """Choose two people, fill their missing frames, centre and turn the clip.
 

@@ -19,13 +19,11 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
-
 from data_gen import ntu_release
 from data_gen.command_line import (DATA_FOLDER, add_common_flags, add_flag, fill_store, made_by,
                                    report)
 from data_gen.errors import BadFile
-from data_gen.normalise import normalise_clip
+from data_gen.normalise import clip_frames
 from data_gen.skeleton_file import read_skeleton
 from data_gen.sources import RawFile, find_files
 from data_gen.store_writer import Clip, Outcome, Remark, StoreWriter, check_target
@@ -101,10 +99,9 @@ def read_clip(file: RawFile) -> Outcome:
     """One raw file to one clip, with a note where frames were cut; or why it is none."""
     try:
         bodies, num_frames = read_skeleton(file.read())
-        people = normalise_clip(bodies)
+        frames = clip_frames(bodies)
     except BadFile as error:
         return Outcome(left_out=[Remark(file.shown, error.line, error.reason)])
-    frames = np.ascontiguousarray(people.transpose(1, 2, 3, 0))
     name = parse_ntu_name(file.name)
     outcome = Outcome([Clip(file.name, name.label, frames, ntu_splits(name))])
     if num_frames > len(frames):

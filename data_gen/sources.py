@@ -42,22 +42,23 @@ class RawFile:
             raise BadFile(f"the archive is damaged here: {error}") from error
 
 
-def find_files(roots: Sequence[str | Path], suffix: str) -> list[RawFile]:
+def find_files(roots: Sequence[str | Path], suffix: str, flag: str = "--data_path"
+               ) -> list[RawFile]:
     """All files with this suffix below the roots, sorted by name, then by where they are.
 
-    A root is a folder or a zip archive. Raises UserError for one that is neither, or an archive
-    that cannot be opened.
+    A root is a folder, a zip archive or a file. Raises UserError, naming the ``flag`` the roots
+    came from, for one that does not exist, and for an archive that cannot be opened.
     """
     found: list[RawFile] = []
     visited: set[tuple[int, int]] = set()  # a root inside another is read once
     for root in map(Path, roots):
         if not root.exists():
             raise UserError(f"{root} does not exist; give the folder or zip archive of the raw "
-                            "data with --data_path")
+                            f"data with {flag}")
         for path in walk(root, visited):
             shown = root.name if path == root else path.relative_to(root).as_posix()
             if path.name.endswith(suffix):
-                found.append(RawFile(path.name[:-len(suffix)], shown, str(path)))
+                found.append(RawFile(path.name.removesuffix(suffix), shown, str(path)))
             elif path.suffix.lower() == ".zip":
                 found += _members(path, shown, suffix)
     return sorted(found)
@@ -102,7 +103,7 @@ def _members(archive: Path, shown: str, suffix: str) -> list[RawFile]:
     for member in names:
         file_name = PurePosixPath(member).name
         if file_name.endswith(suffix) and not file_name.startswith("."):
-            found.append(RawFile(file_name[:-len(suffix)], f"{shown}/{member}", str(archive),
+            found.append(RawFile(file_name.removesuffix(suffix), f"{shown}/{member}", str(archive),
                                  member))
     return found
 

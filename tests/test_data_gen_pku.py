@@ -1,0 +1,172 @@
+"""PKU-MMD: the readers, odd label rows, and a synthetic set through to a store."""
+
+import csv
+import json
+import os
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+from data_gen import pku_gendata, synthetic_pku_gendata
+from data_gen.errors import BadFile
+from data_gen.normalise import clip_frames
+from data_gen.pku_files import read_pku_labels, read_pku_skeleton, read_pku_split
+from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
+from options.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pku") / "raw"
+    flags = ["--out_folder", str(folder), "--subjects", "4", "--actions_per_video", "3"]
+    assert synthetic_pku_gendata.main([*flags, "--workers", "1"]) == 0
+    return folder
+
+
+def prepare(raw, out, *flags, part="1"):
+    return pku_gendata.main([
+        "--part", part, "--data_path", str(raw / "skeletons"), "--label-path",
+        str(raw / "labels"), "--split_path", str(raw / "splits"), "--out_folder", str(out),
+        *(flags or ["--workers", "1"])])
+
+
+def read_store(out):
+    with open(out / CLIPS_FILE) as file:
+        rows = list(csv.DictReader(file))
+    return rows, np.load(out / FRAMES_FILE), json.loads((out / INFO_FILE).read_text())
+
+
+def test_store(raw, tmp_path):
+    assert prepare(raw, tmp_path / "store") == 0
+    rows, frames, info = read_store(tmp_path / "store")
+    assert len(rows) == 8 * 3 * 3 and info["num_classes"] == 51 and info["dataset"] == "pku1"
+    assert info["counts"]["cross_subject"] == {"train": 54, "val": 18}
+    assert info["counts"]["cross_view"] == {"train": 48, "val": 24}
+    for row in rows[::7]:
+        video, start, end, action = row["name"].split("_")
+        values = np.loadtxt(raw / "skeletons" / f"{video}.txt").reshape(-1, 2, 25, 3)
+        bodies = values[int(start):int(end)].swapaxes(0, 1)
+        first, count = int(row["first_frame"]), int(row["num_frames"])
+        assert np.array_equal(frames[first:first + count], clip_frames(bodies))
+        assert f"{action[1:].lstrip('0')},{int(start)},{int(end)}," in (
+            raw / "labels" / f"{video}.txt").read_text()
+        assert int(row["label"]) == int(action[1:]) - 1
+        assert row["cross_view"] == ("val" if video.endswith("-L") else "train")
+        assert row["cross_subject"] == ("val" if video[:4] in ("0007", "0008") else "train")
+
+
+def test_workers_and_archives_give_the_same_bytes(raw, tmp_path):
+    prepare(raw, tmp_path / "one")
+    zipped = tmp_path / "zipped"
+    zipped.mkdir()
+    for name in ("skeletons", "labels", "splits"):
+        with zipfile.ZipFile(zipped / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in (raw / name).iterdir():
+                archive.write(path, f"inside/{path.name}")
+        os.rename(zipped / name, zipped / f"{name}.zip")
+    assert pku_gendata.main([
+        "--part", "1", "--data_path", str(zipped / "skeletons.zip"), "--label_path",
+        str(zipped / "labels.zip"), "--split_path", str(zipped / "splits.zip"),
+        "--out_folder", str(tmp_path / "two"), "--workers", "2"]) == 0
+    for file in (FRAMES_FILE, CLIPS_FILE):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_odd_label_rows(raw, tmp_path):
+    shutil.copytree(raw, tmp_path / "raw")
+    labels = tmp_path / "raw" / "labels" / "0001-L.txt"
+    length = len((raw / "skeletons" / "0001-L.txt").read_text().splitlines())
+    labels.write_text("\n".join([
+        "3,60,90,1",            # 1
+        "4,10,40,1",            # 2 out of order
+        "5,30,70,1",            # 3 overlaps line 2; out of order
+        f"6,{length - 20},{length + 50},1",  # 4 beyond the end
+        "7,90,91,1",            # 5 shorter than 2 frames
+        f"8,{length},{length + 9},1",        # 6 behind the end
+        "9,50,40,1",            # 7 no range
+        "52,10,40,1",           # 8 no such class
+        "x,10,40,1",            # 9
+        "10,-5,40,1",           # 10
+        "3,60,90,2",            # 11 doubled
+        "", "11,100,130",       # 13 no confidence; out of order
+    ]))
+    assert prepare(tmp_path / "raw", tmp_path / "store") == 1  # 6 of 76 are lost
+    rows, _, info = read_store(tmp_path / "store")
+    assert [row["name"] for row in rows if row["name"].startswith("0001-L")] == [
+        "0001-L_00010_00040_A004", "0001-L_00030_00070_A005", "0001-L_00060_00090_A003",
+        "0001-L_00100_00130_A011", f"0001-L_{length - 20:05d}_{length + 50:05d}_A006"]
+    assert rows[4]["num_frames"] == "20"
+    said = [(item["line"], item["reason"]) for item in info["left_out"]]
+    for (line, reason), (expected_line, part) in zip(said, [
+            (5, "shorter than 2"), (6, "behind the end"), (7, "not a range"), (8, "class 52"),
+            (9, "not class,start,end"), (10, "not a range"), (11, "same action")], strict=True):
+        assert line == expected_line and part in reason
+    noted = [(item["line"], item["reason"]) for item in info["notes"]]
+    for (line, reason), (expected_line, part) in zip(noted, [
+            (2, "out of order"), (3, "out of order"), (3, "overlaps the action on line 1"),
+            (4, "cut at the end"), (13, "out of order")], strict=True):
+        assert line == expected_line and part in reason
+
+
+def test_bad_videos(raw, tmp_path):
+    shutil.copytree(raw, tmp_path / "raw")
+    skeletons, labels = tmp_path / "raw" / "skeletons", tmp_path / "raw" / "labels"
+    lines = (skeletons / "0001-M.txt").read_text().splitlines()
+    lines[9] = lines[9].replace(" ", " nan ", 1).rsplit(" ", 1)[0]
+    (skeletons / "0001-M.txt").write_text("\n".join(lines))
+    (skeletons / "0001-R.txt").write_text("\n".join(lines[:5] + [lines[5][:-9]]))
+    (labels / "0002-L.txt").unlink()
+    (skeletons / "0002-M.txt").unlink()
+    assert prepare(tmp_path / "raw", tmp_path / "store") == 1
+    rows, _, info = read_store(tmp_path / "store")
+    assert len(rows) == 72 - 12
+    assert [(item["file"], item["line"], item["reason"]) for item in info["left_out"]] == [
+        ("0001-M.txt", 10, "'nan' is not a finite number"),
+        ("0001-R.txt", 6, "a frame has 149 numbers instead of 150"),
+        ("0002-L.txt", None, "no label file has this name"),
+        ("0002-M.txt", None, "no skeleton file has this name")]
+    with pytest.raises(UserError, match="no label file"):
+        prepare(tmp_path / "raw", tmp_path / "other", "--on-error", "stop", "--workers", "1")
+    assert not (tmp_path / "other").exists()
+
+
+def test_cut_to_300_frames():
+    rows, bad = read_pku_labels(b"\xef\xbb\xbf51,0,700,2\r\n", 51)
+    assert not bad and (rows[0].label, rows[0].start, rows[0].end) == (50, 0, 700)
+
+
+def test_split_files(raw, tmp_path):
+    text = b"Training videos:\r\n0002-L, 0003-M,\r\nValidataion videos:\r\n0004-R\r\n"
+    assert read_pku_split(text) == {"0002-L": "train", "0003-M": "train", "0004-R": "val"}
+    with pytest.raises(BadFile, match="4"):
+        read_pku_split(b"0002-L, 0003-M\n")
+    with pytest.raises(BadFile, match="both"):
+        read_pku_split(b"a\n1,2\nb\n2,3\n")
+    one = raw / "splits" / "cross-view.txt"
+    assert pku_gendata.read_splits(one, "1").keys() == {"cross_view"}
+    shutil.copy(one, tmp_path / "split.txt")
+    with pytest.raises(UserError, match="subject"):
+        pku_gendata.read_splits(tmp_path / "split.txt", "1")
+    for name in ("cross-subject.txt", "cross_subject_v2.txt", "cross_view_v2.txt"):
+        shutil.copy(one, tmp_path / name)
+    (tmp_path / "cross_subject_v2.txt").write_bytes(text)
+    assert pku_gendata.read_splits(tmp_path, "2")["cross_subject"]["0002-L"] == "train"
+    assert pku_gendata.read_splits(tmp_path, "1")["cross_subject"]["0002-L"] == "val"
+
+
+def test_skeleton_of_empty_file():
+    with pytest.raises(BadFile, match="empty"):
+        read_pku_skeleton(b"\n")
+
+
+def test_synthetic_is_seeded(raw, tmp_path):
+    for seed in ("0", "1"):
+        synthetic_pku_gendata.main(["--out_folder", str(tmp_path / seed), "--subjects", "4",
+                                    "--actions_per_video", "3", "--workers", "2", "--seed", seed])
+    for path in sorted((raw / "skeletons").iterdir()):
+        assert path.read_bytes() == (tmp_path / "0" / "skeletons" / path.name).read_bytes()
+        assert path.read_bytes() != (tmp_path / "1" / "skeletons" / path.name).read_bytes()
+    assert {path.name for path in (raw / "splits").iterdir()} == {"cross-subject.txt",
+                                                                  "cross-view.txt"}
