@@ -49,7 +49,9 @@ def train_features(
     batches = shuffled_batches(len(clips), FEATURE_BATCH, order, drop_last=False)
 
     def draw(step: int) -> Tensor:
-        return classifier_view(clips, batches[step], generator(seed, VIEWS, epoch, step))
+        return classifier_view(
+            clips, batches[step], generator(seed, VIEWS, epoch, step), encoders.num_frames
+        )
 
     features = extract_features(encode, encoders.representations, batches, draw, device, workers)
     labels = clips.labels.to(device)[torch.cat(batches).to(device)]
@@ -64,7 +66,7 @@ def validation_features(
     batches = ordered_batches(len(clips), FEATURE_BATCH)
 
     def draw(step: int) -> Tensor:
-        return evaluation_view(clips, batches[step])
+        return evaluation_view(clips, batches[step], encoders.num_frames)
 
     return extract_features(
         encode, encoders.representations, batches, draw, device, workers, title

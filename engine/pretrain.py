@@ -62,9 +62,12 @@ class EpochMetrics:
         self.steps = self.clips = 0
 
     def add(self, loss: Tensor, logits: list[Tensor]) -> None:
-        """Column 0 is the positive: a query is right where no key of the queue is nearer."""
+        """A query is right where its own key, column 0, is nearer than every key of the queue.
+
+        Strictly nearer: of a collapsed encoder, whose keys are all alike, none is right.
+        """
         self.loss += loss.detach()
-        self.right += torch.stack([(x.argmax(dim=1) == 0).sum() for x in logits])
+        self.right += torch.stack([(x[:, 0] > x[:, 1:].amax(dim=1)).sum() for x in logits])
         self.steps += 1
         self.clips += logits[0].shape[0]
 

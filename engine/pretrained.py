@@ -26,8 +26,9 @@ RELEASED_QUERY_ENCODERS = ("encoder_q", "encoder_r")
 class FrozenEncoders(nn.Module):
     """Encoders of one clip's representations, in evaluation mode for good; features side by side."""
 
-    def __init__(self, encoders: dict[str, nn.Module], title: str) -> None:
+    def __init__(self, encoders: dict[str, nn.Module], num_frames: int, title: str) -> None:
         super().__init__()
+        self.num_frames = num_frames  # of the views that they take
         self.title = title  # in words, for results
         for encoder in encoders.values():
             encoder.fc = nn.Identity()  # the head of the contrast; features come from before it
@@ -48,6 +49,7 @@ class Coordinates(nn.Module):
 
     title = "normalised coordinates"
     representations = ("seq-based",)
+    num_frames = NUM_FRAMES
     num_features = NUM_FRAMES * NUM_JOINTS * NUM_COORDINATES * NUM_PEOPLE
 
     def forward(self, views: dict[str, Tensor]) -> Tensor:
@@ -72,6 +74,11 @@ def load_strictly(encoder: nn.Module, weights: dict[str, Tensor], path: str, rol
             "representation and size flags"
         )
     encoder.load_state_dict(weights, strict=False)
+
+
+def complete_sizes(given: dict) -> dict:
+    """All sizes: those given, and the paper's for those that are None."""
+    return asdict(EncoderSizes(**{k: v for k, v in given.items() if v is not None}))
 
 
 def submodule_weights(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -126,7 +133,8 @@ def load_ours(
         weights = submodule_weights(checkpoint["state_dict"], f"encoders.query.{name}.")
         load_strictly(encoders[name], weights, path, f"the {name} encoder")
     contrast = f"{checkpoint['contrast']}-skeleton {join_representations(held)}"
-    return FrozenEncoders(encoders, f"{contrast}, {checkpoint['epoch']} epochs")
+    title = f"{contrast}, {checkpoint['epoch']} epochs"
+    return FrozenEncoders(encoders, checkpoint["sizes"]["num_frames"], title)
 
 
 def load_released(
@@ -146,13 +154,13 @@ def load_released(
             f"{path} holds {len(present)} query encoders, --pretrain-skeleton-representation "
             f"{pretrain} names {len(held)}"
         )
-    sizes = asdict(EncoderSizes(**{k: v for k, v in sizes.items() if v is not None}))
+    sizes = complete_sizes(sizes)
     encoders = {}
     for name in wanted_representations(held, finetune, path):
         encoders[name] = build_encoder(name, 1, **sizes)
         weights = submodule_weights(state, RELEASED_QUERY_ENCODERS[held.index(name)] + ".")
         load_strictly(encoders[name], weights, path, f"the {name} encoder")
-    return FrozenEncoders(encoders, f"released {join_representations(held)}")
+    return FrozenEncoders(encoders, sizes["num_frames"], f"released {join_representations(held)}")
 
 
 def load_encoders(
@@ -169,9 +177,9 @@ def load_encoders(
         return Coordinates()
     if pretrained == RANDOM:
         names = parse_representations(finetune or pretrain or "seq-based")
-        given = {k: v for k, v in sizes.items() if v is not None}
-        encoders = {name: build_encoder(name, 1, **given) for name in names}
-        return FrozenEncoders(encoders, "untrained")
+        chosen = complete_sizes(sizes)
+        encoders = {name: build_encoder(name, 1, **chosen) for name in names}
+        return FrozenEncoders(encoders, chosen["num_frames"], "untrained")
     checkpoint = load_checkpoint(Path(pretrained))
     load = load_ours if is_ours(checkpoint) else load_released
     return load(checkpoint, pretrained, pretrain, finetune, sizes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Callable
@@ -12,7 +11,7 @@ import torch
 
 from dataset.augment import Augmentation
 from dataset.clips import open_clips
-from models.build import EncoderSizes, build_encoder
+from models.build import build_encoder
 from moco.model import MoCo
 from options import flags
 from options.errors import UserError
@@ -21,6 +20,7 @@ from options.representations import join_representations
 from .checkpoint import checkpoints_in, is_ours, load_checkpoint
 from .device import describe, parallel, pick_device
 from .pretrain import Run, pretrain
+from .pretrained import complete_sizes
 from .randomness import WEIGHTS, choose_seed, seed_globally
 
 # What a resumed run must share with the run it goes on from, and the flag that says it.
@@ -86,11 +86,11 @@ def run_pretraining(
     args: argparse.Namespace, contrast: str, representations: tuple[str, ...], pairs_of: Callable
 ) -> int:
     """Pretrain as ``args`` say; ``pairs_of(representations)`` are the (query, key) pairs."""
+    sizes = complete_sizes(flags.sizes_given(args))
     augmentation = Augmentation(
         tuple(args.augmentations), args.min_crop_ratio, args.min_crop_frames, args.jitter_joints,
-        args.jitter_zero_prob,
+        args.jitter_zero_prob, sizes["num_frames"],
     )
-    sizes = EncoderSizes(**{k: v for k, v in flags.sizes_given(args).items() if v is not None})
     device = pick_device(args.gpu)
     args.workers = default_workers(device) if args.workers is None else args.workers
     clips = open_clips(args.data_root, args.dataset, args.protocol, "train")
@@ -111,7 +111,7 @@ def run_pretraining(
 
     seed_globally(seed, WEIGHTS)
     model = MoCo(
-        representations, partial(build_encoder, **asdict(sizes)), pairs_of(representations),
+        representations, partial(build_encoder, **sizes), pairs_of(representations),
         args.moco_dim, args.moco_k, args.moco_m, args.moco_t, args.mlp,
     ).to(device)
     optimizer = torch.optim.SGD(
@@ -120,7 +120,7 @@ def run_pretraining(
     )
     description = {
         "kind": "pretraining", "contrast": contrast, "representations": list(representations),
-        "sizes": asdict(sizes), "dataset": args.dataset, "protocol": args.protocol,
+        "sizes": sizes, "dataset": args.dataset, "protocol": args.protocol,
         "batch_size": args.batch_size, "moco_k": args.moco_k, "moco_dim": args.moco_dim,
         "mlp": args.mlp, "flags": vars(args),
     }

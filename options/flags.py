@@ -150,6 +150,7 @@ SIZE_FLAGS = {  # field of EncoderSizes -> what it is; the paper's value stands 
     "graph_width": "channels of the graph encoder's first blocks (paper: 64)",
     "graph_num_blocks": "blocks of the graph encoder (paper: 10)",
     "image_width": "channels of the image encoder's first layers (paper: 64)",
+    "num_frames": "frames that a view is resized to (paper: 64)",
 }
 
 

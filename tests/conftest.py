@@ -1,0 +1,59 @@
+"""What several test files share: small stores, small golden files, tiny encoder sizes."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dataset.store_format import CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE
+
+GOLDEN = Path(__file__).parent / "golden"
+
+TINY = {"gru_hidden_size": 16, "gru_num_layers": 2, "graph_width": 4, "graph_num_blocks": 2, "image_width": 16}
+TINY_FLAGS = [part for name, value in TINY.items() for part in ("--" + name.replace("_", "-"), str(value))]
+
+
+def golden(name: str) -> dict:
+    """Arrays of the authors' program, ``tests/golden/<name>.npz``."""
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        return dict(file)
+
+
+def tensors(arrays: dict, prefix: str) -> dict:
+    return {k.removeprefix(prefix): torch.tensor(v) for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def write_store(folder, names, labels, lengths, splits, dataset="ntu60", num_classes=60, seed=0, version=FORMAT_VERSION):
+    """A store of random clips, written by hand so that the reader is tested against the format."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    np.save(folder / FRAMES_FILE, rng.normal(size=(sum(lengths), 25, 3, 2)).astype(np.float32))
+    first = np.cumsum([0, *lengths[:-1]])
+    with open(folder / CLIPS_FILE, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "label", "first_frame", "num_frames", *splits])
+        for i, row in enumerate(zip(names, labels, first, lengths)):
+            writer.writerow([*row, *(cells[i] for cells in splits.values())])
+    info = {"format_version": version, "dataset": dataset, "num_classes": num_classes}
+    (folder / INFO_FILE).write_text(json.dumps(info))
+    return folder
+
+
+@pytest.fixture
+def small_store(tmp_path):
+    """20 training and 10 validation clips of four classes in ``tmp_path/data/ntu60``."""
+    rng = np.random.default_rng(1)
+    names = [f"S001C00{2 if i < 20 else 1}P{i + 1:03d}R001A{i % 4 + 1:03d}" for i in range(30)]
+    cells = ["train"] * 20 + ["val"] * 10
+    lengths = rng.integers(5, 120, 30).tolist()
+    write_store(
+        tmp_path / "data" / "ntu60", names, [i % 4 for i in range(30)], lengths,
+        {"cross_subject": cells, "cross_view": cells},
+    )
+    return tmp_path / "data"

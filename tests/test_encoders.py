@@ -1,0 +1,123 @@
+"""Encoders: sizes, names, initialisation, and plain forms of what is computed cleverly."""
+
+import json
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from conftest import GOLDEN, TINY
+from models.agcn import AdaptiveGraphConv
+from models.build import build_encoder
+from models.graph import spatial_adjacency
+from options.representations import REPRESENTATIONS, parse_representations
+from options.errors import UserError
+
+SHAPES = {"seq-based": (64, 150), "graph-based": (3, 64, 25, 2), "image-based": (3, 64, 25, 2)}
+
+
+def released_weights(representation):
+    """name -> shape of the query encoder in the authors' intra-skeleton checkpoint, head left out."""
+    keys = json.loads((GOLDEN / "released_checkpoint_keys.json").read_text())[f"intra/{representation}"]
+    prefix = "module.encoder_q."
+    names = {k.removeprefix(prefix): tuple(v) for k, v in keys.items() if k.startswith(prefix)}
+    return {k: v for k, v in names.items() if not k.startswith("fc.")}
+
+
+@pytest.mark.parametrize("representation, features", [*zip(REPRESENTATIONS, (2048, 256, 4096))])
+def test_paper_sizes_have_the_released_names_and_shapes(representation, features):
+    encoder = build_encoder(representation, 7)
+    names = {k: tuple(v.shape) for k, v in encoder.state_dict().items() if not k.startswith("fc.")}
+    assert names == released_weights(representation)
+    assert encoder.num_features == features and encoder.fc.weight.shape == (7, features)
+
+
+@pytest.mark.parametrize("graph_encoder", ["agcn", "stgcn"])
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+def test_small_sizes(representation, graph_encoder):
+    encoder = build_encoder(representation, 5, **TINY, graph_encoder=graph_encoder)
+    x = torch.randn(3, *SHAPES[representation])
+    assert encoder.forward_features(x).shape == (3, encoder.num_features)
+    assert encoder(x).shape == (3, 5)
+    encoder(x).sum().backward()
+    unused = [n for n, p in encoder.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert unused == []
+    copy = pickle.loads(pickle.dumps(encoder.eval()))
+    torch.testing.assert_close(copy(x), encoder(x))
+
+
+def test_unknown_sizes_and_representations_are_refused():
+    with pytest.raises(ValueError, match="choose from"):
+        build_encoder("video-based", 5)
+    with pytest.raises(ValueError, match="at most 10"):
+        build_encoder("graph-based", 5, graph_num_blocks=11)
+    with pytest.raises(ValueError, match="multiples of 16"):
+        build_encoder("image-based", 5, image_width=24)
+
+
+def test_gru_equals_a_bidirectional_gru_fed_frame_by_frame():
+    encoder = build_encoder("seq-based", 5, gru_hidden_size=12).eval()
+    x = torch.randn(4, 9, 150)
+    state = torch.zeros(6, 4, 12)
+    for t in range(9):
+        _, state = encoder.encoder.gru(x[:, t : t + 1], state)
+    expected = torch.cat([state[-2], state[-1]], dim=1)
+    torch.testing.assert_close(encoder.forward_features(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_adaptive_graph_conv_equals_its_equation_subset_by_subset():
+    torch.manual_seed(0)
+    block = AdaptiveGraphConv(6, 8, spatial_adjacency())
+    nn.init.normal_(block.PA, std=0.1)
+    nn.init.normal_(block.bn.weight)
+    x = torch.randn(5, 6, 4, 25)
+    total = 0
+    for k in range(3):
+        theta = block.conv_a[k](x).permute(0, 3, 1, 2).flatten(2)  # N x V x CT
+        phi = block.conv_b[k](x).flatten(1, 2)  # N x CT x V
+        similarity = (theta @ phi / phi.shape[1]).softmax(dim=-2)
+        adjacency = block.A[k] + block.PA[k] + similarity
+        total = total + block.conv_d[k](torch.einsum("nctv,nvw->nctw", x, adjacency))
+    torch.testing.assert_close(block(x), F.relu(block.bn(total) + block.down(x)), rtol=1e-4, atol=1e-5)
+
+
+def test_adjacency_is_the_graph_of_the_body():
+    identity, inward, outward = spatial_adjacency()
+    assert torch.equal(identity, torch.eye(25))
+    assert torch.equal(inward > 0, (outward > 0).t()) and (inward > 0).sum() == 24
+    reached, frontier = {20}, [20]  # a tree whose root is SpineShoulder
+    while frontier:
+        frontier = [j for i in frontier for j in range(25) if inward[i, j] > 0]
+        reached.update(frontier)
+    assert reached == set(range(25))
+    for matrix in (inward, outward):
+        sums = matrix.sum(dim=0)
+        assert torch.all((sums - 1).abs().minimum(sums) < 1e-6)
+
+
+def test_initialisation_follows_the_released_program():
+    gru = build_encoder("seq-based", 10, gru_hidden_size=64)
+    for weight in (gru.encoder.gru.weight_hh_l1_reverse, gru.fc.weight):
+        bound = math.sqrt(6 / sum(weight.shape))
+        assert 0.95 * bound < weight.abs().max() <= bound
+    hcn = build_encoder("image-based", 10)
+    bound = math.sqrt(6 / (9 * (128 + 128)))
+    assert 0.95 * bound < hcn.conv5[0].weight.abs().max() <= bound and not hcn.conv5[0].bias.any()
+    agcn = build_encoder("graph-based", 16)
+    assert agcn.fc.weight.std() == pytest.approx(math.sqrt(2 / 16), rel=0.05)
+    assert agcn.l5.tcn1.conv.weight.std() == pytest.approx(math.sqrt(2 / (128 * 9)), rel=0.05)
+    assert agcn.l5.gcn1.conv_d[1].weight.std() == pytest.approx(math.sqrt(2 / (128 * 64 * 3)), rel=0.05)
+    assert torch.allclose(agcn.l5.gcn1.bn.weight, torch.tensor(1e-6))
+
+
+def test_names_of_representations_in_any_order():
+    both = ("seq-based", "graph-based")
+    assert parse_representations("seq-based_and_graph-based") == both
+    assert parse_representations("graph-based_and_seq-based") == both
+    assert parse_representations("image-based_and_graph-based_and_seq-based") == REPRESENTATIONS
+    for wrong, word in (("sequence", "no skeleton"), ("seq-based_and_seq-based", "twice"), ("", "no skeleton")):
+        with pytest.raises(UserError, match=word):
+            parse_representations(wrong)

@@ -1,0 +1,41 @@
+"""Encoders against features and outputs of the authors' program, in evaluation mode."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import golden, tensors
+from models.build import build_encoder
+from models.graph import spatial_adjacency
+
+# 13 MB of weights: read where the authors' figures lie beside the project, not part of it.
+FULL_AGCN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "agcn.npz"
+
+
+def check(encoder, arrays):
+    encoder.load_state_dict(tensors(arrays, "weights/"))
+    encoder.eval()
+    x = torch.tensor(arrays["input"])
+    with torch.no_grad():
+        found = {"features": encoder.forward_features(x), "output": encoder(x)}
+    for name, value in found.items():
+        scale = np.abs(arrays[name]).max()
+        np.testing.assert_allclose(value.numpy(), arrays[name], rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_gru():
+    check(build_encoder("seq-based", 16, gru_hidden_size=48), golden("gru_hidden48"))
+
+
+def test_hcn():
+    check(build_encoder("image-based", 16), golden("hcn"))
+
+
+@pytest.mark.skipif(not FULL_AGCN.is_file(), reason="the authors' A-GCN figures are not beside the project")
+def test_agcn():
+    with np.load(FULL_AGCN) as file:
+        arrays = dict(file)
+    np.testing.assert_allclose(spatial_adjacency().numpy(), arrays["adjacency"], atol=1e-7)
+    check(build_encoder("graph-based", 16), arrays)

@@ -1,0 +1,65 @@
+"""Crops, resize, augmentations and layouts against the authors' program, to 1e-6."""
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import golden
+from dataset.augment import JointMaps, map_joints
+from dataset.clips import ClipSet
+from dataset.crop import centre_crop, cut_and_resize
+from dataset.layout import grid_layout, sequence_layout
+from dataset.views import evaluation_view
+
+ARRAYS = golden("augmentations")
+ONE = torch.zeros(1, dtype=torch.long)
+
+
+def one_clip(num_frames=300, released=False):
+    """The golden clip in our store's layout, or in the released one."""
+    clip = torch.tensor(ARRAYS["input"])  # 3 x 300 x 25 x 2
+    frames = clip[None] if released else clip.permute(1, 2, 0, 3).contiguous()
+    return ClipSet("ntu60", "cross_view", "train", 60, ["clip"], ONE, torch.tensor([num_frames]),
+                   frames, None if released else ONE, "golden")
+
+
+def close(view, expected):
+    np.testing.assert_allclose(grid_layout(view)[0].numpy(), expected, rtol=0, atol=1e-6)
+
+
+def golden_view():
+    return torch.tensor(ARRAYS["resize/start7_length64"]).permute(1, 2, 0, 3)[None]
+
+
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("name", [k for k in ARRAYS if k.startswith("resize/")])
+def test_crop_and_resize(name, released):
+    start, length = (int("".join(filter(str.isdigit, part))) for part in name.split("/")[1].split("_"))
+    view = cut_and_resize(one_clip(released=released), ONE, torch.tensor([start]), torch.tensor([length]))
+    close(view, ARRAYS[name])
+
+
+@pytest.mark.parametrize("name", [k for k in ARRAYS if k.startswith("center_crop")])
+def test_centre_crop(name):
+    num_frames = int(name.split("frames")[1])
+    close(evaluation_view(one_clip(num_frames), ONE), ARRAYS[name])
+    start, length = centre_crop(torch.tensor([num_frames]))
+    assert (start, start + length) == (int((1 - 0.95) * num_frames / 2), num_frames - start)
+
+
+def test_pose():
+    matrix = torch.tensor(ARRAYS["shear/matrix"]).float()[None]
+    close(map_joints(golden_view(), JointMaps(matrix, torch.ones(1, 25, dtype=torch.bool))), ARRAYS["shear/output"])
+
+
+@pytest.mark.parametrize("kind", ["jitter", "zero"])
+def test_jitter(kind):
+    joints = torch.zeros(1, 25, dtype=torch.bool)
+    joints[0, torch.tensor(ARRAYS["jitter/joints"])] = True
+    # The authors multiply row vectors from the left.
+    matrix = torch.tensor(ARRAYS["jitter/matrix"]).float()[None].transpose(1, 2) * (kind == "jitter")
+    close(map_joints(golden_view(), JointMaps(matrix, joints)), ARRAYS[f"{kind}/output"])
+
+
+def test_sequence_layout():
+    np.testing.assert_array_equal(sequence_layout(golden_view())[0].numpy(), ARRAYS["layout/seq"])
