@@ -31,7 +31,8 @@ def add_flag(parser: argparse.ArgumentParser, name: str, **settings: Any) -> Non
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "workers", type=positive, default=default_workers(),
-             help="processes to use; the output does not depend on it (default: all cores)")
+             help="processes to use; the output does not depend on it (default: all cores, at "
+                  "most 16)")
     add_flag(parser, "on_error", choices=("skip", "stop"), default="skip",
              help="a bad input file: leave it out and report it, or stop without a store")
     add_flag(parser, "overwrite", action="store_true",

@@ -18,14 +18,14 @@ from options.errors import UserError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+MAX_DEFAULT_WORKERS = 16  # of 60 MB each: together with this process, 1 GB of memory
 TASKS_AHEAD = 4  # tasks a worker may be ahead of the consumer: bounds the memory
 
 
 def default_workers() -> int:
-    """One process for every core this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """One process for every core this process may use, within MAX_DEFAULT_WORKERS."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, MAX_DEFAULT_WORKERS)
 
 
 def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task],

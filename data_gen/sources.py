@@ -7,15 +7,18 @@ and the stores made from it can lie side by side.
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Iterator, Sequence
+from typing import BinaryIO, Iterator, Sequence
 
 from data_gen.errors import BadFile
 from dataset.store_format import INFO_FILE
 from options.errors import UserError
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip member: magic, lengths of name and extra field
+_ENCRYPTED = 1
 
 
 @dataclass(frozen=True, order=True)
@@ -25,21 +28,29 @@ class RawFile:
     name: str
     shown: str
     path: str
-    member: str | None = None  # inside the archive ``path``
+    member: zipfile.ZipInfo | None = field(default=None, compare=False)  # in the archive ``path``
 
     def read(self) -> bytes:
         """The whole content. Raises BadFile where it cannot be read."""
         try:
-            if self.member is None:
-                return Path(self.path).read_bytes()
-            return _open_archive(self.path).read(self.member)
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
-            # zipfile raises RuntimeError for an encrypted member
+            with open(self.path, "rb") as file:
+                return file.read() if self.member is None else _read_member(file, self.member)
+        except Exception as error:  # every way of decompressing has errors of its own
             raise BadFile(f"cannot be read: {error}") from error
-        except Exception as error:  # zlib.error and lzma.LZMAError, without importing either
-            if type(error).__name__ not in ("error", "LZMAError"):
-                raise
-            raise BadFile(f"the archive is damaged here: {error}") from error
+
+
+def _read_member(archive: BinaryIO, member: zipfile.ZipInfo) -> bytes:
+    """Read one member without the archive's table of contents, which a worker process would have
+    to load and keep: half a second and 60 MB for each archive of NTU-120."""
+    if member.flag_bits & _ENCRYPTED:
+        raise zipfile.BadZipFile("it is encrypted")
+    archive.seek(member.header_offset)
+    magic, name_length, extra_length = _LOCAL_HEADER.unpack(archive.read(_LOCAL_HEADER.size))
+    if magic != b"PK\3\4":
+        raise zipfile.BadZipFile("the archive is damaged here")
+    archive.seek(name_length + extra_length, os.SEEK_CUR)
+    with zipfile.ZipExtFile(archive, "r", member) as content:
+        return content.read()  # checks the sum of the bytes too
 
 
 def find_files(roots: Sequence[str | Path], suffix: str, flag: str = "--data_path"
@@ -95,20 +106,15 @@ def _is_new(path: str | Path, visited: set[tuple[int, int]]) -> bool:
 
 def _members(archive: Path, shown: str, suffix: str) -> list[RawFile]:
     try:
-        names = _open_archive(str(archive)).namelist()
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
     except (zipfile.BadZipFile, OSError) as error:
         raise UserError(f"{archive} cannot be opened as a zip archive ({error}); fetch it again "
                         "or move it out of the data folder") from error
     found = []
-    for member in names:
-        file_name = PurePosixPath(member).name
+    for member in members:
+        file_name = PurePosixPath(member.filename).name
         if file_name.endswith(suffix) and not file_name.startswith("."):
-            found.append(RawFile(file_name.removesuffix(suffix), f"{shown}/{member}", str(archive),
-                                 member))
+            found.append(RawFile(file_name.removesuffix(suffix), f"{shown}/{member.filename}",
+                                 str(archive), member))
     return found
-
-
-@lru_cache(maxsize=16)
-def _open_archive(path: str) -> zipfile.ZipFile:
-    """One open archive per process: reading its table of contents takes longer than a file."""
-    return zipfile.ZipFile(path)
