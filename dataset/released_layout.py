@@ -71,7 +71,7 @@ def load_array(path: Path, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> n
     """A .npy as a memory map, refused unless it has ``shape`` (after N) and one of ``dtypes``."""
     try:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error})")
     if array.shape[1:] != shape or array.dtype.name not in dtypes:
         wanted = ", ".join(["N", *map(str, shape)])

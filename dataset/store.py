@@ -63,7 +63,7 @@ def read_clips(path: Path) -> tuple[list[str], np.ndarray, dict[str, list[str]]]
     """``clips.csv``: names, integers (label, first_frame, num_frames) and the protocol columns."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file))
+            header, *rows = list(csv.reader(file)) or [[]]
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); make the store again")
     if tuple(header[:4]) != CLIP_COLUMNS:
@@ -91,7 +91,7 @@ def open_store(folder: Path) -> Store:
     try:
         # Copy on write: torch wants writable memory; nothing of ours writes to it.
         frames = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}); make the store again")
     if frames.dtype != np.float32 or frames.shape[1:] != FRAME_SHAPE:
         raise UserError(f"{path} holds {frames.dtype} {frames.shape}, not float32 (F, 25, 3, 2)")

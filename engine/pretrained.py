@@ -78,7 +78,18 @@ def load_strictly(encoder: nn.Module, weights: dict[str, Tensor], path: str, rol
 
 def complete_sizes(given: dict) -> dict:
     """All sizes: those given, and the paper's for those that are None."""
-    return asdict(EncoderSizes(**{k: v for k, v in given.items() if v is not None}))
+    try:
+        return asdict(EncoderSizes(**{k: v for k, v in given.items() if v is not None}))
+    except ValueError as error:
+        raise UserError(f"the encoder sizes do not fit together: {error}")
+
+
+def build(name: str, num_outputs: int, **sizes) -> nn.Module:
+    """``build_encoder`` for sizes that a user chose: what cannot be built is a sentence."""
+    try:
+        return build_encoder(name, num_outputs, **sizes)
+    except ValueError as error:
+        raise UserError(f"the {name} encoder cannot be built: {error}")
 
 
 def submodule_weights(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -129,7 +140,7 @@ def load_ours(
     refuse_contradictions(checkpoint["sizes"], sizes, path)
     encoders = {}
     for name in wanted_representations(held, finetune, path):
-        encoders[name] = build_encoder(name, 1, **checkpoint["sizes"])
+        encoders[name] = build(name, 1, **checkpoint["sizes"])
         weights = submodule_weights(checkpoint["state_dict"], f"encoders.query.{name}.")
         load_strictly(encoders[name], weights, path, f"the {name} encoder")
     contrast = f"{checkpoint['contrast']}-skeleton {join_representations(held)}"
@@ -157,7 +168,7 @@ def load_released(
     sizes = complete_sizes(sizes)
     encoders = {}
     for name in wanted_representations(held, finetune, path):
-        encoders[name] = build_encoder(name, 1, **sizes)
+        encoders[name] = build(name, 1, **sizes)
         weights = submodule_weights(state, RELEASED_QUERY_ENCODERS[held.index(name)] + ".")
         load_strictly(encoders[name], weights, path, f"the {name} encoder")
     return FrozenEncoders(encoders, sizes["num_frames"], f"released {join_representations(held)}")
@@ -178,7 +189,7 @@ def load_encoders(
     if pretrained == RANDOM:
         names = parse_representations(finetune or pretrain or "seq-based")
         chosen = complete_sizes(sizes)
-        encoders = {name: build_encoder(name, 1, **chosen) for name in names}
+        encoders = {name: build(name, 1, **chosen) for name in names}
         return FrozenEncoders(encoders, chosen["num_frames"], "untrained")
     checkpoint = load_checkpoint(Path(pretrained))
     load = load_ours if is_ours(checkpoint) else load_released

@@ -11,7 +11,6 @@ import torch
 
 from dataset.augment import Augmentation
 from dataset.clips import open_clips
-from models.build import build_encoder
 from moco.model import MoCo
 from options import flags
 from options.errors import UserError
@@ -20,7 +19,7 @@ from options.representations import join_representations
 from .checkpoint import checkpoints_in, is_ours, load_checkpoint
 from .device import describe, parallel, pick_device
 from .pretrain import Run, pretrain
-from .pretrained import complete_sizes
+from .pretrained import build, complete_sizes
 from .randomness import WEIGHTS, choose_seed, seed_globally
 
 # What a resumed run must share with the run it goes on from, and the flag that says it.
@@ -82,10 +81,49 @@ def resume_run(run: Run, path: Path, seed_given: int | None) -> None:
     print(f"resumed {path}: epoch {run.epoch}, step {run.step}")
 
 
+def checkpoint_folder(args: argparse.Namespace, contrast: str, name: str) -> Path:
+    """``--checkpoint-path`` or its default; refused where an earlier run would be written over."""
+    folder = Path(
+        args.checkpoint_path or f"checkpoints/{args.dataset}_{args.protocol}/{contrast}_{name}"
+    )
+    if args.resume is None and checkpoints_in(folder):
+        raise UserError(
+            f"{folder} holds checkpoints of an earlier run: --resume auto goes on from them, another "
+            "--checkpoint-path leaves them alone"
+        )
+    return folder
+
+
+def new_run(
+    args: argparse.Namespace, contrast: str, representations: tuple[str, ...],
+    pairs: list[tuple[str, str]], sizes: dict, device: torch.device, seed: int,
+) -> Run:
+    """Model and optimizer at the start of a run."""
+    seed_globally(seed, WEIGHTS)
+    model = MoCo(
+        representations, partial(build, **sizes), pairs,
+        args.moco_dim, args.moco_k, args.moco_m, args.moco_t, args.mlp,
+    ).to(device)
+    optimizer = torch.optim.SGD(
+        model.encoders.query.parameters(), args.lr, momentum=args.momentum,
+        weight_decay=args.weight_decay,
+    )
+    description = {
+        "kind": "pretraining", "contrast": contrast, "representations": list(representations),
+        "sizes": sizes, "flags": vars(args),
+        **{name: getattr(args, name) for name in RESUME_FLAGS if hasattr(args, name)},
+    }
+    encode = parallel(model.encoders, device, args.gpu)
+    return Run(model, encode, optimizer, description, seed, epoch=args.start_epoch)
+
+
 def run_pretraining(
     args: argparse.Namespace, contrast: str, representations: tuple[str, ...], pairs_of: Callable
 ) -> int:
-    """Pretrain as ``args`` say; ``pairs_of(representations)`` are the (query, key) pairs."""
+    """Pretrain as ``args`` say; ``pairs_of(representations)`` are the (query, key) pairs.
+
+    Nothing is written before every flag is known to be good. Returns the exit code.
+    """
     sizes = complete_sizes(flags.sizes_given(args))
     augmentation = Augmentation(
         tuple(args.augmentations), args.min_crop_ratio, args.min_crop_frames, args.jitter_joints,
@@ -97,40 +135,18 @@ def run_pretraining(
     default_lines = flags.fill_pretraining_defaults(args)
     flags.check_queue(args, len(clips))
     name = join_representations(representations)
-    args.checkpoint_path = args.checkpoint_path or (
-        f"checkpoints/{args.dataset}_{args.protocol}/{contrast}_{name}"
-    )
-    folder = Path(args.checkpoint_path)
-    if args.resume is None and checkpoints_in(folder):
-        raise UserError(
-            f"{folder} holds checkpoints of an earlier run: --resume auto goes on from them, another "
-            "--checkpoint-path leaves them alone"
-        )
+    folder = checkpoint_folder(args, contrast, name)
+    args.checkpoint_path = str(folder)
     resume_from = find_resume(args.resume, folder) if args.resume else None
     seed = choose_seed(args.seed) if resume_from is None else 0
 
-    seed_globally(seed, WEIGHTS)
-    model = MoCo(
-        representations, partial(build_encoder, **sizes), pairs_of(representations),
-        args.moco_dim, args.moco_k, args.moco_m, args.moco_t, args.mlp,
-    ).to(device)
-    optimizer = torch.optim.SGD(
-        model.encoders.query.parameters(), args.lr, momentum=args.momentum,
-        weight_decay=args.weight_decay,
-    )
-    description = {
-        "kind": "pretraining", "contrast": contrast, "representations": list(representations),
-        "sizes": sizes, "dataset": args.dataset, "protocol": args.protocol,
-        "batch_size": args.batch_size, "moco_k": args.moco_k, "moco_dim": args.moco_dim,
-        "mlp": args.mlp, "flags": vars(args),
-    }
-    encode = parallel(model.encoders, device, args.gpu)
-    run = Run(model, encode, optimizer, description, seed, epoch=args.start_epoch)
+    run = new_run(args, contrast, representations, pairs_of(representations), sizes, device, seed)
     if resume_from is not None:
         resume_run(run, resume_from, args.seed)
     print(
         f"{contrast}-skeleton contrast of {name} on {args.dataset} {args.protocol}: {len(clips)} clips "
         f"from {clips.source}, {describe(device, args.gpu)}"
     )
-    print("\n".join(default_lines) or "every hyperparameter given", flush=True)
+    for line in default_lines:
+        print(line)
     return pretrain(run, clips, augmentation, args, device)

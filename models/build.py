@@ -34,6 +34,8 @@ class EncoderSizes:
             raise ValueError(f"graph_encoder {self.graph_encoder!r}: choose from {[*GRAPH_ENCODERS]}")
         if self.graph_num_blocks > len(BLOCKS):
             raise ValueError(f"graph_num_blocks {self.graph_num_blocks}: at most {len(BLOCKS)}")
+        if self.graph_width % 4:
+            raise ValueError(f"graph_width {self.graph_width} must be a multiple of 4")
 
 
 def build_seq_encoder(num_classes: int, sizes: EncoderSizes) -> nn.Module:

@@ -1,0 +1,57 @@
+"""The map over processes: order, bounded lead, a worker that dies, an exception on the way."""
+
+import os
+import signal
+
+import pytest
+
+from data_gen.parallel import TASKS_AHEAD, THREADS, ordered_map
+from options.errors import UserError
+
+
+def square(x):
+    return x * x
+
+
+def die_at_seven(x):
+    if x == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def fail_at_seven(x):
+    if x == 7:
+        raise ValueError("seven")
+    return x
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_order_and_bounded_lead(workers):
+    taken = []
+
+    def tasks():
+        for i in range(60):
+            taken.append(i)
+            yield i
+
+    for i, result in enumerate(ordered_map(square, tasks(), workers)):
+        assert result == i * i
+        assert len(taken) <= i + 2 + workers * TASKS_AHEAD
+    assert i == 59
+
+
+def test_environment_is_left_as_it_was(monkeypatch):
+    monkeypatch.delenv(THREADS, raising=False)
+    assert list(ordered_map(square, [3], 2)) == [9]
+    assert THREADS not in os.environ
+
+
+def test_worker_that_is_killed():
+    with pytest.raises(UserError, match="worker process was killed"):
+        list(ordered_map(die_at_seven, range(50), 2))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_exception_of_a_task(workers):
+    with pytest.raises(ValueError, match="seven"):
+        list(ordered_map(fail_at_seven, range(50), workers))
