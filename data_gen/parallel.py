@@ -11,6 +11,7 @@ import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Callable, Iterable, Iterator, TypeVar
 
 from options.errors import UserError
@@ -19,6 +20,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 MAX_DEFAULT_WORKERS = 16  # of 60 MB each: together with this process, 1 GB of memory
+THREADS = "OMP_NUM_THREADS"
 TASKS_AHEAD = 4  # tasks a worker may be ahead of the consumer: bounds the memory
 
 
@@ -41,9 +43,8 @@ def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task],
         return
     # "spawn" starts clean processes: no lock or thread of this one is copied half-way
     context = multiprocessing.get_context("spawn")
-    # one thread in each: numpy's own threads would only compete with the other processes
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),)) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(workers, context, _start_worker,
+                                                 (os.getpid(),)) as pool:
         pending = deque()
         try:
             for task in tasks:
@@ -58,6 +59,18 @@ def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task],
         finally:
             for future in pending:
                 future.cancel()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started meanwhile run numpy on one thread: more would compete with each other."""
+    already = THREADS in os.environ
+    os.environ.setdefault(THREADS, "1")
+    try:
+        yield
+    finally:
+        if not already:
+            del os.environ[THREADS]
 
 
 def _start_worker(parent: int) -> None:

@@ -36,7 +36,8 @@ class RawFile:
             with open(self.path, "rb") as file:
                 return file.read() if self.member is None else _read_member(file, self.member)
         except Exception as error:  # every way of decompressing has errors of its own
-            raise BadFile(f"cannot be read: {error}") from error
+            # "strerror" leaves out the path on this machine
+            raise BadFile(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _read_member(archive: BinaryIO, member: zipfile.ZipInfo) -> bytes:

@@ -137,6 +137,45 @@ def test_rest_of_a_killed_run_is_cleared(tmp_path):
     assert os.listdir(tmp_path) == ["store"]
 
 
+END_AT_CALL = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from data_gen.store_writer import Clip, StoreWriter
+left = int(sys.argv[3])
+def counted(function):
+    def call(*args):
+        global left
+        left -= 1
+        if left < 0:
+            os._exit(9)
+        return function(*args)
+    return call
+os.fsync, os.rename = counted(os.fsync), counted(os.rename)
+with StoreWriter(sys.argv[2], "mine", 4, ["cross_subject"], overwrite=True) as store:
+    store.add(Clip("new", 0, np.ones((3, 25, 3, 2), np.float32), {}))
+"""
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_end_at_every_step_of_putting_a_store_in_place(tmp_path, exists):
+    for calls in range(10):
+        folder = tmp_path / str(calls)
+        folder.mkdir()
+        if exists:
+            write(folder / "store")
+        run = subprocess.run([sys.executable, "-c", END_AT_CALL, str(REPOSITORY),
+                              str(folder / "store"), str(calls)])
+        if (folder / "store").exists():
+            assert_whole(folder / "store")
+        if run.returncode == 0:
+            break
+        assert run.returncode == 9
+        write(folder / "store", overwrite=True)
+        assert os.listdir(folder) == ["store"]
+    assert 5 <= calls < 9
+
+
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     """600 raw files in an archive: small, so that a run takes a second or two."""
