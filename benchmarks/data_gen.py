@@ -1,6 +1,6 @@
 """How fast raw NTU files become a store, beside a plain program that reads one file at a time.
 
-    python benchmarks/data_gen.py [--files 2000] [--workers 2]
+    python benchmarks/data_gen.py [--files 4000] [--workers 2]
 
 Both start from the same files, just written and so in the page cache. The plain program does what
 the released preparation does: a Python loop over joints, once for each protocol, and clips padded
@@ -38,7 +38,7 @@ PROTOCOLS = DATASETS["ntu60"].protocols
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=positive, default=2000)
+    parser.add_argument("--files", type=positive, default=4000)
     parser.add_argument("--plain-files", type=positive, default=40,
                         help="the plain program is slow: it gets so many of the files")
     parser.add_argument("--workers", type=positive, default=default_workers())

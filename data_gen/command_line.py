@@ -104,11 +104,15 @@ def report(store: StoreWriter, seconds: float) -> int:
         print("\n".join(beside_published(store.dataset, store.split_counts)))
     print(f"{store.folder}: {store.num_clips:,} clips, {store.num_frames:,} frames, "
           f"{store.num_clips / seconds:,.0f} clips/s")
-    for title, remarks in (("left out", store.left_out), ("noted", store.notes)):
+    lost = [remark for remark in store.left_out if remark.lost]
+    for title, remarks in (("left out", lost), ("noted", store.notes)):
         for remark in remarks[:SHOWN_REMARKS]:
             print(f"  {title}: {remark}")
         if len(remarks) > SHOWN_REMARKS:
             print(f"  {title}: {len(remarks) - SHOWN_REMARKS:,} more, all in store.json")
+    if len(store.left_out) > len(lost):
+        print("  left out as it should be, listed as missing or a second copy: "
+              f"{len(store.left_out) - len(lost):,} files")
     if store.lost_share <= MAX_LOST_SHARE:
         return 0
     print(f"{store.lost_share:.1%} of the clips were left out, more than {MAX_LOST_SHARE:.0%}: "

@@ -116,11 +116,11 @@ def rotation_between(source: np.ndarray, target: tuple[float, float, float]) -> 
     """
     (a, b, c), (d, e, f) = source.tolist(), target
     x, y, z = b * f - c * e, c * d - a * f, a * e - b * d  # the axis: source x target
-    length = math.sqrt(x * x + y * y + z * z)
     if abs(x) + abs(y) + abs(z) < 1e-6:
         return np.eye(3)
     direction = source / np.linalg.norm(source)
-    angle = math.acos(min(max(float(direction @ np.float64(target)), -1), 1))
+    angle = math.acos(min(max(float(direction @ np.array(target, np.float64)), -1), 1))
+    length = math.sqrt(x * x + y * y + z * z)
     x, y, z = x / length, y / length, z / length
     skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + math.sin(angle) * skew + (1 - math.cos(angle)) * skew @ skew
@@ -130,4 +130,4 @@ def _spread(body: np.ndarray) -> float:
     """Standard deviation over joints and frames, summed over x, y, z, of the frames (n, 25, 3) in
     which the body is seen."""
     seen = body[body.any(axis=(1, 2))]
-    return sum(float(coordinate.std()) for coordinate in np.moveaxis(seen, -1, 0)) if len(seen) else 0
+    return sum(float(seen[:, :, c].std()) for c in range(seen.shape[-1])) if len(seen) else 0.0

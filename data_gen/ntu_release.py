@@ -156,7 +156,9 @@ def _numbers(ranges: str) -> list[int]:
 
 def read_name_list(path: Path) -> list[RawFile]:
     """Clip names, one a line, from a text file (also .gz), for a dry run without the files."""
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else open(path)
-    with opened as file:
-        names = [match[1] for match in map(_NAME_LINE.fullmatch, file) if match]
+    try:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
+            names = [match[1] for match in map(_NAME_LINE.fullmatch, file) if match]
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a list of clip names: {error}") from error
     return sorted(RawFile(name, path.name, str(path)) for name in names)

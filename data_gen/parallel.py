@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Callable, Iterable, Iterator, TypeVar
@@ -45,7 +45,7 @@ def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task],
     context = multiprocessing.get_context("spawn")
     with _one_thread_each(), ProcessPoolExecutor(workers, context, _start_worker,
                                                  (os.getpid(),)) as pool:
-        pending = deque()
+        pending: deque[Future[Result]] = deque()
         try:
             for task in tasks:
                 pending.append(pool.submit(function, task))

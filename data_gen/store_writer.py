@@ -27,6 +27,7 @@ from options.errors import UserError
 
 FRAME_SHAPE = (NUM_JOINTS, NUM_COORDINATES, NUM_PEOPLE)
 STORE_FILES = (FRAMES_FILE, CLIPS_FILE, INFO_FILE)
+TOTALS = ("clips", "frames")  # in store.json's counts, beside the protocols
 _NPY_HEADER_BYTES = 128
 
 
@@ -88,6 +89,10 @@ class StoreWriter:
         self.num_frames = 0
         self.split_counts = {p: dict.fromkeys(SPLITS, 0) for p in self.protocols}
         self._overwrite = overwrite
+        reserved = {*CLIP_COLUMNS, *TOTALS} & set(self.protocols)
+        if reserved or "" in self.protocols or len(set(self.protocols)) < len(self.protocols):
+            raise UserError(f"protocols {', '.join(self.protocols)}: the names must differ from "
+                            f"each other and from {', '.join((*CLIP_COLUMNS, *TOTALS))}")
         check_target(self.folder, overwrite)
 
     def __enter__(self) -> "StoreWriter":
@@ -194,7 +199,8 @@ class StoreWriter:
             "dataset": self.dataset,
             "num_classes": self.num_classes,
             "protocols": list(self.protocols),
-            "counts": {"clips": self.num_clips, "frames": self.num_frames, **self.split_counts},
+            "counts": {**dict(zip(TOTALS, (self.num_clips, self.num_frames))),
+                       **self.split_counts},
             "made_by": self.made_by,
             "left_out": [remark.as_json() for remark in sorted(self.left_out, key=_place)],
             "notes": [remark.as_json() for remark in sorted(self.notes, key=_place)],

@@ -88,6 +88,12 @@ def test_clips_that_cannot_be_stored(tmp_path, bad, message):
             store.add(bad)
 
 
+@pytest.mark.parametrize("protocols", [["label"], ["frames"], ["a", "a"], [""]])
+def test_names_of_protocols(tmp_path, protocols):
+    with pytest.raises(UserError, match="the names must differ"):
+        StoreWriter(tmp_path / "store", "mine", 4, protocols)
+
+
 def test_names_in_order(tmp_path):
     for names in (("b", "a"), ("a", "a")):
         with pytest.raises(ValueError, match="unique and in order"):
