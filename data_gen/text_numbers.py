@@ -123,11 +123,11 @@ def _simple_decimals(text: np.ndarray, starts: np.ndarray,
     num_digits = is_digit.sum(axis=0, dtype=np.uint8)
     simple = ((lengths < _WINDOW) & (num_points <= 1) & (num_digits > 0)
               & (num_digits + num_points == lengths))
-    # "12.5" is read as 12050...0, with a zero for the point and zeros behind; where the point
-    # stands then splits it into 12 and 50...0, and both exactly
+    # "12.5" is read as 12050...0, with a zero for the point and zeros behind; all of this is done
+    # in whole numbers, which float64 holds exactly, but for the division at the end
     gapped = _PLACES @ (digits * is_digit).astype(np.float64)
     point_at = np.where(num_points > 0, (is_point * rows).sum(axis=0, dtype=np.uint8), lengths)
-    decimals = _WINDOW - 1 - np.minimum(point_at, _WINDOW - 1)
-    before = np.floor(gapped / _POWERS[decimals + 1])
-    behind = gapped - before * _POWERS[decimals + 1]
-    return (before * _POWERS[decimals] + behind) / _POWERS[decimals], simple
+    one = _POWERS[_WINDOW - 1 - np.minimum(point_at, _WINDOW - 1)]  # worth of the last digit
+    before = np.floor(gapped / (10 * one))
+    # in 12050...0 the digits before the point are worth ten times too much
+    return (gapped - 9 * one * before) / one, simple

@@ -12,9 +12,11 @@ import pytest
 from data_gen import pku_gendata, synthetic_pku_gendata
 from data_gen.errors import BadFile
 from data_gen.normalise import clip_frames
-from data_gen.pku_files import read_pku_labels, read_pku_skeleton, read_pku_split
+from data_gen.pku_files import read_pku_skeleton, read_pku_split
+from data_gen.pku_release import Video
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
 from options.errors import UserError
+from test_data_gen_mutations import mutate
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +134,45 @@ def test_bad_videos(raw, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_cut_to_300_frames():
-    rows, bad = read_pku_labels(b"\xef\xbb\xbf51,0,700,2\r\n", 51)
-    assert not bad and (rows[0].label, rows[0].start, rows[0].end) == (50, 0, 700)
+def test_long_actions_are_cut_to_300_frames(raw, tmp_path):
+    shutil.copytree(raw, tmp_path / "raw")
+    lines = (raw / "skeletons" / "0001-L.txt").read_text().splitlines()
+    (tmp_path / "raw" / "skeletons" / "0001-L.txt").write_text("\n".join(lines * 3))
+    (tmp_path / "raw" / "labels" / "0001-L.txt").write_bytes(b"\xef\xbb\xbf51,10,400,2\r\n")
+    assert prepare(tmp_path / "raw", tmp_path / "store") == 0
+    rows, _, info = read_store(tmp_path / "store")
+    assert (rows[0]["name"], rows[0]["label"], rows[0]["num_frames"]) == (
+        "0001-L_00010_00400_A051", "50", "300")
+    assert info["notes"] == [{"file": "0001-L.txt", "line": 1,
+                              "reason": "390 frames, cut to the first 300"}]
+
+
+def test_mutations(raw):
+    """Damaged skeleton and label files give clips or reasons, never a crash or a NaN."""
+    names = sorted(path.stem for path in (raw / "labels").iterdir())
+    clips = 0
+    for seed in range(300):
+        rng = np.random.default_rng([seed, 2017])
+        name = names[seed % len(names)]
+        data = [(raw / part / f"{name}.txt").read_bytes() for part in ("skeletons", "labels")]
+        for i in ((0,), (1,), (0, 1))[seed % 3]:
+            data[i] = mutate(data[i], rng)
+        outcome = pku_gendata.read_video(Video(*map(InMemory, data), {"cross_view": "val"}, 51))
+        assert outcome.clips or outcome.left_out or not data[1].strip()
+        assert all(np.isfinite(clip.frames).all() for clip in outcome.clips)
+        assert all(remark.reason for remark in outcome.left_out + outcome.notes)
+        clips += len(outcome.clips)
+    assert 200 < clips < 800
+
+
+class InMemory:
+    name = shown = "0001-L"
+
+    def __init__(self, data):
+        self.data = data
+
+    def read(self):
+        return self.data
 
 
 def test_split_files(raw, tmp_path):
