@@ -1,0 +1,131 @@
+"""Checkpoints and results: whole or not at all, and nothing in a damaged or hostile file runs."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from engine import checkpoint
+from engine.checkpoint import checkpoints_in, load_checkpoint, save_checkpoint, write_whole
+from options.errors import UserError
+
+
+class FullDisk:
+    """A file object that has room for so many bytes."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def write(self, data):
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(28, "No space left on device")
+        return self.file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def save(path, value=1.0, room=None):
+    state = {"epoch": 1, "state_dict": {"weight": torch.full((500,), value)}}
+    if room is None:
+        return save_checkpoint(path, state)
+    write_whole(path, lambda file: torch.save(state, FullDisk(file, room)))
+
+
+def test_saved_and_loaded(tmp_path):
+    save(tmp_path / "deep" / "er" / "c.pth.tar")
+    loaded = load_checkpoint(tmp_path / "deep" / "er" / "c.pth.tar")
+    assert loaded["state_dict"]["weight"].sum() == 500 and loaded["format_version"] == 1
+
+
+@pytest.mark.parametrize("room", [0, 100, 2000])
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, room):
+    path = tmp_path / "c.pth.tar"
+    save(path)
+    with pytest.raises(UserError, match="could not be written"):
+        save(path, value=2.0, room=room)
+    assert load_checkpoint(path)["state_dict"]["weight"][0] == 1.0
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pth.tar"], "nothing half-written stays"
+
+
+def test_an_interrupt_while_writing_leaves_the_old_checkpoint(tmp_path):
+    path = tmp_path / "c.pth.tar"
+    save(path)
+
+    def interrupted(file):
+        file.write(b"half of it")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, interrupted)
+    assert load_checkpoint(path)["epoch"] == 1 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_damaged_checkpoints_are_refused_or_right(tmp_path):
+    """Cut, flipped and zeroed files: a sentence, or content that passed the archive's checksums."""
+    path = tmp_path / "c.pth.tar"
+    save(path)
+    good = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for i in range(150):
+        damaged = bytearray(good)
+        at = int(rng.integers(len(good)))
+        if i % 3 == 0:
+            damaged = damaged[:at]
+        elif i % 3 == 1:
+            damaged[at] ^= 1 << int(rng.integers(8))
+        else:
+            damaged[at : at + 512] = bytes(min(512, len(good) - at))
+        path.write_bytes(damaged)
+        try:
+            assert "weight" in load_checkpoint(path)["state_dict"]
+        except UserError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 75
+
+
+class Hostile:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (open, (str(self.marker), "w"))
+
+
+def test_a_hostile_checkpoint_runs_nothing(tmp_path):
+    path, marker = tmp_path / "c.pth.tar", tmp_path / "created"
+    contents = [{"state_dict": Hostile(marker)}, Hostile(marker)]
+    for content in contents:
+        torch.save(content, path)
+        with pytest.raises(UserError, match="damaged or no checkpoint"):
+            load_checkpoint(path)
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(UserError, match="damaged or no checkpoint"):
+            load_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_what_is_no_checkpoint(tmp_path):
+    path = tmp_path / "checkpoint_0003.pth.tar"
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        load_checkpoint(path)
+    save(path)
+    with pytest.raises(UserError, match="that folder has checkpoint_0003"):
+        load_checkpoint(tmp_path / "checkpoint_0004.pth.tar")
+    torch.save({"model": {}}, path)
+    with pytest.raises(UserError, match="no 'state_dict'"):
+        load_checkpoint(path)
+    torch.save({"format_version": 99, "state_dict": {}}, path)
+    with pytest.raises(UserError, match="format 99"):
+        load_checkpoint(path)
+
+
+def test_newest_checkpoint_is_last(tmp_path):
+    for name in ("checkpoint_0010.pth.tar", "checkpoint_0000.pth.tar", checkpoint.LAST, "other.txt"):
+        save(tmp_path / name)
+    assert [p.name for p in checkpoints_in(tmp_path)] == [
+        "checkpoint_0010.pth.tar", "checkpoint_0000.pth.tar", checkpoint.LAST]
