@@ -8,12 +8,19 @@ The sequence encoder of an inter-skeleton pretraining, on NTU-60 cross-view:
         --pretrain-skeleton-representation seq-based_and_graph-based \\
         --finetune-skeleton-representation seq-based
 
-Nothing is trained: features of the clips' centres, cosine similarity, the vote of the neighbours.
+Features of the clips' centres, cosine similarity, the vote of the neighbours: nothing is trained,
+but for the released program's second figure, --autoencoder. --save-features keeps the features.
 """
 
 import argparse
+from pathlib import Path
 
-from engine.evaluation import prepare_evaluation
+import numpy as np
+import torch
+
+from engine.autoencoder import codes, train_autoencoder
+from engine.checkpoint import write_whole
+from engine.evaluation import Evaluation, prepare_evaluation
 from engine.features import validation_features
 from engine.retrieve import knn_accuracy
 from options import flags
@@ -24,15 +31,32 @@ def parse_args() -> argparse.Namespace:
     parser = flags.Parser(__doc__)
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_pretrained_flags(parser)
-    parser.add_argument("--knn-neighbours", type=flags.POSITIVE_INT, default=1, metavar="K",
-                        help="training clips that vote on a val clip (default 1)")
+    group = parser.add_argument_group("retrieval")
+    group.add_argument("--knn-neighbours", type=flags.POSITIVE_INT, default=1, metavar="K",
+                       help="training clips that vote on a val clip (default 1)")
+    group.add_argument("--save-features", metavar="FILE.npz",
+                       help="write features, labels and names of both splits, in the store's order")
+    group.add_argument("--autoencoder", action="store_true",
+                       help="a second figure, on the 125-dim code of an autoencoder of the features")
     flags.add_size_flags(parser, note=" (of an untrained encoder or the authors' checkpoints)")
     flags.add_optimisation_flags(
         parser, epochs=80, lr=0.1, schedule=[], weight_decay=0.0,
-        note=" (so that the released commands run; but for --batch-size, retrieval has no use for it)",
+        note=" (taken because the released commands have them; only --batch-size is used, by "
+        "--autoencoder)",
     )
-    flags.add_run_flags(parser, print_freq=1, print_help="as above")
+    flags.add_run_flags(parser, print_freq=50, print_help="epochs of --autoencoder between printed lines")
     return parser.parse_args()
+
+
+def save_features(path: Path, run: Evaluation, features: list[torch.Tensor]) -> None:
+    """``train_features`` (N, D) float32, ``train_labels``, ``train_names``, and the same for val."""
+    arrays = {}
+    for clips, values in zip((run.train, run.val), features):
+        arrays[f"{clips.split}_features"] = values.cpu().numpy()
+        arrays[f"{clips.split}_labels"] = clips.labels.numpy()
+        arrays[f"{clips.split}_names"] = np.array(clips.names)
+    write_whole(path, lambda file: np.savez(file, **arrays))
+    print(f"written: {path}")
 
 
 def main() -> int:
@@ -46,12 +70,20 @@ def main() -> int:
         )
         for clips in (run.train, run.val)
     ]
-    accuracy = knn_accuracy(
-        features[1], run.val.labels.to(run.device), features[0], run.train.labels.to(run.device),
-        args.knn_neighbours, run.train.num_classes,
-    )
-    print(f"{args.knn_neighbours}-nearest-neighbour retrieval: {accuracy:.2f}%")
-    run.write("retrieval", args, {"knn": accuracy, "neighbours": args.knn_neighbours})
+    if args.save_features:
+        save_features(Path(args.save_features), run, features)
+
+    def accuracy(train: torch.Tensor, val: torch.Tensor) -> float:
+        labels = [clips.labels.to(run.device) for clips in (run.train, run.val)]
+        return knn_accuracy(val, labels[1], train, labels[0], args.knn_neighbours, run.train.num_classes)
+
+    numbers = {"neighbours": args.knn_neighbours, "knn": accuracy(*features)}
+    print(f"{args.knn_neighbours}-nearest-neighbour retrieval: {numbers['knn']:.2f}%")
+    if args.autoencoder:
+        model = train_autoencoder(features[0], args.batch_size, run.seed, args.print_freq)
+        numbers["autoencoder_knn"] = accuracy(*(codes(model, x) for x in features))
+        print(f"on the autoencoder's code: {numbers['autoencoder_knn']:.2f}%")
+    run.write("retrieval", args, numbers)
     return 0
 
 

@@ -149,4 +149,9 @@ def run_pretraining(
     )
     for line in default_lines:
         print(line)
+    if args.moco_k > len(clips):
+        print(
+            f"note: the queue ({args.moco_k} keys) is longer than an epoch ({len(clips)} clips), so a "
+            "clip's own earlier keys are among its negatives; a smaller --moco-k learns better"
+        )
     return pretrain(run, clips, augmentation, args, device)

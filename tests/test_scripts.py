@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import engine.autoencoder
 import engine.pretrain
 import engine.probe
 from conftest import TINY_FLAGS
@@ -241,3 +242,27 @@ def test_an_earlier_run_is_not_written_over(run, tmp_path):
     code, _, err = pretrain(run, tmp_path / "c", "--epochs", 1)
     assert code == 2 and "--resume auto" in err
     assert (tmp_path / "c/checkpoint_0000.pth.tar").read_bytes() == before
+
+
+def test_features_are_saved_in_the_stores_order(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine.autoencoder, "EPOCHS", 3)
+    path = tmp_path / "out" / "features.npz"
+    code, out, err = run("action_retrieval.py", "--pretrained", "random", *TINY_FLAGS, "--seed", 1,
+                         "--output-dir", tmp_path / "o", "--save-features", path, "--autoencoder")
+    assert code == 0 and "on the autoencoder's code" in out, err
+    clips = [row.split(",") for row in (tmp_path / "data/ntu60/clips.csv").read_text().splitlines()[1:]]
+    with np.load(path) as saved:
+        for split, rows in (("train", clips[:20]), ("val", clips[20:])):
+            assert saved[f"{split}_names"].tolist() == [row[0] for row in rows]
+            assert saved[f"{split}_labels"].tolist() == [int(row[1]) for row in rows]
+            features = saved[f"{split}_features"]
+            assert features.dtype == np.float32 and features.shape == (len(rows), 32)
+    numbers = json.loads((tmp_path / "o/results.json").read_text())["numbers"]
+    assert 0 <= numbers["autoencoder_knn"] <= 100
+
+
+def test_two_representations_under_one_head(run, tmp_path):
+    both = "seq-based_and_graph-based"
+    code, out, err = run("action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--epochs", 1,
+                         "--finetune-skeleton-representation", both, "--output-dir", tmp_path / "o")
+    assert code == 0 and f"linear of {both}" in out, err

@@ -1,0 +1,70 @@
+"""The released program's second retrieval figure: neighbours in the code of an autoencoder.
+
+An autoencoder 2048-1024-512-125 with tanh between its layers learns to rebuild the training
+clips' features; retrieval then compares 125-dimensional codes. Adam, mean squared error.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from dataset.batches import shuffled_batches
+
+from .randomness import ORDER, WEIGHTS, generator, seed_globally
+
+HIDDEN = (1024, 512, 125)
+EPOCHS, LEARNING_RATE = 400, 1e-3
+DECAY, DECAY_EPOCHS = 0.95, 50  # the released program counts steps here and means epochs
+
+
+def layers(sizes: list[int]) -> nn.Sequential:
+    """Linear layers between ``sizes``, tanh after each but the last."""
+    modules: list[nn.Module] = []
+    for before, after in zip(sizes, sizes[1:]):
+        modules += [nn.Linear(before, after), nn.Tanh()]
+    return nn.Sequential(*modules[:-1])
+
+
+class Autoencoder(nn.Module):
+    """Features ``(N, D)`` to a code ``(N, 125)`` and back."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        sizes = [num_features, *HIDDEN]
+        self.encoder = nn.Sequential(layers(sizes), nn.Tanh())
+        self.decoder = layers(sizes[::-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))
+
+
+def train_autoencoder(
+    features: Tensor, batch_size: int, seed: int, print_freq: int, epochs: int | None = None
+) -> Autoencoder:
+    """Fit an autoencoder to ``features`` (N, D); prints the mean loss every so many epochs."""
+    epochs = EPOCHS if epochs is None else epochs
+    seed_globally(seed, WEIGHTS, 2)
+    model = Autoencoder(features.shape[1]).to(features.device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, DECAY_EPOCHS, DECAY)
+    for epoch in tqdm(range(epochs), desc="autoencoder", leave=False, disable=None, unit="epoch"):
+        total = torch.zeros((), device=features.device)
+        for index in shuffled_batches(len(features), batch_size, generator(seed, ORDER, epoch), False):
+            x = features[index.to(features.device)]
+            loss = F.mse_loss(model(x), x)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach() * len(x)
+        schedule.step()
+        if (epoch + 1) % print_freq == 0 or epoch + 1 == epochs:
+            tqdm.write(f"autoencoder epoch {epoch:3d}/{epochs}  loss {total.item() / len(features):.6f}")
+    return model.eval()
+
+
+@torch.no_grad()
+def codes(model: Autoencoder, features: Tensor) -> Tensor:
+    return model.encoder(features)

@@ -1,0 +1,112 @@
+"""What evaluation computes: neighbours, votes, accuracies, the autoencoder's code, the table."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+import engine.retrieve
+from engine.autoencoder import Autoencoder, codes, train_autoencoder
+from engine.probe import fingerprint, linear_head, topk_accuracy
+from engine.report import format_table, read_results, results_table
+from engine.retrieve import knn_accuracy, majority_label, nearest_neighbours
+from engine.schedule import learning_rate
+from options.errors import UserError
+
+
+def clusters(count, seed):
+    """Features around one direction per class, so that neighbours are neither all right nor all wrong."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 6, count)
+    centres = np.random.default_rng(0).normal(size=(6, 20))
+    features = centres[labels] + rng.normal(scale=2.0, size=(count, 20))
+    return torch.tensor(features, dtype=torch.float32), torch.tensor(labels)
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+@pytest.mark.parametrize("block", [7, 512])
+def test_retrieval_equals_scikit_learns(monkeypatch, k, block):
+    monkeypatch.setattr(engine.retrieve, "QUERY_BLOCK", block)
+    gallery, gallery_labels = clusters(300, 1)
+    queries, query_labels = clusters(100, 2)
+    reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(gallery, gallery_labels)
+    expected = 100 * reference.score(queries, query_labels)
+    assert 30 < expected < 100
+    assert knn_accuracy(queries, query_labels, gallery, gallery_labels, k, 6) == pytest.approx(expected)
+    distances, index = reference.kneighbors(queries)
+    values, found = nearest_neighbours(queries, gallery, k)
+    np.testing.assert_array_equal(found.numpy(), index)
+    np.testing.assert_allclose(values.numpy(), 1 - distances, atol=1e-5)
+
+
+def test_votes():
+    labels = torch.tensor([[2, 2, 1], [3, 1, 0], [5, 5, 5]])
+    assert majority_label(labels, 6).tolist() == [2, 0, 5], "of equals the smallest"
+
+
+def test_topk():
+    logits = torch.tensor([[3.0, 2, 1, 0, 0, 0, 0], [0, 1, 2, 3, 4, 5, 6]])
+    assert topk_accuracy(logits, torch.tensor([0, 2])) == {"top1": 50.0, "top5": 100.0}
+    assert topk_accuracy(logits, torch.tensor([1, 1])) == {"top1": 0.0, "top5": 50.0}
+    assert topk_accuracy(logits[:, :3], torch.tensor([2, 2]))["top5"] == 100.0, "fewer classes than five"
+
+
+def test_head_starts_as_the_paper_says():
+    head = linear_head(500, 60, seed=1)
+    assert head.weight.std().item() == pytest.approx(0.01, rel=0.02) and not head.bias.any()
+    assert torch.equal(head.weight, linear_head(500, 60, seed=1).weight)
+
+
+def test_fingerprint_sees_weights_and_buffers():
+    module = torch.nn.BatchNorm1d(3)
+    before = fingerprint(module)
+    assert fingerprint(module) == before
+    module.running_mean[1] += 1e-7
+    assert fingerprint(module) != before
+
+
+def test_learning_rates():
+    rates = [learning_rate(0.1, epoch, 80, [50, 70], False) for epoch in (0, 49, 50, 69, 70, 79)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert learning_rate(0.1, 20, 80, [10], True) == pytest.approx(0.05 * (1 + math.cos(math.pi / 4)))
+
+
+def test_the_autoencoder_learns_to_rebuild():
+    features, _ = clusters(120, 3)
+    untrained = Autoencoder(20)
+    sizes = [layer.out_features for layer in untrained.modules() if isinstance(layer, torch.nn.Linear)]
+    assert sizes == [1024, 512, 125, 512, 1024, 20]
+    trained = train_autoencoder(features, 32, seed=1, print_freq=100, epochs=30)
+    error = [(m(features) - features).square().mean().item() for m in (untrained, trained)]
+    assert error[1] < 0.5 * error[0]
+    code = codes(trained, features)
+    assert code.shape == (120, 125) and code.abs().max() <= 1
+    again = train_autoencoder(features, 32, seed=1, print_freq=100, epochs=30)
+    assert torch.equal(codes(again, features), code)
+
+
+def result(task, numbers, seed=0):
+    what = dict.fromkeys(("encoder", "representation", "dataset", "protocol"), "x")
+    return json.dumps({"task": task, **what, "seed": seed, "numbers": numbers})
+
+
+def test_the_table_joins_probe_and_retrieval(tmp_path):
+    accuracy = {"best": {"top1": 61.26}, "last": {"top1": 60.0}}
+    for name, text in (("a", result("linear", accuracy)), ("b", result("retrieval", {"knn": 50.04})),
+                       ("c", result("retrieval", {"knn": 1.0}, seed=1))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(text)
+    lines = results_table(read_results(tmp_path)).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len(lines) == 4 and len({len(line) for line in lines}) == 1
+    assert cells[2][4:] == ["0", "61.3", "60.0", "50.0"] and cells[3][4:] == ["1", "", "", "1.0"]
+    (tmp_path / "c" / "results.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_results(tmp_path)
+
+
+def test_columns_are_aligned():
+    assert format_table([["a", "long"], ["wide", "b"]]).splitlines()[1] == "|------|------|"
