@@ -16,8 +16,14 @@ from torch.nn import functional as F
 
 from .graph import spatial_adjacency
 
-# (channels in units of the base width, stride over time) of the ten blocks
-BLOCKS = ((1, 1), (1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (2, 1), (4, 2), (4, 1), (4, 1))
+# Channels of the ten blocks in units of the width. Where they double, time is halved.
+CHANNEL_FACTORS = (1, 1, 1, 1, 2, 2, 2, 4, 4, 4)
+
+
+def channel_factors(num_blocks: int) -> list[int]:
+    """The factors of a shorter stack: blocks picked evenly from the ten, first and last included."""
+    last = len(CHANNEL_FACTORS) - 1
+    return [CHANNEL_FACTORS[round(i * last / max(num_blocks - 1, 1))] for i in range(num_blocks)]
 
 
 def init_conv(conv: nn.Conv2d) -> None:
@@ -125,8 +131,8 @@ class GraphBlock(nn.Module):
 class GraphEncoder(nn.Module):
     """Ten graph blocks: ``forward_features`` maps ``(N, 3, T, V, M)`` to ``(N, 4 * width)``.
 
-    ``num_blocks`` keeps the first so many of the ten; ``width`` is the channels of the first four.
-    A subclass chooses the graph convolution.
+    ``width`` is the channels of the first blocks; fewer ``num_blocks`` than ten are spread evenly
+    over the same growth. A subclass chooses the graph convolution.
     """
 
     def __init__(
@@ -138,13 +144,13 @@ class GraphEncoder(nn.Module):
         joints = adjacency.shape[-1]
         self.data_bn = nn.BatchNorm1d(num_people * in_channels * joints)
         self.block_names = [f"l{i + 1}" for i in range(num_blocks)]
-        channels = in_channels
-        for i, (name, (factor, stride)) in enumerate(zip(self.block_names, BLOCKS)):
-            out_channels = factor * width
-            graph_conv = self.graph_conv(channels, out_channels, adjacency)
-            block = GraphBlock(channels, out_channels, stride, graph_conv, residual=i > 0)
+        channels, before = in_channels, 1
+        for i, (name, factor) in enumerate(zip(self.block_names, channel_factors(num_blocks))):
+            stride = 1 if factor == before else 2
+            graph_conv = self.graph_conv(channels, factor * width, adjacency)
+            block = GraphBlock(channels, factor * width, stride, graph_conv, residual=i > 0)
             self.add_module(name, block)
-            channels = out_channels
+            channels, before = factor * width, factor
         self.num_features = channels
         self.fc = nn.Linear(channels, num_classes)
         nn.init.normal_(self.fc.weight, 0.0, math.sqrt(2.0 / num_classes))

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
-from .agcn import BLOCKS, GraphEncoder
+from .agcn import CHANNEL_FACTORS, GraphEncoder
 from .gru import GRUEncoder
 from .hcn import HCNEncoder
 from .stgcn import STGCNEncoder
@@ -32,8 +32,8 @@ class EncoderSizes:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.graph_encoder not in GRAPH_ENCODERS:
             raise ValueError(f"graph_encoder {self.graph_encoder!r}: choose from {[*GRAPH_ENCODERS]}")
-        if self.graph_num_blocks > len(BLOCKS):
-            raise ValueError(f"graph_num_blocks {self.graph_num_blocks}: at most {len(BLOCKS)}")
+        if self.graph_num_blocks > len(CHANNEL_FACTORS):
+            raise ValueError(f"graph_num_blocks {self.graph_num_blocks}: at most {len(CHANNEL_FACTORS)}")
         if self.graph_width % 4:
             raise ValueError(f"graph_width {self.graph_width} must be a multiple of 4")
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import GOLDEN, TINY
-from models.agcn import AdaptiveGraphConv
+from models.agcn import AdaptiveGraphConv, channel_factors
 from models.build import build_encoder
 from models.graph import spatial_adjacency
 from options.representations import REPRESENTATIONS, parse_representations
@@ -47,6 +47,13 @@ def test_small_sizes(representation, graph_encoder):
     assert unused == []
     copy = pickle.loads(pickle.dumps(encoder.eval()))
     torch.testing.assert_close(copy(x), encoder(x))
+
+
+def test_a_shorter_graph_encoder_grows_as_the_ten_blocks_do():
+    assert channel_factors(10) == [1, 1, 1, 1, 2, 2, 2, 4, 4, 4]
+    assert [channel_factors(n) for n in (1, 2, 3, 6)] == [[1], [1, 4], [1, 2, 4], [1, 1, 2, 2, 4, 4]]
+    encoder = build_encoder("graph-based", 5, graph_width=8, graph_num_blocks=3)
+    assert encoder.num_features == 32 and encoder.l3.tcn1.conv.stride == (2, 1)
 
 
 def test_unknown_sizes_and_representations_are_refused():

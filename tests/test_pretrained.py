@@ -131,7 +131,7 @@ def ours(tmp_path):
 
 def test_our_checkpoint_says_what_it_holds(ours):
     loaded = load_encoders(str(ours), None, "graph-based", NO_SIZES)
-    assert loaded.num_features == 4
+    assert loaded.num_features == 16
     weight = load_checkpoint(ours)["state_dict"]["encoders.query.graph-based.l2.tcn1.conv.weight"]
     assert torch.equal(loaded.encoders["graph-based"].l2.tcn1.conv.weight, weight)
     assert not any(p.requires_grad for p in loaded.parameters())
