@@ -55,6 +55,9 @@ def parse_flags(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cameras", type=int, default=NUM_CAMERAS, help="C001, C002, C003")
     parser.add_argument("--difficulty", type=float, default=1.0,
                         help="of sway, idle gestures, style and sensor noise; 0 is clean")
+    parser.add_argument("--settle", type=float, default=1.0,
+                        help="how far from square and upright people are in the first frames, by "
+                        "which the normalisation turns the whole clip; 0 is not at all")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes")
     flags = parser.parse_args(arguments)
     for name in ("subjects", "setups", "repetitions", "cameras", "workers"):
@@ -64,8 +67,11 @@ def parse_flags(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if unknown := [action for action in flags.actions if action not in ACTIONS]:
         raise UserError(f"--actions {unknown[0]}: there is no synthetic action of this number; "
                         f"choose from {' '.join(map(str, ACTIONS))}.")
-    if flags.seed < 0 or not 0 <= flags.difficulty <= 5:
-        raise UserError("--seed must not be negative and --difficulty must lie between 0 and 5.")
+    if flags.seed < 0:
+        raise UserError(f"--seed {flags.seed}: give 0 or more.")
+    for name in ("difficulty", "settle"):
+        if not 0 <= getattr(flags, name) <= 5:
+            raise UserError(f"--{name} {getattr(flags, name)}: give a number from 0 to 5.")
     return flags
 
 
@@ -85,10 +91,10 @@ def performances(flags: argparse.Namespace) -> Iterator[tuple[int, int, int, int
 
 
 def write_clips(key: tuple[int, int, int, int], folder: Path, seed: int, cameras: int,
-                difficulty: float) -> int:
+                difficulty: float, settle: float) -> int:
     """One performance as all cameras see it; returns the bytes written."""
     setup, subject, repetition, action = key
-    people = perform(seed, *key, difficulty)
+    people = perform(seed, *key, difficulty, settle)
     written = 0
     for camera in range(1, cameras + 1):
         rng = np.random.default_rng([seed, *key, camera])
@@ -118,7 +124,8 @@ def write_all(target: Path, flags: argparse.Namespace) -> tuple[list[str], int]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         write = functools.partial(write_clips, folder=temporary, seed=flags.seed,
-                                  cameras=flags.cameras, difficulty=flags.difficulty)
+                                  cameras=flags.cameras, difficulty=flags.difficulty,
+                                  settle=flags.settle)
         written = sum(tqdm(ordered_map(write, keys, flags.workers), total=len(keys),
                            unit="performance", disable=None))
         names = [path.stem for path in temporary.iterdir()]

@@ -29,6 +29,7 @@ _KEY_NOISE = {"flex": 8, "abd": 6, "twist": 6, "elbow": 8, "wrist": 8, "bend": 4
 _SWAY = {"flex": 5, "abd": 4, "twist": 6, "elbow": 6, "wrist": 6, "bend": 3, "side": 3,
          "turn": 6, "nod": 4, "tilt": 3, "look": 9, "hip": 2, "knee": 3, "hip_abd": 2,
          "yaw": 7, "support": 0.3, "shrug": 0.04}
+_SETTLING = {"turn": 28, "side": 9, "bend": 12, "yaw": 15}  # degrees, in the first frame
 
 
 def _per_channel(table: dict[str, float]) -> np.ndarray:
@@ -71,7 +72,7 @@ def draw_subject(seed: int, subject: int, difficulty: float = 1.0) -> Subject:
         style=rng.normal(0, 0.8 * difficulty * _per_channel(_KEY_NOISE)),
         tempo=float(np.exp(rng.normal(0, 0.18))),
         amplitude=float(np.clip(rng.normal(0.97, 0.07), 0.8, 1.12)),
-        left_handed=bool(rng.random() < 0.3),
+        left_handed=bool(rng.random() < 0.1),
         arm_habits=rng.dirichlet((6.0, 1, 0.8, 0.8, 0.8, 0.5, 0.3)),
     )
 
@@ -192,8 +193,21 @@ def incidental(angles: np.ndarray, used: set[str], rng: Rng, difficulty: float) 
     return angles
 
 
+def settling(frames: int, rng: Rng, degrees: float) -> np.ndarray:
+    """(T, channels) to add: nobody is square and upright in the very first frames.
+
+    The trunk is turned and leans, and comes to rest within two thirds of a second. It matters
+    more than it lasts: the normalisation looks at the first frame, so the whole clip is turned.
+    """
+    fade = 1.0 - minimum_jerk(np.arange(frames) / rng.uniform(8, 20))
+    angles = np.zeros((frames, len(CHANNELS)))
+    for name, spread in _SETTLING.items():
+        angles[:, CHANNEL[name]] = degrees * rng.normal(0, spread) * fade
+    return angles
+
+
 def move(keys: Keys, times: np.ndarray, frames: int, subject: Subject, rng: Rng,
-         difficulty: float) -> np.ndarray:
+         difficulty: float, settle: float) -> np.ndarray:
     """(T, channels): the subject's joint angles throughout the clip."""
     rest = resting_arms(subject, rng, difficulty)
     lag = rng.normal(0, 0.04 * difficulty, len(CHANNELS))
@@ -201,7 +215,7 @@ def move(keys: Keys, times: np.ndarray, frames: int, subject: Subject, rng: Rng,
     seconds = np.arange(frames) / FRAMES_PER_SECOND
     angles = play(key_angles(keys, rest, subject, rng, difficulty), times, seconds, lag)
     used = {name for _, wanted in keys for name in wanted}
-    angles = incidental(angles, used, rng, difficulty)
+    angles = incidental(angles, used, rng, difficulty) + settling(frames, rng, settle)
     # three frames of smoothing: people do not stop dead at a key pose
     padded = np.concatenate([angles[:1], angles, angles[-1:]])
     angles = 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]
@@ -240,9 +254,10 @@ def _cast(seed: int, subject: int, action: int, rng: Rng, difficulty: float) -> 
 
 
 def perform(seed: int, setup: int, subject: int, repetition: int, action: int,
-            difficulty: float = 1.0) -> list[BodyMotion]:
+            difficulty: float = 1.0, settle: float = 1.0) -> list[BodyMotion]:
     """What happens in front of the cameras, one entry per person.
 
+    ``difficulty`` scales what varies without meaning, ``settle`` the unrest of the first frames.
     The floor is y = 0 and the performance is around x = z = 0. The same numbers, the same motion.
     """
     rng = np.random.default_rng([seed, setup, subject, repetition, action])
@@ -261,7 +276,7 @@ def perform(seed: int, setup: int, subject: int, repetition: int, action: int,
             times[0] + np.cumsum([seconds / (QUICKNESS * tempo) for seconds, _ in keys]))
         # now and then the other hand; hands are shaken with the right one
         other_hand = person.left_handed != (rng.random() < 0.2) and action not in TOGETHER
-        angles = move(keys, when, frames, person, rng, difficulty)
+        angles = move(keys, when, frames, person, rng, difficulty, settle)
         if other_hand:
             angles = mirrored(angles)
         turned = heading + 180.0 * index
