@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# The whole method on a small synthetic data set in NTU's file format, on a CPU, in minutes:
+# raw files -> store -> inter-skeleton pretraining -> linear probe and retrieval -> one table.
+#
+#   bash script_demo.sh            seed 0, into runs/demo
+#   SEED=1 bash script_demo.sh     other synthetic people, other weights, into runs/demo_seed1
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/script_environment.sh"
+cd "$REPOSITORY"
+
+seed="${SEED:-0}"
+runs="runs/demo"
+[ "$seed" = 0 ] || runs="runs/demo_seed$seed"
+rm -rf "$runs" # an earlier demo's, and nobody else's
+start=$SECONDS
+
+step() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - start)); }
+run() { printf '+ python %s\n' "$*"; "$PYTHON" "$@"; }
+
+sizes="--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2"
+data="--data-root $runs/data --protocol cross_subject --seed $seed"
+probe="--epochs 40 --schedule 25 35 --print-freq 10"
+
+step "1. raw files as NTU RGB+D has them: 20 people, 16 actions, one camera"
+run data_gen/synthetic_gendata.py --seed "$seed" --cameras 1 --repetitions 4 \
+    --difficulty 0.1 --settle 2 --out_folder "$runs/raw"
+
+step "2. one store for all protocols"
+run data_gen/ntu_gendata.py --data_path "$runs/raw" --out_folder "$runs/data/ntu60"
+
+step "3. inter-skeleton pretraining of sequence and graph, no labels, at a small size"
+run main_moco_inter_skeleton.py $data $sizes --graph-width 8 --graph-num-blocks 2 \
+    --skeleton-representation seq-based_and_graph-based --augmentations crop pose \
+    --min-crop-ratio 0.5 --min-crop-frames 24 --moco-k 256 --moco-m 0.99 --moco-t 0.07 \
+    --batch-size 16 --lr 0.03 --cos --epochs 70 --checkpoint-path "$runs/pretrained"
+pretrained="$runs/pretrained/checkpoint_0069.pth.tar"
+
+step "4. the sequence encoder, frozen: linear probe and retrieval"
+run action_retrieval.py $data --pretrained "$pretrained" \
+    --finetune-skeleton-representation seq-based --output-dir "$runs/pretrained/retrieval"
+run action_classification.py $data --pretrained "$pretrained" \
+    --finetune-skeleton-representation seq-based --output-dir "$runs/pretrained/linear" $probe
+
+step "5. the same for an untrained encoder, and retrieval without any encoder"
+run action_retrieval.py $data $sizes --pretrained random --output-dir "$runs/untrained/retrieval"
+run action_classification.py $data $sizes --pretrained random \
+    --output-dir "$runs/untrained/linear" $probe
+run action_retrieval.py $data --pretrained coordinates --output-dir "$runs/coordinates/retrieval"
+
+step "results"
+"$PYTHON" -m engine.report "$runs" | tee "$runs/table.md"
+cat <<EOF
+
+checkpoints, results.json and curves are in $runs; the curves:
+  tensorboard --logdir $runs
+EOF
