@@ -31,9 +31,9 @@ run data_gen/ntu_gendata.py --data_path "$runs/raw" --out_folder "$runs/data/ntu
 step "3. inter-skeleton pretraining of sequence and graph, no labels, at a small size"
 run main_moco_inter_skeleton.py $data $sizes --graph-width 8 --graph-num-blocks 2 \
     --skeleton-representation seq-based_and_graph-based --augmentations crop pose \
-    --min-crop-ratio 0.5 --min-crop-frames 24 --moco-k 256 --moco-m 0.99 --moco-t 0.07 \
-    --batch-size 16 --lr 0.03 --cos --epochs 70 --checkpoint-path "$runs/pretrained"
-pretrained="$runs/pretrained/checkpoint_0069.pth.tar"
+    --min-crop-ratio 0.5 --min-crop-frames 24 --moco-k 256 --moco-m 0.99 --moco-t 0.2 \
+    --batch-size 16 --lr 0.1 --cos --epochs 80 --checkpoint-path "$runs/pretrained"
+pretrained="$runs/pretrained/checkpoint_0079.pth.tar"
 
 step "4. the sequence encoder, frozen: linear probe and retrieval"
 run action_retrieval.py $data --pretrained "$pretrained" \

@@ -198,10 +198,11 @@ def fill_pretraining_defaults(args: argparse.Namespace) -> list[str]:
     source = args.dataset if info else "no entry for this dataset"
     info = info or DatasetInfo(args.dataset, 0, ())
     lines = []
-    # A drop that the chosen number of epochs never reaches is no drop.
-    for name, value in (("moco_k", info.moco_k), ("epochs", info.epochs), ("schedule", list(info.schedule))):
+    defaults = {"moco_k": info.moco_k, "epochs": info.epochs, "schedule": list(info.schedule)}
+    for name, value in defaults.items():
         flag = "--" + name.replace("_", "-")
         if getattr(args, name) is None:
+            value = [] if name == "schedule" and args.cos else value  # the cosine has no drops
             setattr(args, name, value)
             shown = " ".join(map(str, value)) if isinstance(value, list) else value
             lines.append(f"{flag} {shown or 'none'} (default, {source})")
