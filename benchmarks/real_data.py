@@ -4,7 +4,8 @@
 
 ``FOLDER`` holds .skeleton files in NTU's format (UTD-MHAD or MSR-Action3D converted to it, say). The
 untrained encoders, the three intra-skeleton and the four inter-skeleton pretrainings are measured by
-retrieval and by the linear probe on cross_subject; the table is printed and written as Markdown.
+retrieval and by the linear probe on cross_subject, with the demo's settings and sizes; the table is
+printed and written as Markdown.
 What was run before is not run again: give another --runs to begin anew.
 """
 
@@ -22,8 +23,11 @@ sys.path.insert(0, str(REPOSITORY))
 from engine.report import RESULTS, format_table
 from options.representations import REPRESENTATIONS, SEPARATOR
 
-SIZES = "--num-frames 32 --gru-hidden-size 128 --gru-num-layers 2 --graph-width 16 --graph-num-blocks 3 --image-width 16"
-CONTRAST = "--moco-k 256 --moco-m 0.99 --moco-t 0.07 --batch-size 32 --lr 0.01 --mlp"
+SIZES = "--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2 --graph-width 8 --graph-num-blocks 2 --image-width 16"
+CONTRAST = (
+    "--augmentations crop pose --min-crop-ratio 0.5 --min-crop-frames 24 --moco-k 256 --moco-m 0.99 "
+    "--moco-t 0.2 --batch-size 16 --lr 0.05 --cos"
+)
 PROBE = "--epochs 40 --schedule 25 35"
 PAIRS = [
     SEPARATOR.join(pair)
@@ -57,8 +61,7 @@ def pretrain(folder: Path, data: list[str], contrast: str, names: str, epochs: i
     if not checkpoint.is_file():
         resume = ["--resume", "auto"] if list(folder.glob("*.tar")) else []
         run(f"main_moco_{contrast}_skeleton.py", "--pre-dataset", "ntu60", *data, "--skeleton-representation",
-            names, "--checkpoint-path", str(folder), "--epochs", str(epochs), "--schedule",
-            str(epochs * 4 // 5), *CONTRAST.split(), *SIZES.split(), *resume)
+            names, "--checkpoint-path", str(folder), "--epochs", str(epochs), *CONTRAST.split(), *SIZES.split(), *resume)
     return checkpoint
 
 

@@ -19,6 +19,7 @@ Task = TypeVar("Task")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA_FOLDER = REPOSITORY / "data"
+RUNS_FOLDER = REPOSITORY / "runs"  # what is made up stays out of data/
 MAX_LOST_SHARE = 0.05  # more than this left out: the exit code says that something is wrong
 SHOWN_REMARKS = 10
 

@@ -1,8 +1,10 @@
 """Make a small synthetic data set in NTU RGB+D's own file format, no licence needed:
 
     python data_gen/synthetic_gendata.py
+    python data_gen/ntu_gendata.py --data_path runs/synthetic --out_folder runs/synthetic/data/ntu60
 
-writes ``SsssCcccPpppRrrrAaaa.skeleton`` files, ready for ``ntu_gendata.py``. Three cameras record
+writes ``SsssCcccPpppRrrrAaaa.skeleton`` files, and a store of them. They stay out of ``data/``,
+where real files of the same names may lie. Three cameras record
 every performance at once, so cross_view is the easy protocol here. A subject does half of the
 actions in one setup, half in another. The same ``--seed`` gives the same files.
 """
@@ -28,6 +30,7 @@ from tqdm import tqdm  # noqa: E402
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from data_gen.command_line import RUNS_FOLDER  # noqa: E402
 from data_gen.parallel import default_workers, ordered_map  # noqa: E402
 from data_gen.synthetic_actions import ACTIONS  # noqa: E402
 from data_gen.synthetic_file import skeleton_text  # noqa: E402
@@ -42,7 +45,7 @@ def parse_flags(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description="Make a small synthetic data set in NTU RGB+D's own file format.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out_folder", "--out-folder", type=Path,
-                        default=REPOSITORY / "data" / "synthetic" / "nturgb+d_skeletons",
+                        default=RUNS_FOLDER / "synthetic" / "nturgb+d_skeletons",
                         help="where the .skeleton files go")
     parser.add_argument("--overwrite", action="store_true", help="replace .skeleton files")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other people and clips")

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from tqdm import tqdm
 
-from data_gen.command_line import DATA_FOLDER, add_flag, positive
+from data_gen.command_line import RUNS_FOLDER, add_flag, positive
 from data_gen.parallel import default_workers, ordered_map
 from data_gen.synthetic_performance import perform
 from data_gen.synthetic_sensor import Recording, observe, place_camera
@@ -44,8 +44,8 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("1", "2"), default="1",
                         help="how the split files are named")
-    add_flag(parser, "out_folder", type=Path, default=DATA_FOLDER / "synthetic_pku",
-             help="a folder that does not exist yet (default: data/synthetic_pku)")
+    add_flag(parser, "out_folder", type=Path, default=RUNS_FOLDER / "synthetic_pku",
+             help="a folder that does not exist yet (default: runs/synthetic_pku)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other people and clips")
     parser.add_argument("--subjects", type=positive, default=8, help="people, two videos each")
     add_flag(parser, "actions_per_video", type=positive, default=8, help="as it says")
