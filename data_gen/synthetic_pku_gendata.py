@@ -1,8 +1,8 @@
 """Make a small synthetic PKU-MMD, no licence needed: long videos of several actions.
 
     python data_gen/synthetic_pku_gendata.py
-    python data_gen/pku_gendata.py --part 1 --data_path data/synthetic_pku/skeletons \\
-        --label_path data/synthetic_pku/labels --split_path data/synthetic_pku/splits
+    python data_gen/pku_gendata.py --part 1 --data_path runs/synthetic_pku/skeletons \\
+        --label_path runs/synthetic_pku/labels --split_path runs/synthetic_pku/splits
 
 Three cameras record every video; between the actions the person moves to the next pose. The same
 --seed gives the same files, whatever the number of workers.
