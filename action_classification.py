@@ -33,6 +33,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    flags.check_epochs(args)
     run = prepare_evaluation(args, "linear")
     numbers = linear_probe(
         run.encoders, run.encode, run.train, run.val, args, run.seed, run.device, run.folder

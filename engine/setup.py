@@ -133,6 +133,7 @@ def run_pretraining(
     args.workers = default_workers(device) if args.workers is None else args.workers
     clips = open_clips(args.data_root, args.dataset, args.protocol, "train")
     default_lines = flags.fill_pretraining_defaults(args)
+    flags.check_epochs(args)
     flags.check_queue(args, len(clips))
     name = join_representations(representations)
     folder = checkpoint_folder(args, contrast, name)

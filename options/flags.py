@@ -209,6 +209,14 @@ def fill_pretraining_defaults(args: argparse.Namespace) -> list[str]:
     return lines
 
 
+def check_epochs(args: argparse.Namespace) -> None:
+    if args.start_epoch >= args.epochs:
+        raise UserError(
+            f"--start-epoch {args.start_epoch} leaves nothing of --epochs {args.epochs}; epochs are "
+            "counted from 0"
+        )
+
+
 def check_queue(args: argparse.Namespace, num_clips: int) -> None:
     """Refuse a batch that does not divide the queue, or of which there is not one."""
     if args.moco_k % args.batch_size:

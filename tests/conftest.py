@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataset.store_format import CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE
 
+torch.set_num_threads(1)  # most tests are tiny: threads that wait for each other only cost time
+
 GOLDEN = Path(__file__).parent / "golden"
 
 TINY = {"gru_hidden_size": 16, "gru_num_layers": 2, "graph_width": 4, "graph_num_blocks": 2, "image_width": 16}

@@ -208,6 +208,8 @@ PROBE, RETRIEVAL = "action_classification.py", "action_retrieval.py"
     (INTER, ["--resume", "auto"], "has no checkpoint"),
     (INTER, ["--resume", "missing.pth.tar"], "there is no checkpoint missing.pth.tar"),
     (INTER, ["--gpu", "93"], "--gpu 93"),
+    (INTER, ["--start-epoch", "2"], "leaves nothing of --epochs 2"),
+    (PROBE, ["--pretrained", "random", "--start-epoch", "80"], "leaves nothing of --epochs 80"),
     (INTER, ["--lr", "-1"], "must be above 0"),
     (INTER, ["--epoch", "3"], "unrecognized arguments"),
     (PROBE, ["--pretrained", "missing.pth.tar"], "there is no checkpoint missing.pth.tar"),
