@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # layers this small gain nothing from more
 
 from engine.report import RESULTS, format_table
 from options.representations import REPRESENTATIONS, SEPARATOR
