@@ -14,8 +14,9 @@ flags. Two representations joined by _and_ put their features side by side under
 
 import argparse
 
-from engine.evaluation import prepare_evaluation
-from engine.probe import linear_probe
+from engine.checkpoint import make_folder
+from engine.evaluation import prepare_evaluation, results_folder
+from engine.probe import linear_probe, load_probe
 from engine.stop import STOPPED
 from options import flags
 from options.errors import run_script
@@ -34,9 +35,14 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     flags.check_epochs(args)
-    run = prepare_evaluation(args, "linear")
+    resume_from = None
+    if args.resume:
+        resume_from = load_probe(args.resume, results_folder(args, "linear"), args.seed, args.epochs)
+    run = prepare_evaluation(args, "linear", seed=resume_from and resume_from[0]["seed"])
+    make_folder(run.folder)
     numbers = linear_probe(
-        run.encoders, run.encode, run.train, run.val, args, run.seed, run.device, run.folder
+        run.encoders, run.encode, run.train, run.val, args, run.seed, run.device, run.folder,
+        resume_from,
     )
     if numbers is None:
         return STOPPED

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from engine.autoencoder import codes, train_autoencoder
-from engine.checkpoint import write_whole
+from engine.checkpoint import make_folder, write_whole
 from engine.evaluation import Evaluation, prepare_evaluation
 from engine.features import validation_features
 from engine.retrieve import knn_accuracy
@@ -64,6 +64,9 @@ def main() -> int:
     run = prepare_evaluation(args, "retrieval")
     if args.knn_neighbours > len(run.train):
         raise UserError(f"--knn-neighbours {args.knn_neighbours}: there are {len(run.train)} training clips")
+    make_folder(run.folder)
+    if args.save_features:
+        make_folder(Path(args.save_features).parent)
     features = [
         validation_features(
             run.encode, run.encoders, clips, run.device, args.workers, f"{clips.split} features"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from options.datasets import DATASETS, NTU60_LAST_SETUP, parse_ntu_name
 from options.errors import UserError
 
-from .released_layout import find_released, open_released
+from .released_layout import find_released, has_released, open_released
 from .store import Store, is_store, open_store
 
 
@@ -44,23 +44,16 @@ class ClipSet:
             return self.frames[self.first_frame[clips, None] + frames]
         return self.frames[clips[:, None], :, frames].transpose(2, 3)
 
-    def to(self, device: torch.device) -> "ClipSet":
-        """The same clips with their tensors on ``device``."""
-        moved = {
-            name: value.to(device) for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
-
 
 def find_folder(data_root: Path, dataset: str) -> Path:
     """The folder of ``dataset`` below ``data_root``; an NTU-120 store also serves ntu60."""
     if not data_root.is_dir():
         raise UserError(f"--data-root {data_root} is not a folder; name the one that holds the stores")
-    candidates = [data_root / dataset] + ([data_root / "ntu120"] if dataset == "ntu60" else [])
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
+    own, larger = data_root / dataset, data_root / "ntu120"
+    if dataset == "ntu60" and is_store(larger) and not (is_store(own) or has_released(own)):
+        return larger
+    if own.is_dir():
+        return own
     found = sorted(path.name for path in data_root.iterdir() if path.is_dir())
     raise UserError(
         f"no dataset '{dataset}' below {data_root} (there: {', '.join(found) or 'nothing'}); make "

@@ -45,6 +45,11 @@ def find_released(folder: Path, protocol: str, split: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def has_released(folder: Path) -> bool:
+    """Whether ``folder`` has any protocol in the released layout."""
+    return any(find_released(folder, protocol, "train") for protocol in PROTOCOL_FOLDERS)
+
+
 def read_labels(path: Path) -> tuple[list[str], np.ndarray]:
     """Names and labels of ``<split>_label.pkl``, checked to be just that."""
     try:

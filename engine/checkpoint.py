@@ -12,6 +12,7 @@ import json
 import os
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Callable, IO
 
@@ -20,12 +21,12 @@ import torch
 from options.errors import UserError
 
 FORMAT_VERSION = 1
-LAST = "checkpoint_last.pth.tar"  # rolling; written when a run is stopped
+LAST = "checkpoint_last.pth.tar"  # written when a pretraining is stopped
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Write a file so that ``path`` is either what it was before or the whole new content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(beside, "wb") as file:
@@ -37,6 +38,14 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         raise UserError(f"{path} could not be written ({error}); an earlier file is still there")
     finally:
         beside.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` where it is not there yet, or say why it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be made ({error.strerror}); name another one")
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -61,9 +70,14 @@ def load_checkpoint(path: Path) -> dict:
         hint = f"; that folder has {', '.join(near)}" if near else ""
         raise UserError(f"there is no checkpoint {path}{hint}")
     try:
+        data = io.BytesIO(path.read_bytes())
+        # torch does not look at the archive's checksums: a flipped bit would be a wrong weight.
+        if zipfile.is_zipfile(data) and (member := zipfile.ZipFile(data).testzip()):
+            raise ValueError(f"the checksum of {member} is wrong")
+        data.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a damaged file must not print torch's advice
-            content = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+            content = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise nearly anything
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(f"{path} is damaged or no checkpoint ({reason}); use another one")
@@ -81,8 +95,27 @@ def is_ours(checkpoint: dict) -> bool:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, newest last."""
-    numbered = [p for p in folder.glob("*.pth.tar") if re.fullmatch(r"checkpoint_\d+\.pth\.tar", p.name)]
+    """A pretraining's checkpoints: numbered ones in order, then the one of a stopped run."""
+    numbered = (p for p in folder.glob("*.tar") if re.fullmatch(r"checkpoint_\d+\.pth\.tar", p.name))
     last = folder / LAST
-    found = numbered + ([last] if last.is_file() else [])
-    return sorted(found, key=lambda p: p.stat().st_mtime_ns)
+    return sorted(numbered) + ([last] if last.is_file() else [])
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path, dict] | None:
+    """The checkpoint that stands furthest, by what it says itself, and its content.
+
+    A damaged one is named and passed over for the one before.
+    """
+    newest = None
+    for path in reversed(checkpoints_in(folder)):
+        try:
+            content = load_checkpoint(path)
+        except UserError as error:
+            print(f"{error}: falling back to the one before")
+            continue
+        position = (content.get("epoch", 0), content.get("step", 0))
+        if newest is None or position > newest[0]:
+            newest = position, path, content
+        if path.name != LAST:  # numbered ones are in order
+            break
+    return newest and newest[1:]

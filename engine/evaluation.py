@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from dataset.clips import ClipSet, open_clips
+from options.errors import UserError
 from options.flags import sizes_given
 from options.representations import join_representations
 
 from .device import describe, parallel, pick_device
 from .pretrained import COORDINATES, RANDOM, load_encoders
 from .randomness import WEIGHTS, choose_seed, seed_globally
-from .report import write_results
+from .report import RESULTS, read_result, write_results
 from .setup import default_workers
 
 
@@ -47,28 +48,45 @@ class Evaluation:
         return path
 
 
-def default_folder(args: argparse.Namespace, task: str, representation: str) -> Path:
+def default_folder(args: argparse.Namespace, task: str) -> Path:
     """Beside the checkpoint, or below runs/ where there is none; one folder per evaluation."""
     base = Path("runs") / args.pretrained
     if args.pretrained not in (RANDOM, COORDINATES):
         base = Path(args.pretrained).parent / Path(args.pretrained).name.removesuffix(".pth.tar")
-    return base / f"{task}_{args.dataset}_{args.protocol}_{representation}"
+    parts = [task, args.dataset, args.protocol, args.finetune_skeleton_representation]
+    if args.seed is not None:
+        parts.append(f"seed{args.seed}")
+    return base / "_".join(part for part in parts if part)
 
 
-def prepare_evaluation(args: argparse.Namespace, task: str) -> Evaluation:
-    """Load what the flags name; nothing is written before all of it is known to be good."""
+def results_folder(args: argparse.Namespace, task: str) -> Path:
+    """``--output-dir`` or its default; refused where results of another task would be lost."""
+    folder = Path(args.output_dir) if args.output_dir else default_folder(args, task)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output-dir {folder} is a file; name a folder")
+    path = folder / RESULTS
+    if path.is_file() and read_result(path)["task"] != task:
+        raise UserError(f"{path} is of another task; name another --output-dir")
+    return folder
+
+
+def prepare_evaluation(args: argparse.Namespace, task: str, seed: int | None = None) -> Evaluation:
+    """Load what the flags name; nothing is written before all of it is known to be good.
+
+    ``seed`` is that of a run to go on from; otherwise ``--seed``, or one is drawn.
+    """
     device = pick_device(args.gpu)
     args.workers = default_workers(device) if args.workers is None else args.workers
     train = open_clips(args.data_root, args.dataset, args.protocol, "train")
     val = open_clips(args.data_root, args.dataset, args.protocol, "val")
-    seed = choose_seed(args.seed)
+    folder = results_folder(args, task)
+    seed = choose_seed(args.seed) if seed is None else seed
     seed_globally(seed, WEIGHTS)
     encoders = load_encoders(
         args.pretrained, args.pretrain_skeleton_representation,
         args.finetune_skeleton_representation, sizes_given(args),
     ).to(device)
     representation = join_representations(encoders.representations)
-    folder = Path(args.output_dir) if args.output_dir else default_folder(args, task, representation)
     print(
         f"{task} of {representation} ({encoders.title}) on {args.dataset} {args.protocol}: "
         f"{len(train)} train and {len(val)} val clips from {train.source}, "

@@ -109,7 +109,7 @@ def check_finite(loss: Tensor, run: Run, clips: ClipSet, index: Tensor, folder: 
     names = ", ".join(clips.names[i] for i in index[:8].tolist())
     raise UserError(
         f"the loss is {loss.item()} in epoch {run.epoch}, step {run.step} (clips {names}, ...); "
-        f"the state before the step is in {path}: look at the clips, or lower --lr"
+        f"the state at that moment is in {path}, for inspection: look at the clips, or lower --lr"
     )
 
 

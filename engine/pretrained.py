@@ -131,6 +131,8 @@ def load_ours(
     checkpoint: dict, path: str, pretrain: str | None, finetune: str | None, sizes: dict
 ) -> FrozenEncoders:
     """Query encoders of our own checkpoint, rebuilt at the sizes it carries."""
+    if checkpoint.get("kind") != "pretraining":
+        raise UserError(f"{path} is of a {checkpoint.get('kind')}, not of a pretraining")
     held = tuple(checkpoint["representations"])
     if pretrain is not None and parse_representations(pretrain) != held:
         raise UserError(
@@ -185,6 +187,12 @@ def load_encoders(
         sizes: fields of ``EncoderSizes``, None where not given.
     """
     if pretrained == COORDINATES:
+        given = [k for k, v in sizes.items() if v is not None]
+        if given or finetune not in (None, *Coordinates.representations):
+            raise UserError(
+                f"--pretrained {COORDINATES} has no encoder: leave out the size flags and "
+                "--finetune-skeleton-representation"
+            )
         return Coordinates()
     if pretrained == RANDOM:
         names = parse_representations(finetune or pretrain or "seq-based")

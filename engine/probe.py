@@ -18,7 +18,7 @@ from tqdm import tqdm
 from dataset.clips import ClipSet
 from options.errors import UserError
 
-from .checkpoint import LAST, load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, save_checkpoint
 from .features import train_features, validation_features
 from .randomness import WEIGHTS, generator
 from .schedule import learning_rate, set_learning_rate
@@ -26,7 +26,7 @@ from .stop import StopRequest
 
 
 def fingerprint(module: nn.Module) -> str:
-    """A digest of every weight and buffer, to show that none of them moved."""
+    """A digest of every saved weight and buffer, to show that none of them moved."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -50,6 +50,13 @@ def linear_head(num_features: int, num_classes: int, seed: int) -> nn.Linear:
     return head
 
 
+PROBE_FILE = "probe_last.pth.tar"  # beside results.json
+
+# What a resumed probe must share with the one it goes on from.
+PROBE_FLAGS = ("pretrained", "dataset", "protocol", "batch_size", "lr", "schedule", "cos", "momentum",
+               "weight_decay", "finetune_skeleton_representation")
+
+
 @dataclass
 class Probe:
     """The head under training, and where its training stands: the next epoch to do."""
@@ -58,30 +65,47 @@ class Probe:
     optimizer: torch.optim.Optimizer
     seed: int
     encoder_sha256: str
+    flags: dict  # those of PROBE_FLAGS
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # accuracies of each epoch
 
     def state(self) -> dict:
         return {
             "kind": "probe", "epoch": self.epoch, "seed": self.seed, "history": self.history,
-            "encoder_sha256": self.encoder_sha256, "state_dict": self.head.state_dict(),
+            "encoder_sha256": self.encoder_sha256, "flags": self.flags, "state_dict": self.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def resume(self, path: Path) -> None:
-        checkpoint = load_checkpoint(path)
-        if checkpoint.get("kind") != "probe":
-            raise UserError(f"--resume {path}: not a checkpoint of a linear probe")
-        for name in ("encoder_sha256", "seed"):
-            if checkpoint[name] != getattr(self, name):
+    def restore(self, checkpoint: dict, path: Path) -> None:
+        """Go on from ``checkpoint``; refused where it is of another probe."""
+        for name, value in self.flags.items():
+            if checkpoint["flags"][name] != value:
+                flag = "--" + {"dataset": "finetune-dataset"}.get(name, name.replace("_", "-"))
                 raise UserError(
-                    f"--resume {path}: it belongs to another encoder or seed ({name} "
-                    f"{checkpoint[name]}); give the same --pretrained and --seed, or begin anew"
+                    f"{flag} is {value}, {path} was trained with {checkpoint['flags'][name]}: give "
+                    "the same, or begin anew in another --output-dir"
                 )
+        if checkpoint["encoder_sha256"] != self.encoder_sha256:
+            raise UserError(
+                f"{path} is of another encoder; give the --pretrained, --seed and sizes it had"
+            )
         self.head.load_state_dict(checkpoint["state_dict"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.epoch, self.history = checkpoint["epoch"], checkpoint["history"]
         print(f"resumed {path}: epoch {self.epoch}")
+
+
+def load_probe(resume: str, folder: Path, seed: int | None, epochs: int) -> tuple[dict, Path]:
+    """The probe checkpoint that ``--resume`` means; ``auto`` is the one in ``folder``."""
+    path = folder / PROBE_FILE if resume == "auto" else Path(resume)
+    checkpoint = load_checkpoint(path)
+    if checkpoint.get("kind") != "probe":
+        raise UserError(f"--resume {path}: not a checkpoint of a linear probe")
+    if seed is not None and seed != checkpoint["seed"]:
+        raise UserError(f"{path} was trained with --seed {checkpoint['seed']}: give the same or none")
+    if checkpoint["epoch"] > epochs:
+        raise UserError(f"{path} has {checkpoint['epoch']} epochs behind it, more than --epochs {epochs}")
+    return checkpoint, path
 
 
 def train_epoch(
@@ -104,20 +128,25 @@ def train_epoch(
 def linear_probe(
     encoders: nn.Module, encode: nn.Module, train: ClipSet, val: ClipSet,
     args: argparse.Namespace, seed: int, device: torch.device, folder: Path,
+    resume_from: tuple[dict, Path] | None = None,
 ) -> dict | None:
     """Train the head and measure it every epoch: accuracies of the best and the last epoch.
 
     The encoder is frozen, so one epoch's features are computed together and the head then takes
     its steps on them: the same arithmetic as a pass of encoder and head per batch. Returns None
-    where the run was asked to stop; its checkpoint in ``folder`` is there to resume.
+    where the run was asked to stop; its checkpoint in ``folder`` is there to resume, and comes
+    back as ``resume_from``, with its path.
     """
     head = linear_head(encoders.num_features, train.num_classes, seed).to(device)
     optimizer = torch.optim.SGD(
         head.parameters(), args.lr, momentum=args.momentum, weight_decay=args.weight_decay
     )
-    probe = Probe(head, optimizer, seed, fingerprint(encoders), epoch=args.start_epoch)
-    if args.resume:
-        probe.resume(folder / LAST if args.resume == "auto" else Path(args.resume))
+    probe = Probe(
+        head, optimizer, seed, fingerprint(encoders),
+        flags={name: getattr(args, name) for name in PROBE_FLAGS}, epoch=args.start_epoch,
+    )
+    if resume_from is not None:
+        probe.restore(*resume_from)
     val_features = validation_features(encode, encoders, val, device, args.workers)
     val_labels = val.labels.to(device)
     bar = tqdm(
@@ -138,7 +167,7 @@ def linear_probe(
             report_epoch(probe, args, loss, rate, time.monotonic() - start, writer)
             probe.epoch += 1
             bar.update()
-    save_checkpoint(folder / LAST, probe.state())
+    save_checkpoint(folder / PROBE_FILE, probe.state())
     if probe.epoch < args.epochs:
         print(f"stopped before epoch {probe.epoch}; --resume auto goes on from there")
         return None

@@ -17,6 +17,7 @@ from options.errors import UserError, run_script
 from .checkpoint import write_json
 
 RESULTS = "results.json"
+KEY_COLUMNS = ("pretrained", "encoder", "representation", "dataset", "protocol", "seed")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -40,15 +41,19 @@ def write_results(folder: Path, task: str, what: dict, numbers: dict) -> Path:
     return path
 
 
+def read_result(path: Path) -> dict:
+    """One ``results.json``."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        result["task"], result["numbers"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove it or run that evaluation again")
+    return result
+
+
 def read_results(root: Path) -> list[dict]:
-    """Every ``results.json`` below ``root``, in order of its path, which is added as ``path``."""
-    found = []
-    for path in sorted(root.rglob(RESULTS)):
-        try:
-            found.append({**json.loads(path.read_text(encoding="utf-8")), "path": str(path)})
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}); run that evaluation again")
-    return found
+    """Every ``results.json`` below ``root``, in order of its path."""
+    return [read_result(path) for path in sorted(root.rglob(RESULTS))]
 
 
 def format_table(rows: list[list[str]]) -> str:
@@ -60,22 +65,38 @@ def format_table(rows: list[list[str]]) -> str:
 
 
 def results_table(results: list[dict]) -> str:
-    """One row per encoder, split and seed; linear probe and retrieval side by side."""
-    rows: dict[tuple, dict[str, str]] = {}
+    """Linear probe and retrieval of the same encoder side by side, one row per encoder and seed.
+
+    Where two results would fill the same cell, the later gets a row of its own: none is left out.
+    """
+    rows: list[tuple[tuple, dict[str, str]]] = []
+    columns: dict[str, None] = {}
     for result in results:
-        key = tuple(
-            str(result[name]) for name in ("encoder", "representation", "dataset", "protocol", "seed")
-        )
-        cells = rows.setdefault(key, {})
-        if result["task"] == "linear":
-            for when in ("best", "last"):
-                cells[f"linear {when}"] = f"{result['numbers'][when]['top1']:.1f}"
+        key = tuple(str(result[name]) for name in KEY_COLUMNS)
+        cells = result_cells(result)
+        columns.update(dict.fromkeys(cells))
+        for other, there in rows:
+            if other == key and not there.keys() & cells.keys():
+                there.update(cells)
+                break
         else:
-            cells["retrieval"] = f"{result['numbers']['knn']:.1f}"
-    columns = ["linear best", "linear last", "retrieval"]
-    header = ["encoder", "representation", "dataset", "protocol", "seed", *columns]
-    body = [[*key, *(cells.get(column, "") for column in columns)] for key, cells in rows.items()]
-    return format_table([header, *body])
+            rows.append((key, cells))
+    # The checkpoint's path is shown only where rows would otherwise look alike.
+    shown = [key[1:] for key, _ in rows]
+    skip = 1 if len({(key[0], *key[1:]) for key, _ in rows}) == len(set(shown)) else 0
+    body = [[*key[skip:], *(cells.get(column, "") for column in columns)] for key, cells in rows]
+    return format_table([[*KEY_COLUMNS[skip:], *columns], *body])
+
+
+def result_cells(result: dict) -> dict[str, str]:
+    """Column -> accuracy of one result."""
+    numbers = result["numbers"]
+    if result["task"] == "linear":
+        return {f"linear {when}": f"{numbers[when]['top1']:.1f}" for when in ("best", "last")}
+    cells = {f"{numbers['neighbours']}-NN retrieval": f"{numbers['knn']:.1f}"}
+    if "autoencoder_knn" in numbers:
+        cells["on autoencoder"] = f"{numbers['autoencoder_knn']:.1f}"
+    return cells
 
 
 def main() -> int:

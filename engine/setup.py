@@ -16,17 +16,16 @@ from options import flags
 from options.errors import UserError
 from options.representations import join_representations
 
-from .checkpoint import checkpoints_in, is_ours, load_checkpoint
+from .checkpoint import checkpoints_in, load_checkpoint, make_folder, newest_checkpoint
 from .device import describe, parallel, pick_device
 from .pretrain import Run, pretrain
-from .pretrained import build, complete_sizes
+from .pretrained import build, complete_sizes, refuse_contradictions
 from .randomness import WEIGHTS, choose_seed, seed_globally
 
-# What a resumed run must share with the run it goes on from, and the flag that says it.
-RESUME_FLAGS = {
-    "contrast": "this script", "representations": "--skeleton-representation", "dataset": "--pre-dataset",
-    "protocol": "--protocol", "batch_size": "--batch-size", "moco_k": "--moco-k",
-    "moco_dim": "--moco-dim", "mlp": "--mlp",
+# Flags that a resumed run may change; every other one decides what is trained.
+FREE_FLAGS = {
+    "epochs", "start_epoch", "workers", "gpu", "seed", "print_freq", "save_freq", "resume",
+    "data_root", "checkpoint_path", *flags.SIZE_FLAGS, "graph_encoder",
 }
 
 
@@ -50,35 +49,46 @@ def default_workers(device: torch.device) -> int:
     return 0 if device.type == "cpu" else 2
 
 
-def find_resume(resume: str, folder: Path) -> Path:
-    """The checkpoint that ``--resume`` means; ``auto`` is the newest of the folder."""
-    if resume != "auto":
-        return Path(resume)
-    found = checkpoints_in(folder)
-    if not found:
-        raise UserError(f"--resume auto: {folder} has no checkpoint; leave --resume out to begin anew")
-    return found[-1]
-
-
-def resume_run(run: Run, path: Path, seed_given: int | None) -> None:
-    """Put ``run`` where the checkpoint stands; refuse one of another kind of run."""
-    checkpoint = load_checkpoint(path)
-    if not is_ours(checkpoint) or checkpoint.get("kind") != "pretraining":
-        raise UserError(f"--resume {path}: not a checkpoint of this program's pretraining")
-    for name, flag in RESUME_FLAGS.items():
-        if checkpoint[name] != run.describe[name]:
+def find_resume(resume: str, folder: Path) -> tuple[Path, dict]:
+    """The checkpoint that ``--resume`` means, and its content; ``auto``: the folder's newest."""
+    if resume == "auto":
+        found = newest_checkpoint(folder)
+        if found is None:
             raise UserError(
-                f"{path} was trained with {name} {checkpoint[name]}, {flag} says "
-                f"{run.describe[name]}: give the same, or begin anew in another --checkpoint-path"
+                f"--resume auto: {folder} has no checkpoint; leave --resume out to begin anew"
             )
-    for name, value in checkpoint["sizes"].items():
-        if value != run.describe["sizes"][name]:
-            flag = "--" + name.replace("_", "-")
-            raise UserError(f"{path} was trained with {flag} {value}: give the same")
-    if seed_given is not None and seed_given != checkpoint["seed"]:
-        raise UserError(f"{path} was trained with --seed {checkpoint['seed']}: give the same or none")
-    run.restore(checkpoint)
-    print(f"resumed {path}: epoch {run.epoch}, step {run.step}")
+        path, checkpoint = found
+    else:
+        path = Path(resume)
+        checkpoint = load_checkpoint(path)
+        if path.resolve().parent != folder.resolve() and checkpoints_in(folder):
+            raise UserError(
+                f"--resume {path}: {folder} holds checkpoints of another run; name another "
+                "--checkpoint-path"
+            )
+    if checkpoint.get("kind") != "pretraining":
+        raise UserError(f"--resume {path}: not a checkpoint of this program's pretraining")
+    return path, checkpoint
+
+
+def refuse_other_run(path: Path, checkpoint: dict, contrast: str, args: argparse.Namespace) -> None:
+    """A resumed run must be the run of the checkpoint; name the first flag that says otherwise."""
+    if checkpoint["contrast"] != contrast:
+        raise UserError(f"{path} is of {checkpoint['contrast']}-skeleton pretraining: use that script")
+    refuse_contradictions(checkpoint["sizes"], flags.sizes_given(args), str(path))
+    stored = {**checkpoint["flags"], "seed": checkpoint["seed"]}
+    free = FREE_FLAGS - ({"seed"} if args.seed is not None else set())
+    for name, value in stored.items():
+        if name not in free and getattr(args, name) != value:
+            flag = "--" + {"dataset": "pre-dataset"}.get(name, name.replace("_", "-"))
+            raise UserError(
+                f"{flag} is {getattr(args, name)}, {path} was trained with {value}: give the same, or "
+                "begin anew in another --checkpoint-path"
+            )
+    if checkpoint["epoch"] > args.epochs:
+        raise UserError(
+            f"{path} has {checkpoint['epoch']} epochs behind it, more than --epochs {args.epochs}"
+        )
 
 
 def checkpoint_folder(args: argparse.Namespace, contrast: str, name: str) -> Path:
@@ -86,6 +96,8 @@ def checkpoint_folder(args: argparse.Namespace, contrast: str, name: str) -> Pat
     folder = Path(
         args.checkpoint_path or f"checkpoints/{args.dataset}_{args.protocol}/{contrast}_{name}"
     )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--checkpoint-path {folder} is a file; name a folder")
     if args.resume is None and checkpoints_in(folder):
         raise UserError(
             f"{folder} holds checkpoints of an earlier run: --resume auto goes on from them, another "
@@ -96,10 +108,10 @@ def checkpoint_folder(args: argparse.Namespace, contrast: str, name: str) -> Pat
 
 def new_run(
     args: argparse.Namespace, contrast: str, representations: tuple[str, ...],
-    pairs: list[tuple[str, str]], sizes: dict, device: torch.device, seed: int,
+    pairs: list[tuple[str, str]], sizes: dict, device: torch.device,
 ) -> Run:
     """Model and optimizer at the start of a run."""
-    seed_globally(seed, WEIGHTS)
+    seed_globally(args.seed, WEIGHTS)
     model = MoCo(
         representations, partial(build, **sizes), pairs,
         args.moco_dim, args.moco_k, args.moco_m, args.moco_t, args.mlp,
@@ -110,11 +122,10 @@ def new_run(
     )
     description = {
         "kind": "pretraining", "contrast": contrast, "representations": list(representations),
-        "sizes": sizes, "flags": vars(args),
-        **{name: getattr(args, name) for name in RESUME_FLAGS if hasattr(args, name)},
+        "sizes": sizes, "flags": vars(args), "dataset": args.dataset,
     }
     encode = parallel(model.encoders, device, args.gpu)
-    return Run(model, encode, optimizer, description, seed, epoch=args.start_epoch)
+    return Run(model, encode, optimizer, description, args.seed, epoch=args.start_epoch)
 
 
 def run_pretraining(
@@ -124,26 +135,30 @@ def run_pretraining(
 
     Nothing is written before every flag is known to be good. Returns the exit code.
     """
-    sizes = complete_sizes(flags.sizes_given(args))
-    augmentation = Augmentation(
-        tuple(args.augmentations), args.min_crop_ratio, args.min_crop_frames, args.jitter_joints,
-        args.jitter_zero_prob, sizes["num_frames"],
-    )
+    name = args.skeleton_representation = join_representations(representations)
     device = pick_device(args.gpu)
     args.workers = default_workers(device) if args.workers is None else args.workers
     clips = open_clips(args.data_root, args.dataset, args.protocol, "train")
     default_lines = flags.fill_pretraining_defaults(args)
     flags.check_epochs(args)
     flags.check_queue(args, len(clips))
-    name = join_representations(representations)
     folder = checkpoint_folder(args, contrast, name)
     args.checkpoint_path = str(folder)
-    resume_from = find_resume(args.resume, folder) if args.resume else None
-    seed = choose_seed(args.seed) if resume_from is None else 0
-
-    run = new_run(args, contrast, representations, pairs_of(representations), sizes, device, seed)
-    if resume_from is not None:
-        resume_run(run, resume_from, args.seed)
+    if args.resume:
+        path, checkpoint = find_resume(args.resume, folder)
+        refuse_other_run(path, checkpoint, contrast, args)
+        sizes, seed = checkpoint["sizes"], checkpoint["seed"]
+    else:
+        sizes, seed = complete_sizes(flags.sizes_given(args)), None
+    augmentation = Augmentation(
+        tuple(args.augmentations), args.min_crop_ratio, args.min_crop_frames, args.jitter_joints,
+        args.jitter_zero_prob, sizes["num_frames"],
+    )
+    args.seed = choose_seed(args.seed) if seed is None else seed
+    run = new_run(args, contrast, representations, pairs_of(representations), sizes, device)
+    if args.resume:
+        run.restore(checkpoint)
+        print(f"resumed {path}: epoch {run.epoch}, step {run.step}")
     print(
         f"{contrast}-skeleton contrast of {name} on {args.dataset} {args.protocol}: {len(clips)} clips "
         f"from {clips.source}, {describe(device, args.gpu)}"
@@ -155,4 +170,5 @@ def run_pretraining(
             f"note: the queue ({args.moco_k} keys) is longer than an epoch ({len(clips)} clips), so a "
             "clip's own earlier keys are among its negatives; a smaller --moco-k learns better"
         )
+    make_folder(folder)
     return pretrain(run, clips, augmentation, args, device)

@@ -61,7 +61,8 @@ def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
         "Default: 0 on the CPU, 2 beside a GPU. Results do not depend on it",
     )
     group.add_argument(
-        "--seed", type=COUNT, help="makes a run repeat exactly on one machine; drawn and printed if left out"
+        "--seed", type=COUNT, help="makes a run repeat exactly (on a CPU, with as many threads); drawn and printed if "
+        "left out"
     )
     group.add_argument(
         "--gpu", type=COUNT, metavar="N", help="use this GPU only; default: all visible GPUs, or the CPU"
@@ -90,7 +91,7 @@ def add_optimisation_flags(
         help="epochs at which the learning rate drops by ten"
         + (by_dataset if schedule is None else f" (default {' '.join(map(str, schedule))})"),
     )
-    group.add_argument("--cos", action="store_true", help="half a cosine instead of drops")
+    group.add_argument("--cos", action="store_true", help="half a cosine; --schedule has no effect then")
     group.add_argument("--momentum", type=FRACTION, default=0.9, help="of SGD (default 0.9)")
     group.add_argument("--wd", "--weight-decay", dest="weight_decay", type=NON_NEGATIVE,
                        default=weight_decay, help=f"default {weight_decay:g}")

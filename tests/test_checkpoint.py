@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine import checkpoint
-from engine.checkpoint import checkpoints_in, load_checkpoint, save_checkpoint, write_whole
+from engine.checkpoint import (
+    LAST, checkpoints_in, load_checkpoint, newest_checkpoint, save_checkpoint, write_whole,
+)
 from options.errors import UserError
 
 
@@ -64,7 +65,7 @@ def test_an_interrupt_while_writing_leaves_the_old_checkpoint(tmp_path):
 
 
 def test_damaged_checkpoints_are_refused_or_right(tmp_path):
-    """Cut, flipped and zeroed files: a sentence, or content that passed the archive's checksums."""
+    """Cut, flipped and zeroed files: a sentence, or the weights that were saved; never others."""
     path = tmp_path / "c.pth.tar"
     save(path)
     good = path.read_bytes()
@@ -81,7 +82,7 @@ def test_damaged_checkpoints_are_refused_or_right(tmp_path):
             damaged[at : at + 512] = bytes(min(512, len(good) - at))
         path.write_bytes(damaged)
         try:
-            assert "weight" in load_checkpoint(path)["state_dict"]
+            assert torch.equal(load_checkpoint(path)["state_dict"]["weight"], torch.ones(500))
         except UserError as error:
             assert str(path) in str(error) and "\n" not in str(error)
             refused += 1
@@ -124,8 +125,15 @@ def test_what_is_no_checkpoint(tmp_path):
         load_checkpoint(path)
 
 
-def test_newest_checkpoint_is_last(tmp_path):
-    for name in ("checkpoint_0010.pth.tar", "checkpoint_0000.pth.tar", checkpoint.LAST, "other.txt"):
-        save(tmp_path / name)
-    assert [p.name for p in checkpoints_in(tmp_path)] == [
-        "checkpoint_0010.pth.tar", "checkpoint_0000.pth.tar", checkpoint.LAST]
+def test_the_newest_checkpoint_is_the_one_that_stands_furthest(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    for name, epoch, step in (("checkpoint_0010.pth.tar", 11, 0), ("checkpoint_0000.pth.tar", 1, 0), (LAST, 11, 3)):
+        save_checkpoint(tmp_path / name, {"epoch": epoch, "step": step, "state_dict": {}})
+    (tmp_path / "checkpoint_other.pth.tar").write_text("")
+    names = ["checkpoint_0000.pth.tar", "checkpoint_0010.pth.tar", LAST]
+    assert [p.name for p in checkpoints_in(tmp_path)] == names
+    assert newest_checkpoint(tmp_path)[0].name == LAST
+    save_checkpoint(tmp_path / LAST, {"epoch": 10, "step": 3, "state_dict": {}})
+    assert newest_checkpoint(tmp_path)[0].name == "checkpoint_0010.pth.tar"
+    (tmp_path / "checkpoint_0010.pth.tar").write_bytes(b"cut")
+    assert newest_checkpoint(tmp_path)[0].name == LAST

@@ -88,21 +88,27 @@ def test_the_autoencoder_learns_to_rebuild():
     assert torch.equal(codes(again, features), code)
 
 
-def result(task, numbers, seed=0):
+def result(task, numbers, seed=0, pretrained="x"):
     what = dict.fromkeys(("encoder", "representation", "dataset", "protocol"), "x")
-    return json.dumps({"task": task, **what, "seed": seed, "numbers": numbers})
+    return json.dumps({"task": task, **what, "pretrained": pretrained, "seed": seed, "numbers": numbers})
 
 
 def test_the_table_joins_probe_and_retrieval(tmp_path):
     accuracy = {"best": {"top1": 61.26}, "last": {"top1": 60.0}}
-    for name, text in (("a", result("linear", accuracy)), ("b", result("retrieval", {"knn": 50.04})),
-                       ("c", result("retrieval", {"knn": 1.0}, seed=1))):
+    for name, text in (("a", result("linear", accuracy)), ("b", result("retrieval", {"knn": 50.04, "neighbours": 1})),
+                       ("c", result("retrieval", {"knn": 1.0, "neighbours": 1}, seed=1))):
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(text)
     lines = results_table(read_results(tmp_path)).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert len(lines) == 4 and len({len(line) for line in lines}) == 1
     assert cells[2][4:] == ["0", "61.3", "60.0", "50.0"] and cells[3][4:] == ["1", "", "", "1.0"]
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "results.json").write_text(result("retrieval", {"knn": 7.0, "neighbours": 1}, pretrained="y"))
+    (tmp_path / "b2").mkdir()
+    (tmp_path / "b2" / "results.json").write_text(result("retrieval", {"knn": 8.0, "neighbours": 1}))
+    table = results_table(read_results(tmp_path))
+    assert table.startswith("| pretrained |") and all(x in table for x in ("50.0", "1.0", "7.0", "8.0")), "none is lost"
     (tmp_path / "c" / "results.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         read_results(tmp_path)

@@ -1,18 +1,11 @@
 """Encoders against features and outputs of the authors' program, in evaluation mode."""
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 import torch
 
 from conftest import golden, tensors
 from models.build import build_encoder
 from models.graph import spatial_adjacency
-
-# 13 MB of weights: read where the authors' figures lie beside the project, not part of it.
-FULL_AGCN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "agcn.npz"
-
 
 def check(encoder, arrays):
     encoder.load_state_dict(tensors(arrays, "weights/"))
@@ -33,9 +26,7 @@ def test_hcn():
     check(build_encoder("image-based", 16), golden("hcn"))
 
 
-@pytest.mark.skipif(not FULL_AGCN.is_file(), reason="the authors' A-GCN figures are not beside the project")
 def test_agcn():
-    with np.load(FULL_AGCN) as file:
-        arrays = dict(file)
+    arrays = golden("agcn")
     np.testing.assert_allclose(spatial_adjacency().numpy(), arrays["adjacency"], atol=1e-7)
     check(build_encoder("graph-based", 16), arrays)

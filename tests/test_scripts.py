@@ -15,7 +15,8 @@ import engine.autoencoder
 import engine.pretrain
 import engine.probe
 from conftest import TINY_FLAGS
-from engine.checkpoint import LAST, load_checkpoint
+from engine.checkpoint import load_checkpoint
+from engine.probe import PROBE_FILE
 from engine.stop import STOPPED
 from options.errors import run_script
 
@@ -156,9 +157,49 @@ def test_the_probe_stopped_and_resumed_is_the_uninterrupted_probe(run, tmp_path,
     assert not (tmp_path / "two/results.json").exists()
     monkeypatch.setattr(engine.probe, "report_epoch", report)
     assert run(*probe, "--output-dir", tmp_path / "two", "--resume", "auto")[0] == 0
-    assert same(tmp_path / "whole" / LAST, tmp_path / "two" / LAST)
+    assert same(tmp_path / "whole" / PROBE_FILE, tmp_path / "two" / PROBE_FILE)
     numbers = [json.loads((tmp_path / n / "results.json").read_text())["numbers"] for n in ("whole", "two")]
     assert numbers[0] == numbers[1] and numbers[0]["last"]["epoch"] == 3
+
+
+def test_the_probe_resumes_with_the_seed_that_was_drawn(run, tmp_path):
+    probe = ["action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--output-dir", tmp_path / "o"]
+    assert run(*probe, "--epochs", 2)[0] == 0
+    code, out, err = run(*probe, "--epochs", 3, "--resume", "auto")
+    assert code == 0 and "epoch 2" in out, err
+    for flags, sentence in ((["--protocol", "cross_subject"], "--protocol is cross_subject"),
+                            (["--lr", "0.5"], "--lr is 0.5"), (["--seed", "1"], "was trained with --seed"),
+                            (["--epochs", "2"], "has 3 epochs behind it"),
+                            (["--gru-hidden-size", "17"], "another encoder")):
+        code, _, err = run(*probe, "--epochs", 4, "--resume", "auto", *flags)
+        assert code == 2 and sentence in err
+
+
+def test_an_evaluation_leaves_other_files_alone(run, tmp_path):
+    assert pretrain(run, tmp_path / "c")[0] == 0
+    checkpoint = ["--pretrained", tmp_path / "c/checkpoint_0001.pth.tar", "--finetune-skeleton-representation", "seq-based"]
+    assert run("action_classification.py", *checkpoint, "--epochs", 1, "--output-dir", tmp_path / "c")[0] == 0
+    code, _, err = run("action_retrieval.py", *checkpoint, "--output-dir", tmp_path / "c")
+    assert code == 2 and "is of another task" in err
+    code, out, err = pretrain(run, tmp_path / "c", "--epochs", 3, "--resume", "auto")
+    assert code == 0 and "epoch 2, step 0" in out, err
+    code, _, err = run("action_retrieval.py", "--pretrained", tmp_path / "c/probe_last.pth.tar")
+    assert code == 2 and "is of a probe" in err
+    (tmp_path / "file").write_text("")
+    for script, flag in (("action_retrieval.py", "--output-dir"), ("action_classification.py", "--output-dir")):
+        code, _, err = run(script, *checkpoint, flag, tmp_path / "file")
+        assert code == 2 and "is a file" in err
+    code, _, err = pretrain(run, tmp_path / "file" / "below")
+    assert code == 2 and "cannot be made" in err
+
+
+def test_resume_without_the_sizes_and_beside_a_damaged_checkpoint(run, tmp_path):
+    assert pretrain(run, tmp_path / "c", "--save-freq", 1)[0] == 0
+    last = tmp_path / "c/checkpoint_0001.pth.tar"
+    last.write_bytes(last.read_bytes()[:-2000])
+    short = PRETRAIN[: -len(TINY_FLAGS)]
+    code, out, err = run("main_moco_inter_skeleton.py", *short, "--checkpoint-path", tmp_path / "c", "--resume", "auto")
+    assert code == 0 and "falling back" in out and "epoch 1, step 0" in out, (out, err)
 
 
 def test_the_probe_leaves_the_encoder_alone(run, tmp_path):
@@ -227,13 +268,15 @@ def test_refusals(run, tmp_path, script, flags, sentence):
 
 
 @pytest.mark.parametrize("flags, sentence", [
-    (["--moco-k", "32"], "moco_k 16, --moco-k says 32"), (["--moco-dim", "64"], "--moco-dim"),
-    (["--gru-hidden-size", "17"], "--gru-hidden-size 16"), (["--protocol", "cross_subject"], "--protocol"),
+    (["--moco-k", "32"], "--moco-k is 32"), (["--moco-dim", "64"], "--moco-dim"),
+    (["--moco-t", "0.5"], "--moco-t is 0.5"), (["--augmentations", "pose"], "--augmentations"),
+    (["--wd", "0.3"], "--weight-decay is 0.3"), (["--epochs", "1"], "has 2 epochs behind it"),
+    (["--gru-hidden-size", "17"], "--gru-hidden-size 17 contradicts"), (["--protocol", "cross_subject"], "--protocol"),
     (["--skeleton-representation", "seq-based_and_image-based"], "--skeleton-representation"),
-    (["--batch-size", "8"], "--batch-size"), (["--seed", "6"], "--seed 5"),
+    (["--batch-size", "8"], "--batch-size"), (["--seed", "6"], "--seed is 6"),
 ])
 def test_a_resume_that_contradicts_the_checkpoint(run, tmp_path, flags, sentence):
-    assert pretrain(run, tmp_path / "c", "--epochs", 1)[0] == 0
+    assert pretrain(run, tmp_path / "c")[0] == 0
     code, _, err = pretrain(run, tmp_path / "c", "--resume", "auto", *flags)
     assert code == 2 and sentence in err
 
