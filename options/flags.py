@@ -189,7 +189,7 @@ def add_pretrained_flags(parser: Parser) -> None:
     group.add_argument("--finetune-skeleton-representation", metavar="NAMES",
                        help="which of its encoders to evaluate")
     group.add_argument("--output-dir", metavar="DIR",
-                       help="folder for results.json and TensorBoard events; default: beside the "
+                       help="folder for results.json and curves; default: beside the "
                        "checkpoint, or below runs/ where there is none")
 
 
