@@ -27,4 +27,8 @@ def choose_seed(seed: int | None) -> int:
 
 def seed_globally(seed: int, purpose: int, *position: int) -> None:
     """Seed torch's own generators, which initialise weights and drop out units."""
-    torch.manual_seed(generator(seed, purpose, *position).initial_seed())
+    words = generator(seed, purpose, *position).initial_seed()
+    torch.manual_seed(words)
+    for index in range(1, torch.cuda.device_count()):  # replicas must not drop the same units
+        with torch.cuda.device(index):
+            torch.cuda.manual_seed(words + index)

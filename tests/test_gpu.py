@@ -36,6 +36,29 @@ def test_encoders_at_the_papers_sizes(representation, small_store):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_real_encoders_under_data_parallel(small_store):
+    """In evaluation mode, in which BatchNorm does not depend on how a batch is split."""
+    clips = open_clips(small_store, "ntu60", "cross_view", "train")
+    names = ("seq-based", "graph-based", "image-based")
+    torch.manual_seed(0)
+    one = MoCo(names, lambda name, dim: build_encoder(name, dim, **TINY), inter_pairs(names), 16, 40)
+    one = one.cuda().eval()
+    many = copy.deepcopy(one)
+    views = [
+        lay_out(pretraining_view(clips, torch.arange(20), Augmentation(), generator(i, VIEWS)).cuda(), names)
+        for i in range(2)
+    ]
+    loss, _ = one(*views)
+    parallel_loss, _ = many(*views, encode=torch.nn.DataParallel(many.encoders))
+    torch.testing.assert_close(parallel_loss, loss, rtol=1e-4, atol=1e-4)
+    loss.backward(), parallel_loss.backward()
+    for a, b in zip(one.encoders.query.parameters(), many.encoders.query.parameters()):
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-4)
+    for a, b in zip(one.queues.buffers(), many.queues.buffers()):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)
+
+
 def test_a_step_of_contrast_on_the_gpu(small_store):
     clips = open_clips(small_store, "ntu60", "cross_view", "train")
     names = ("seq-based", "graph-based")
