@@ -30,7 +30,7 @@ CONTRAST = (
     "--augmentations crop pose --min-crop-ratio 0.5 --min-crop-frames 24 --moco-k 256 --moco-m 0.99 "
     "--moco-t 0.2 --batch-size 16 --lr 0.05 --cos"
 )
-PROBE = "--lr 0.01 --epochs 40 --schedule 25 35"
+PROBE = "--epochs 40 --schedule 25 35"
 PAIRS = [
     SEPARATOR.join(pair)
     for pair in (REPRESENTATIONS[:2], REPRESENTATIONS[::2], REPRESENTATIONS[1:], REPRESENTATIONS)
