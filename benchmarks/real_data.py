@@ -1,12 +1,12 @@
 """What each pretraining gives on a small set of real recordings, at small sizes, on a CPU.
 
-    python benchmarks/real_data.py --raw FOLDER [--epochs 60] [--seed 0] [--runs runs/real_data]
+    python benchmarks/real_data.py --raw FOLDER [--epochs 60] [--seed 0] [--runs FOLDER]
 
 ``FOLDER`` holds .skeleton files in NTU's format (UTD-MHAD or MSR-Action3D converted to it, say). The
 untrained encoders, the three intra-skeleton and the four inter-skeleton pretrainings are measured by
 retrieval and by the linear probe on cross_subject, with the demo's settings and sizes; the table is
 printed and written as Markdown.
-What was run before is not run again: give another --runs to begin anew.
+What was run before is not run again: give another --runs for other raw files or to begin anew.
 """
 
 from __future__ import annotations
@@ -72,9 +72,10 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seed", default="0")
-    parser.add_argument("--runs", type=Path, default=REPOSITORY / "runs" / "real_data")
+    parser.add_argument("--runs", type=Path, help="default: runs/real_data_seedS_Eepochs")
     args = parser.parse_args()
-    runs = args.runs.resolve()
+    name = f"real_data_seed{args.seed}_{args.epochs}epochs"
+    runs = (args.runs or REPOSITORY / "runs" / name).resolve()
     if not (runs / "data" / "ntu60").is_dir():
         run("data_gen/ntu_gendata.py", "--data_path", str(args.raw.resolve()), "--out_folder", str(runs / "data" / "ntu60"))
     data = ["--data-root", str(runs / "data"), "--protocol", "cross_subject", "--seed", args.seed]
