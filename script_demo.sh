@@ -24,8 +24,8 @@ sizes="--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2"
 data="--data-root $runs/data --protocol cross_subject --seed $seed"
 probe="--epochs 40 --schedule 25 35 --print-freq 10"
 
-step "1. raw files as NTU RGB+D has them: 20 people, 16 actions, one camera"
-run data_gen/synthetic_gendata.py --seed "$seed" --cameras 1 --repetitions 4 \
+step "1. raw files as NTU RGB+D has them: 20 people, 16 actions, 3 cameras"
+run data_gen/synthetic_gendata.py --seed "$seed" --in-turn --repetitions 4 \
     --difficulty 0.1 --settle 2 --out_folder "$runs/raw"
 
 step "2. one store for all protocols"

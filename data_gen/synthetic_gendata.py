@@ -56,6 +56,8 @@ def parse_flags(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=2,
                         help="odd ones face the left camera, even ones the right")
     parser.add_argument("--cameras", type=int, default=NUM_CAMERAS, help="C001, C002, C003")
+    parser.add_argument("--in-turn", action="store_true",
+                        help="each repetition is recorded by one camera, in turn, not by all")
     parser.add_argument("--difficulty", type=float, default=1.0,
                         help="of sway, idle gestures, style and sensor noise; 0 is clean")
     parser.add_argument("--settle", type=float, default=1.0,
@@ -94,12 +96,13 @@ def performances(flags: argparse.Namespace) -> Iterator[tuple[int, int, int, int
 
 
 def write_clips(key: tuple[int, int, int, int], folder: Path, seed: int, cameras: int,
-                difficulty: float, settle: float) -> int:
-    """One performance as all cameras see it; returns the bytes written."""
+                in_turn: bool, difficulty: float, settle: float) -> int:
+    """One performance as all cameras see it, or one of them; returns the bytes written."""
     setup, subject, repetition, action = key
     people = perform(seed, *key, difficulty, settle)
     written = 0
-    for camera in range(1, cameras + 1):
+    turn = (repetition - 1) % cameras + 1
+    for camera in [turn] if in_turn else range(1, cameras + 1):
         rng = np.random.default_rng([seed, *key, camera])
         recording = observe(people, place_camera(seed, setup, camera), rng, difficulty)
         text = skeleton_text(recording, rng).encode("ascii")
@@ -127,7 +130,8 @@ def write_all(target: Path, flags: argparse.Namespace) -> tuple[list[str], int]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         write = functools.partial(write_clips, folder=temporary, seed=flags.seed,
-                                  cameras=flags.cameras, difficulty=flags.difficulty,
+                                  cameras=flags.cameras, in_turn=flags.in_turn,
+                                  difficulty=flags.difficulty,
                                   settle=flags.settle)
         written = sum(tqdm(ordered_map(write, keys, flags.workers), total=len(keys),
                            unit="performance", disable=None))
