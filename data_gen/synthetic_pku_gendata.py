@@ -67,9 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         numbers = range(1, 2 * args.subjects + 1)
         write = functools.partial(write_video, folder=folder, seed=args.seed,
                                   actions=args.actions_per_video, difficulty=args.difficulty)
-        for _ in tqdm(ordered_map(write, numbers, args.workers), total=len(numbers),
-                      unit="video", disable=None):
-            pass
+        list(tqdm(ordered_map(write, numbers, args.workers), total=len(numbers), unit="video",
+                  disable=None))  # the videos are written, nothing comes back
         write_splits(folder / "splits", numbers, args.part)
         folder.chmod(0o755)
         folder.rename(args.out_folder)
