@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 from options.errors import UserError
 
 FORMAT_VERSION = 1
-LAST = "checkpoint_last.pth.tar"  # written when a pretraining is stopped
+LAST = "checkpoint_last.pth.tar"  # written every few minutes, and when a pretraining is stopped
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
@@ -61,6 +62,20 @@ def checkpoint_name(epoch: int) -> str:
 def save_checkpoint(path: Path, state: dict) -> None:
     """Save ``state`` with this program's format version."""
     write_whole(path, lambda file: torch.save({"format_version": FORMAT_VERSION, **state}, file))
+
+
+class Rolling:
+    """One checkpoint that is written anew every so many minutes, for a run that may be killed."""
+
+    def __init__(self, path: Path, minutes: float) -> None:
+        self.path, self._seconds = path, 60.0 * minutes
+        self._due = time.monotonic() + self._seconds
+
+    def save_if_due(self, state: Callable[[], dict]) -> None:
+        """Save ``state()`` where the minutes are over; they count from the end of the last save."""
+        if time.monotonic() >= self._due:
+            save_checkpoint(self.path, state())
+            self._due = time.monotonic() + self._seconds
 
 
 def load_checkpoint(path: Path) -> dict:

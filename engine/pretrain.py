@@ -22,7 +22,7 @@ from dataset.views import pretraining_view
 from moco.model import MoCo
 from options.errors import UserError
 
-from .checkpoint import LAST, checkpoint_name, save_checkpoint
+from .checkpoint import LAST, Rolling, checkpoint_name, save_checkpoint
 from .randomness import DROPOUT, ORDER, VIEWS, generator, seed_globally
 from .schedule import learning_rate, set_learning_rate
 from .stop import STOPPED, StopRequest
@@ -115,7 +115,7 @@ def check_finite(loss: Tensor, run: Run, clips: ClipSet, index: Tensor, folder: 
 
 def train_epoch(
     run: Run, clips: ClipSet, augmentation: Augmentation, args: argparse.Namespace,
-    device: torch.device, stop: StopRequest,
+    device: torch.device, stop: StopRequest, rolling: Rolling,
 ) -> EpochMetrics:
     """Train from ``run.step`` to the end of the epoch, or until a stop is requested."""
     representations = tuple(run.describe["representations"])
@@ -130,6 +130,7 @@ def train_epoch(
     )
     with bar:
         for index, query, key in views:
+            rolling.save_if_due(run.state)
             seed_globally(run.seed, DROPOUT, run.epoch, run.step)
             loss, logits = run.model(query, key, encode=run.encode)
             check_finite(loss, run, clips, index, Path(args.checkpoint_path))
@@ -175,16 +176,18 @@ def pretrain(
     """Train from where ``run`` stands to ``args.epochs``; returns the exit code.
 
     A checkpoint is kept every ``args.save_freq`` epochs (epoch 0 first, as the released program
-    counts) and after the last. A run that is asked to stop saves in mid-epoch.
+    counts) and after the last. A run that is asked to stop saves in mid-epoch; one that is killed
+    has the checkpoint that is written anew every ``args.save_minutes``.
     """
     folder = Path(args.checkpoint_path)
+    rolling = Rolling(folder / LAST, args.save_minutes)
     began, first_epoch = time.monotonic(), run.epoch
     with SummaryWriter(str(folder), purge_step=run.epoch) as writer, StopRequest() as stop:
         while run.epoch < args.epochs:
             epoch, start = run.epoch, time.monotonic()
             rate = learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos)
             set_learning_rate(run.optimizer, rate)
-            metrics = train_epoch(run, clips, augmentation, args, device, stop)
+            metrics = train_epoch(run, clips, augmentation, args, device, stop, rolling)
             if run.epoch == epoch:  # stopped in the middle
                 break
             done = run.epoch - first_epoch
@@ -198,5 +201,6 @@ def pretrain(
         save_checkpoint(folder / LAST, run.state())
         print(f"stopped in epoch {run.epoch}, step {run.step}; --resume auto goes on from there")
         return STOPPED
+    rolling.path.unlink(missing_ok=True)  # behind the last epoch's, and of no use any more
     print(f"done: {folder / checkpoint_name(args.epochs - 1)}")
     return 0

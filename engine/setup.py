@@ -25,7 +25,7 @@ from .randomness import WEIGHTS, choose_seed, seed_globally
 # Flags that a resumed run may change; every other one decides what is trained.
 FREE_FLAGS = {
     "epochs", "start_epoch", "workers", "gpu", "seed", "print_freq", "save_freq", "resume",
-    "data_root", "checkpoint_path", *flags.SIZE_FLAGS, "graph_encoder",
+    "save_minutes", "data_root", "checkpoint_path", *flags.SIZE_FLAGS, "graph_encoder",
 }
 
 

@@ -176,6 +176,9 @@ def add_checkpoint_flags(parser: Parser) -> None:
                        "default: checkpoints/DATASET_PROTOCOL/CONTRAST_REPRESENTATIONS")
     group.add_argument("--save-freq", type=POSITIVE_INT, default=10, metavar="N",
                        help="epochs between checkpoints (default 10, as the released program)")
+    group.add_argument("--save-minutes", type=POSITIVE, default=10.0, metavar="M",
+                       help="minutes between rewrites of checkpoint_last.pth.tar, from which a killed run "
+                       "is resumed; a finished run removes it (default 10)")
 
 
 def add_pretrained_flags(parser: Parser) -> None:
