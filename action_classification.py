@@ -26,6 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser = flags.Parser(__doc__)
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_pretrained_flags(parser)
+    flags.add_probe_flags(parser)
     flags.add_size_flags(parser, note=" (of an untrained encoder or the authors' checkpoints)")
     flags.add_optimisation_flags(parser, epochs=80, lr=0.1, schedule=[50, 70], weight_decay=0.0)
     flags.add_run_flags(parser, print_freq=1, print_help="epochs between printed lines")

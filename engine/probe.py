@@ -19,7 +19,7 @@ from dataset.clips import ClipSet
 from options.errors import UserError
 
 from .checkpoint import load_checkpoint, save_checkpoint
-from .features import train_features, validation_features
+from .features import training_features, validation_features
 from .randomness import WEIGHTS, generator
 from .schedule import learning_rate, set_learning_rate
 from .stop import StopRequest
@@ -54,7 +54,7 @@ PROBE_FILE = "probe_last.pth.tar"  # beside results.json
 
 # What a resumed probe must share with the one it goes on from.
 PROBE_FLAGS = ("pretrained", "dataset", "protocol", "batch_size", "lr", "schedule", "cos", "momentum",
-               "weight_decay", "finetune_skeleton_representation")
+               "weight_decay", "finetune_skeleton_representation", "cached_crops")
 
 
 @dataclass
@@ -79,10 +79,10 @@ class Probe:
     def restore(self, checkpoint: dict, path: Path) -> None:
         """Go on from ``checkpoint``; refused where it is of another probe."""
         for name, value in self.flags.items():
-            if checkpoint["flags"][name] != value:
+            if checkpoint["flags"].get(name) != value:
                 flag = "--" + {"dataset": "finetune-dataset"}.get(name, name.replace("_", "-"))
                 raise UserError(
-                    f"{flag} is {value}, {path} was trained with {checkpoint['flags'][name]}: give "
+                    f"{flag} is {value}, {path} was trained with {checkpoint['flags'].get(name)}: give "
                     "the same, or begin anew in another --output-dir"
                 )
         if checkpoint["encoder_sha256"] != self.encoder_sha256:
@@ -147,6 +147,9 @@ def linear_probe(
     )
     if resume_from is not None:
         probe.restore(*resume_from)
+    epoch_features = training_features(
+        encode, encoders, train, seed, device, args.workers, args.cached_crops
+    )
     val_features = validation_features(encode, encoders, val, device, args.workers)
     val_labels = val.labels.to(device)
     bar = tqdm(
@@ -158,9 +161,7 @@ def linear_probe(
             start = time.monotonic()
             rate = learning_rate(args.lr, probe.epoch, args.epochs, args.schedule, args.cos)
             set_learning_rate(optimizer, rate)
-            features, labels = train_features(
-                encode, encoders, train, seed, probe.epoch, device, args.workers
-            )
+            features, labels = epoch_features(probe.epoch)
             loss = train_epoch(probe, features, labels, args.batch_size)
             with torch.no_grad():
                 probe.history.append(topk_accuracy(head(val_features), val_labels))
@@ -171,7 +172,7 @@ def linear_probe(
     if probe.epoch < args.epochs:
         print(f"stopped before epoch {probe.epoch}; --resume auto goes on from there")
         return None
-    return summarise(probe, encoders)
+    return {"cached_crops": args.cached_crops, **summarise(probe, encoders)}
 
 
 def summarise(probe: Probe, encoders: nn.Module) -> dict:

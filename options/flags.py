@@ -196,6 +196,16 @@ def add_pretrained_flags(parser: Parser) -> None:
                        "checkpoint, or below runs/ where there is none")
 
 
+def add_probe_flags(parser: Parser) -> None:
+    """What the linear probe's head is trained on."""
+    group = parser.add_argument_group("linear probe")
+    group.add_argument(
+        "--cached-crops", type=POSITIVE_INT, metavar="K",
+        help="train the head on the features of K random crops a clip, computed once and reused in "
+        "turn; default: fresh crops every epoch, as in the paper",
+    )
+
+
 def fill_pretraining_defaults(args: argparse.Namespace) -> list[str]:
     """Set what was left to the dataset; returns lines that say which values came from where."""
     info = DATASETS.get(args.dataset)

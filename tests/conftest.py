@@ -1,6 +1,7 @@
 """What several test files share: small stores, small golden files, tiny encoder sizes."""
 
 import csv
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataset.store_format import CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE
+from options.errors import run_script
 
 torch.set_num_threads(1)  # most tests are tiny: threads that wait for each other only cost time
 
@@ -59,3 +61,18 @@ def small_store(tmp_path):
         {"cross_subject": cells, "cross_view": cells},
     )
     return tmp_path / "data"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, small_store):
+    """``run(script, *flags)`` in the folder above the store: exit code and what was printed."""
+    monkeypatch.chdir(small_store.parent)
+
+    def call(script, *flags):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
+        with pytest.raises(SystemExit) as ended:
+            run_script(importlib.import_module(script.removesuffix(".py")).main)
+        output = capsys.readouterr()
+        return ended.value.code, output.out, output.err
+
+    return call

@@ -1,11 +1,9 @@
 """The scripts as a user runs them, at tiny sizes: the released commands, resume, and every refusal."""
 
-import importlib
 import json
 import os
 import shlex
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -18,7 +16,6 @@ from conftest import TINY_FLAGS
 from engine.checkpoint import load_checkpoint
 from engine.probe import PROBE_FILE
 from engine.stop import STOPPED
-from options.errors import run_script
 
 PRETRAIN = ["--moco-k", "16", "--batch-size", "4", "--epochs", "2", "--seed", "5", "--mlp", *TINY_FLAGS]
 
@@ -34,21 +31,6 @@ RELEASED_RETRIEVAL = """action_retrieval.py --lr 0.1 --batch-size 64 --knn-neigh
   ./checkpoints/ntu_60_cross_view/interskeleton_seq_based_graph_based/checkpoint_0450.pth.tar
   --finetune-dataset ntu60 --protocol cross_view --pretrain-skeleton-representation seq-based_and_graph-based
   --finetune-skeleton-representation seq-based"""
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, small_store):
-    """``run(script, *flags)`` in the folder above the store: exit code and what was printed."""
-    monkeypatch.chdir(small_store.parent)
-
-    def call(script, *flags):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
-        with pytest.raises(SystemExit) as ended:
-            run_script(importlib.import_module(script.removesuffix(".py")).main)
-        output = capsys.readouterr()
-        return ended.value.code, output.out, output.err
-
-    return call
 
 
 def pretrain(run, folder, *flags, script="main_moco_inter_skeleton.py"):
