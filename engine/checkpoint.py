@@ -14,6 +14,7 @@ import re
 import time
 import warnings
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Callable, IO
 
@@ -36,9 +37,36 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        raise UserError(f"{path} could not be written ({error}); an earlier file is still there")
+        kept = "; the earlier file is as it was" if path.exists() else ""
+        raise UserError(
+            f"{path} could not be written ({first_line(error)}){kept}; make room, or name another folder"
+        )
     finally:
         beside.unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Bring a rename to the disk too, where the file system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a run that was killed while it wrote has left; only for who has sole use."""
+    for path in folder.glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            path.unlink(missing_ok=True)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, short enough for a sentence."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:120] if lines else type(error).__name__
 
 
 def make_folder(folder: Path) -> None:
@@ -94,8 +122,7 @@ def load_checkpoint(path: Path) -> dict:
             warnings.simplefilter("ignore")  # a damaged file must not print torch's advice
             content = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise nearly anything
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged or no checkpoint ({reason}); use another one")
+        raise UserError(f"{path} is damaged or no checkpoint ({first_line(error)}); use another one")
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(f"{path} holds no 'state_dict'; it is no checkpoint of this method")
     version = content.get("format_version", FORMAT_VERSION)

@@ -16,8 +16,9 @@ from options import flags
 from options.errors import UserError
 from options.representations import join_representations
 
-from .checkpoint import checkpoints_in, load_checkpoint, make_folder, newest_checkpoint
+from .checkpoint import checkpoints_in, load_checkpoint, newest_checkpoint
 from .device import describe, parallel, pick_device
+from .lock import sole_use
 from .pretrain import Run, pretrain
 from .pretrained import build, complete_sizes, refuse_contradictions
 from .randomness import WEIGHTS, choose_seed, seed_globally
@@ -144,6 +145,7 @@ def run_pretraining(
     flags.check_queue(args, len(clips))
     folder = checkpoint_folder(args, contrast, name)
     args.checkpoint_path = str(folder)
+    found = checkpoints_in(folder)
     if args.resume:
         path, checkpoint = find_resume(args.resume, folder)
         refuse_other_run(path, checkpoint, contrast, args)
@@ -170,5 +172,7 @@ def run_pretraining(
             f"note: the queue ({args.moco_k} keys) is longer than an epoch ({len(clips)} clips), so a "
             "clip's own earlier keys are among its negatives; a smaller --moco-k learns better"
         )
-    make_folder(folder)
-    return pretrain(run, clips, augmentation, args, device)
+    with sole_use(folder, "--checkpoint-path"):
+        if checkpoints_in(folder) != found:
+            raise UserError(f"another run wrote checkpoints into {folder} just now; start this one again")
+        return pretrain(run, clips, augmentation, args, device)
