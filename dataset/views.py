@@ -10,9 +10,23 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
-from .augment import Augmentation, draw_spatial, map_joints
+from options.datasets import NUM_JOINTS
+
+from .augment import Augmentation, JointMaps, draw_spatial, map_joints
 from .clips import ClipSet
 from .crop import NUM_FRAMES, centre_crop, cut_and_resize, draw_crop, whole_clip
+
+
+def draw_pretraining_view(
+    num_frames: Tensor, augmentation: Augmentation, generator: Generator
+) -> tuple[Tensor, Tensor, JointMaps | None]:
+    """What a random view of clips of ``num_frames`` (N,) undergoes: crop start and length, maps."""
+    start, length = whole_clip(num_frames)
+    if "crop" in augmentation.kinds:
+        start, length = draw_crop(
+            num_frames, generator, augmentation.min_crop_ratio, augmentation.min_crop_frames
+        )
+    return start, length, draw_spatial(len(num_frames), NUM_JOINTS, augmentation, generator)
 
 
 def pretraining_view(
@@ -20,13 +34,8 @@ def pretraining_view(
 ) -> Tensor:
     """One random view of each clip of ``index`` (N,): ``(N, T, V, 3, M)``."""
     num_frames = clips.num_frames[index.to(clips.num_frames.device)].cpu()
-    start, length = whole_clip(num_frames)
-    if "crop" in augmentation.kinds:
-        start, length = draw_crop(
-            num_frames, generator, augmentation.min_crop_ratio, augmentation.min_crop_frames
-        )
+    start, length, maps = draw_pretraining_view(num_frames, augmentation, generator)
     batch = cut_and_resize(clips, index, start, length, augmentation.num_frames)
-    maps = draw_spatial(len(index), batch.shape[2], augmentation, generator)
     return batch if maps is None else map_joints(batch, maps)
 
 
