@@ -197,10 +197,10 @@ def pretrain(
                 save_checkpoint(folder / checkpoint_name(epoch), run.state())
             if stop.requested:
                 break
-    if run.epoch < args.epochs:
-        save_checkpoint(folder / LAST, run.state())
-        print(f"stopped in epoch {run.epoch}, step {run.step}; --resume auto goes on from there")
-        return STOPPED
+        if run.epoch < args.epochs:  # still under StopRequest: a second SIGTERM must not cut the save
+            save_checkpoint(folder / LAST, run.state())
+            print(f"stopped in epoch {run.epoch}, step {run.step}; --resume auto goes on from there")
+            return STOPPED
     rolling.path.unlink(missing_ok=True)  # behind the last epoch's, and of no use any more
     print(f"done: {folder / checkpoint_name(args.epochs - 1)}")
     return 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 
 STOPPED = 75  # exit code of a run that was asked to stop and can be resumed
 
@@ -22,8 +22,8 @@ class StopRequest:
             raise KeyboardInterrupt
         self.requested = True
         name = signal.Signals(number).name
-        print(f"\n{name}: finishing the step, then saving (Ctrl-C again leaves at once)",
-              file=sys.stderr)
+        # Not print: the signal may have come while stderr was being printed to, as by a progress bar.
+        os.write(2, f"\n{name}: finishing the step, then saving (Ctrl-C again leaves at once)\n".encode())
 
     def __enter__(self) -> "StopRequest":
         self._before = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
