@@ -14,13 +14,13 @@ import re
 import time
 import warnings
 import zipfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Callable, IO
+from typing import Callable, IO, Iterator
 
 import torch
 
-from options.errors import UserError
+from options.errors import UserError, first_line, short_of_memory
 
 FORMAT_VERSION = 1
 LAST = "checkpoint_last.pth.tar"  # written every few minutes, and when a pretraining is stopped
@@ -61,12 +61,6 @@ def remove_unfinished(folder: Path) -> None:
     for path in folder.glob(".*.tmp"):
         if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
             path.unlink(missing_ok=True)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of another library says, short enough for a sentence."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else type(error).__name__
 
 
 def make_folder(folder: Path) -> None:
@@ -114,21 +108,51 @@ def load_checkpoint(path: Path) -> dict:
         raise UserError(f"there is no checkpoint {path}{hint}")
     try:
         data = io.BytesIO(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})")
+    whole = False
+    try:
         # torch does not look at the archive's checksums: a flipped bit would be a wrong weight.
         if zipfile.is_zipfile(data) and (member := zipfile.ZipFile(data).testzip()):
             raise ValueError(f"the checksum of {member} is wrong")
+        whole = zipfile.is_zipfile(data)
         data.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a damaged file must not print torch's advice
             content = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise nearly anything
+        if whole and short_of_memory(error):
+            raise
         raise UserError(f"{path} is damaged or no checkpoint ({first_line(error)}); use another one")
+    check_content(path, content)
+    return content
+
+
+def check_content(path: Path, content: object) -> None:
+    """Refuse what is no checkpoint, or one of another format version."""
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(f"{path} holds no 'state_dict'; it is no checkpoint of this method")
     version = content.get("format_version", FORMAT_VERSION)
-    if version != FORMAT_VERSION:
-        raise UserError(f"{path} has checkpoint format {version}, this program reads {FORMAT_VERSION}")
-    return content
+    if type(version) is not int or version != FORMAT_VERSION:
+        shown = version if isinstance(version, (int, float, str)) else type(version).__name__
+        raise UserError(
+            f"{path} has checkpoint format {shown!r:.40}, this program reads {FORMAT_VERSION}; use the "
+            "version that wrote it"
+        )
+
+
+@contextmanager
+def putting_to_use(path: Path) -> Iterator[None]:
+    """Around what takes weights and state out of a checkpoint: what does not fit is a sentence."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if short_of_memory(error):
+            raise
+        raise UserError(
+            f"{path} does not hold what a checkpoint of its kind should ({type(error).__name__}: "
+            f"{first_line(error)}); use another one"
+        )
 
 
 def is_ours(checkpoint: dict) -> bool:
@@ -137,7 +161,7 @@ def is_ours(checkpoint: dict) -> bool:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """A pretraining's checkpoints: numbered ones in order, then the one of a stopped run."""
+    """A pretraining's checkpoints: numbered ones in order, then the rolling one."""
     numbered = (p for p in folder.glob("*.tar") if re.fullmatch(r"checkpoint_\d+\.pth\.tar", p.name))
     last = folder / LAST
     return sorted(numbered) + ([last] if last.is_file() else [])
@@ -155,9 +179,14 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict] | None:
         except UserError as error:
             print(f"{error}: falling back to the one before")
             continue
-        position = (content.get("epoch", 0), content.get("step", 0))
-        if newest is None or position > newest[0]:
-            newest = position, path, content
+        if newest is None or position(content) > position(newest[1]):
+            newest = path, content
         if path.name != LAST:  # numbered ones are in order
             break
-    return newest and newest[1:]
+    return newest
+
+
+def position(checkpoint: dict) -> tuple[int, ...]:
+    """Epoch and step that come next, by what the checkpoint says; the authors' have no step."""
+    values = (checkpoint.get(name) for name in ("epoch", "step"))
+    return tuple(value if isinstance(value, int) else 0 for value in values)

@@ -16,7 +16,7 @@ from options import flags
 from options.errors import UserError
 from options.representations import join_representations
 
-from .checkpoint import checkpoints_in, load_checkpoint, newest_checkpoint
+from .checkpoint import checkpoints_in, load_checkpoint, newest_checkpoint, putting_to_use
 from .device import describe, parallel, pick_device
 from .lock import sole_use
 from .pretrain import Run, pretrain
@@ -50,15 +50,22 @@ def default_workers(device: torch.device) -> int:
     return 0 if device.type == "cpu" else 2
 
 
-def find_resume(resume: str, folder: Path) -> tuple[Path, dict]:
-    """The checkpoint that ``--resume`` means, and its content; ``auto``: the folder's newest."""
+def find_resume(resume: str, folder: Path) -> tuple[Path, dict] | None:
+    """The checkpoint that ``--resume`` means, and its content; ``auto``: the folder's newest.
+
+    None where ``auto`` finds no checkpoint at all, so that one command line begins a run and goes on
+    with it; checkpoints of which none can be read are refused, not written over.
+    """
     if resume == "auto":
-        found = newest_checkpoint(folder)
-        if found is None:
+        if not (there := checkpoints_in(folder)):
+            print(f"--resume auto: no checkpoint in {folder} yet, so this run begins anew")
+            return None
+        if (newest := newest_checkpoint(folder)) is None:
             raise UserError(
-                f"--resume auto: {folder} has no checkpoint; leave --resume out to begin anew"
+                f"--resume auto: {folder} has {len(there)} checkpoints and none can be read; move them "
+                "away to begin anew"
             )
-        path, checkpoint = found
+        path, checkpoint = newest
     else:
         path = Path(resume)
         checkpoint = load_checkpoint(path)
@@ -146,10 +153,12 @@ def run_pretraining(
     folder = checkpoint_folder(args, contrast, name)
     args.checkpoint_path = str(folder)
     found = checkpoints_in(folder)
-    if args.resume:
-        path, checkpoint = find_resume(args.resume, folder)
-        refuse_other_run(path, checkpoint, contrast, args)
-        sizes, seed = checkpoint["sizes"], checkpoint["seed"]
+    resumed = find_resume(args.resume, folder) if args.resume else None
+    if resumed:
+        path, checkpoint = resumed
+        with putting_to_use(path):
+            refuse_other_run(path, checkpoint, contrast, args)
+            sizes, seed = complete_sizes(checkpoint["sizes"]), int(checkpoint["seed"])
     else:
         sizes, seed = complete_sizes(flags.sizes_given(args)), None
     augmentation = Augmentation(
@@ -158,8 +167,9 @@ def run_pretraining(
     )
     args.seed = choose_seed(args.seed) if seed is None else seed
     run = new_run(args, contrast, representations, pairs_of(representations), sizes, device)
-    if args.resume:
-        run.restore(checkpoint)
+    if resumed:
+        with putting_to_use(path):
+            run.restore(checkpoint)
         print(f"resumed {path}: epoch {run.epoch}, step {run.step}")
     print(
         f"{contrast}-skeleton contrast of {name} on {args.dataset} {args.protocol}: {len(clips)} clips "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
 STOPPED = 75  # exit code of a run that was asked to stop and can be resumed
 
@@ -23,7 +24,8 @@ class StopRequest:
         self.requested = True
         name = signal.Signals(number).name
         # Not print: the signal may have come while stderr was being printed to, as by a progress bar.
-        os.write(2, f"\n{name}: finishing the step, then saving (Ctrl-C again leaves at once)\n".encode())
+        with suppress(OSError):  # the terminal may be gone
+            os.write(2, f"\n{name}: finishing the step, then saving (Ctrl-C again leaves at once)\n".encode())
 
     def __enter__(self) -> "StopRequest":
         self._before = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}

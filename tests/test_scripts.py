@@ -228,7 +228,6 @@ PROBE, RETRIEVAL = "action_classification.py", "action_retrieval.py"
     (INTER, ["--graph-width", "6"], "graph_width 6 must be a multiple of 4"),
     (INTER, ["--skeleton-representation", "seq-based_and_image-based", "--num-frames", "20"], "multiples of 16"),
     (INTER, ["--augmentations", "mirror"], "--augmentations mirror"),
-    (INTER, ["--resume", "auto"], "has no checkpoint"),
     (INTER, ["--resume", "missing.pth.tar"], "there is no checkpoint missing.pth.tar"),
     (INTER, ["--gpu", "93"], "--gpu 93"),
     (INTER, ["--start-epoch", "2"], "leaves nothing of --epochs 2"),
