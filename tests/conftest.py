@@ -49,6 +49,15 @@ def write_store(folder, names, labels, lengths, splits, dataset="ntu60", num_cla
     return folder
 
 
+def clusters(count, seed):
+    """Features around one direction per class, so that neighbours are neither all right nor all wrong."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 6, count)
+    centres = np.random.default_rng(0).normal(size=(6, 20))
+    features = centres[labels] + rng.normal(scale=2.0, size=(count, 20))
+    return torch.tensor(features, dtype=torch.float32), torch.tensor(labels)
+
+
 @pytest.fixture
 def small_store(tmp_path):
     """20 training and 10 validation clips of four classes in ``tmp_path/data/ntu60``."""

@@ -1,4 +1,4 @@
-"""What evaluation computes: neighbours, votes, accuracies, the autoencoder's code, the table."""
+"""What evaluation computes: accuracies, the autoencoder's code, the table."""
 
 import json
 import math
@@ -6,45 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.neighbors import KNeighborsClassifier
 
-import engine.retrieve
+from conftest import clusters
 from engine.autoencoder import Autoencoder, codes, train_autoencoder
 from engine.probe import fingerprint, linear_head, topk_accuracy
 from engine.report import format_table, read_results, results_table
-from engine.retrieve import knn_accuracy, majority_label, nearest_neighbours
 from engine.schedule import learning_rate
 from options.errors import UserError
-
-
-def clusters(count, seed):
-    """Features around one direction per class, so that neighbours are neither all right nor all wrong."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 6, count)
-    centres = np.random.default_rng(0).normal(size=(6, 20))
-    features = centres[labels] + rng.normal(scale=2.0, size=(count, 20))
-    return torch.tensor(features, dtype=torch.float32), torch.tensor(labels)
-
-
-@pytest.mark.parametrize("k", [1, 5, 20])
-@pytest.mark.parametrize("block", [7, 512])
-def test_retrieval_equals_scikit_learns(monkeypatch, k, block):
-    monkeypatch.setattr(engine.retrieve, "QUERY_BLOCK", block)
-    gallery, gallery_labels = clusters(300, 1)
-    queries, query_labels = clusters(100, 2)
-    reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(gallery, gallery_labels)
-    expected = 100 * reference.score(queries, query_labels)
-    assert 30 < expected < 100
-    assert knn_accuracy(queries, query_labels, gallery, gallery_labels, k, 6) == pytest.approx(expected)
-    distances, index = reference.kneighbors(queries)
-    values, found = nearest_neighbours(queries, gallery, k)
-    np.testing.assert_array_equal(found.numpy(), index)
-    np.testing.assert_allclose(values.numpy(), 1 - distances, atol=1e-5)
-
-
-def test_votes():
-    labels = torch.tensor([[2, 2, 1], [3, 1, 0], [5, 5, 5]])
-    assert majority_label(labels, 6).tolist() == [2, 0, 5], "of equals the smallest"
 
 
 def test_topk():
