@@ -1,7 +1,7 @@
 """Which frames of a clip a view shows: temporal crops, and the resize to a fixed number of frames.
 
-Crop and resize together need a few interpolated frames of a clip, so a batch is two gathers and
-one interpolation from wherever the clips are stored (paper section 3.4, "temporal crop-resize").
+Crop and resize together need a few interpolated frames of a clip, so a batch is one weighted
+gather from wherever the clips are stored (paper section 3.4, "temporal crop-resize").
 """
 
 from __future__ import annotations
@@ -61,6 +61,4 @@ def cut_and_resize(
     device = clips.frames.device
     index, start, length = (x.to(device) for x in (index, start, length))
     before, after, weight = resize_positions(length, size)
-    first = clips.gather(index, start[:, None] + before)
-    second = clips.gather(index, start[:, None] + after)
-    return first.lerp(second, weight[:, :, None, None, None])
+    return clips.blend(index, start[:, None] + before, start[:, None] + after, weight)

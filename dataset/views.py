@@ -33,7 +33,7 @@ def pretraining_view(
     clips: ClipSet, index: Tensor, augmentation: Augmentation, generator: Generator
 ) -> Tensor:
     """One random view of each clip of ``index`` (N,): ``(N, T, V, 3, M)``."""
-    num_frames = clips.num_frames[index.to(clips.num_frames.device)].cpu()
+    num_frames = clips.num_frames[index]
     start, length, maps = draw_pretraining_view(num_frames, augmentation, generator)
     batch = cut_and_resize(clips, index, start, length, augmentation.num_frames)
     return batch if maps is None else map_joints(batch, maps)
@@ -43,12 +43,12 @@ def classifier_view(
     clips: ClipSet, index: Tensor, generator: Generator, num_frames: int = NUM_FRAMES
 ) -> Tensor:
     """A crop of at least half of each clip, as a classifier is trained on: ``(N, T, V, 3, M)``."""
-    lengths = clips.num_frames[index.to(clips.num_frames.device)].cpu()
+    lengths = clips.num_frames[index]
     start, length = draw_crop(lengths, generator, min_ratio=0.5, min_frames=NUM_FRAMES)
     return cut_and_resize(clips, index, start, length, num_frames)
 
 
 def evaluation_view(clips: ClipSet, index: Tensor, num_frames: int = NUM_FRAMES) -> Tensor:
     """The centre of each clip, nothing random: ``(N, T, V, 3, M)``."""
-    start, length = centre_crop(clips.num_frames[index.to(clips.num_frames.device)])
+    start, length = centre_crop(clips.num_frames[index])
     return cut_and_resize(clips, index, start, length, num_frames)
