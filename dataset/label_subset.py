@@ -41,7 +41,7 @@ def draw_labelled(clips: ClipSet, fraction: float, sampling: str, generator: Gen
     order = torch.tensor(by_name)[torch.randperm(len(clips), generator=generator)]
     if sampling == "uniform":
         return order[: share_of(len(clips), fraction)].sort().values
-    labels = clips.labels.cpu()[order]
+    labels = clips.labels[order]
     groups = [order[labels == label] for label in labels.unique()]
     return torch.cat([group[: share_of(len(group), fraction)] for group in groups]).sort().values
 
@@ -51,15 +51,15 @@ def keep_clips(clips: ClipSet, index: Tensor) -> ClipSet:
 
     A store's frames are shared. Those of the released layout are copied, 180 kB a clip.
     """
-    stored_whole = clips.first_frame is None
-    here = index.to(clips.labels.device)
+    frames, first_frame = clips.frames, clips.first_frame
+    here = index.to(frames.device)
     return dataclasses.replace(
         clips,
         names=[clips.names[i] for i in index.tolist()],
-        labels=clips.labels[here],
-        num_frames=clips.num_frames[here],
-        frames=clips.frames[index.to(clips.frames.device)] if stored_whole else clips.frames,
-        first_frame=None if stored_whole else clips.first_frame[here],
+        labels=clips.labels[index],
+        num_frames=clips.num_frames[index],
+        frames=frames[here] if first_frame is None else frames,
+        first_frame=None if first_frame is None else first_frame[here],
     )
 
 

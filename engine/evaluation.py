@@ -1,4 +1,4 @@
-"""What every evaluation of a frozen encoder begins and ends with."""
+"""What every evaluation of an encoder begins and ends with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .setup import default_workers
 
 @dataclass
 class Evaluation:
-    """A frozen encoder, the two splits it is measured on, and where the results go."""
+    """An encoder, the two splits it is measured on, and where the results go."""
 
     encoders: nn.Module
     encode: nn.Module  # the same, or its data-parallel wrapper
@@ -37,7 +37,7 @@ class Evaluation:
         """``results.json``, with what was run on what."""
         what = {
             "encoder": self.encoders.title,
-            "pretrained": args.pretrained,
+            "pretrained": " and ".join(args.pretrained),
             "representation": join_representations(self.encoders.representations),
             "dataset": args.dataset, "protocol": args.protocol, "seed": self.seed,
             "clips": {"train": len(self.train), "val": len(self.val)},
@@ -49,11 +49,15 @@ class Evaluation:
 
 
 def default_folder(args: argparse.Namespace, task: str) -> Path:
-    """Beside the checkpoint, or below runs/ where there is none; one folder per evaluation."""
-    base = Path("runs") / args.pretrained
-    if args.pretrained not in (RANDOM, COORDINATES):
-        base = Path(args.pretrained).parent / Path(args.pretrained).name.removesuffix(".pth.tar")
+    """Beside the (first) checkpoint, or below runs/ where there is none; one folder an evaluation."""
+    first, *others = (Path(path) for path in args.pretrained)
+    base = Path("runs") / first
+    if str(first) not in (RANDOM, COORDINATES):
+        names = [first.name, *(f"{path.parent.name}_{path.name}" for path in others)]
+        base = first.parent / "_and_".join(name.removesuffix(".pth.tar") for name in names)
     parts = [task, args.dataset, args.protocol, args.finetune_skeleton_representation]
+    if getattr(args, "label_fraction", None) is not None:
+        parts.append(f"{args.label_sampling}{args.label_fraction}_{args.label_seed}")
     if args.seed is not None:
         parts.append(f"seed{args.seed}")
     return base / "_".join(part for part in parts if part)
@@ -70,10 +74,13 @@ def results_folder(args: argparse.Namespace, task: str) -> Path:
     return folder
 
 
-def prepare_evaluation(args: argparse.Namespace, task: str, seed: int | None = None) -> Evaluation:
+def prepare_evaluation(
+    args: argparse.Namespace, task: str, seed: int | None = None, frozen: bool = True
+) -> Evaluation:
     """Load what the flags name; nothing is written before all of it is known to be good.
 
-    ``seed`` is that of a run to go on from; otherwise ``--seed``, or one is drawn.
+    ``seed`` is that of a run to go on from; otherwise ``--seed``, or one is drawn. ``frozen``:
+    the encoder is measured as it is; otherwise it is to be trained.
     """
     device = pick_device(args.gpu)
     args.workers = default_workers(device) if args.workers is None else args.workers
@@ -84,7 +91,7 @@ def prepare_evaluation(args: argparse.Namespace, task: str, seed: int | None = N
     seed_globally(seed, WEIGHTS)
     encoders = load_encoders(
         args.pretrained, args.pretrain_skeleton_representation,
-        args.finetune_skeleton_representation, sizes_given(args),
+        args.finetune_skeleton_representation, sizes_given(args), frozen,
     ).to(device)
     representation = join_representations(encoders.representations)
     print(

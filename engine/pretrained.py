@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
+from typing import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +14,9 @@ from dataset.crop import NUM_FRAMES
 from models.build import EncoderSizes, build_encoder
 from options.datasets import NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
 from options.errors import UserError
-from options.representations import join_representations, parse_representations
+from options.representations import REPRESENTATIONS, join_representations, parse_representations
 
-from .checkpoint import is_ours, load_checkpoint
+from .checkpoint import is_ours, load_checkpoint, putting_to_use
 
 RANDOM = "random"  # --pretrained random: an untrained encoder
 COORDINATES = "coordinates"  # --pretrained coordinates: no encoder, the normalised input itself
@@ -23,8 +25,8 @@ COORDINATES = "coordinates"  # --pretrained coordinates: no encoder, the normali
 RELEASED_QUERY_ENCODERS = ("encoder_q", "encoder_r")
 
 
-class FrozenEncoders(nn.Module):
-    """Encoders of one clip's representations, in evaluation mode for good; features side by side."""
+class Encoders(nn.Module):
+    """Encoders of one clip's representations; features side by side."""
 
     def __init__(self, encoders: dict[str, nn.Module], num_frames: int, title: str) -> None:
         super().__init__()
@@ -35,8 +37,6 @@ class FrozenEncoders(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.representations = tuple(encoders)
         self.num_features = sum(encoder.num_features for encoder in encoders.values())
-        self.requires_grad_(False)
-        self.eval()
 
     def forward(self, views: dict[str, Tensor]) -> Tensor:
         """``representation -> batch`` to features ``(N, num_features)``."""
@@ -107,30 +107,24 @@ def refuse_contradictions(stored: dict, given: dict, path: str) -> None:
             )
 
 
-def wanted_representations(held: tuple[str, ...], finetune: str | None, path: str) -> tuple[str, ...]:
-    """Which of the checkpoint's encoders to evaluate; all members of ``finetune`` must be held."""
-    if finetune is None:
-        if len(held) > 1:
-            raise UserError(
-                f"{path} holds {join_representations(held)}: say which to evaluate with "
-                "--finetune-skeleton-representation"
-            )
-        return held
-    wanted = parse_representations(finetune)
-    for name in wanted:
-        if name not in held:
-            raise UserError(
-                f"--finetune-skeleton-representation {finetune}: {path} holds "
-                f"{join_representations(held)} and no {name} encoder; choose what it holds, or "
-                "another checkpoint"
-            )
-    return wanted
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """Query encoders as a checkpoint holds them."""
+
+    path: str
+    title: str  # in words
+    sizes: dict  # every field of EncoderSizes
+    weights: dict[str, dict[str, Tensor]]  # representation -> weights of its encoder
+
+    def encoder(self, name: str) -> nn.Module:
+        """One of them, built and filled."""
+        encoder = build(name, 1, **self.sizes)
+        load_strictly(encoder, self.weights[name], self.path, f"the {name} encoder")
+        return encoder
 
 
-def load_ours(
-    checkpoint: dict, path: str, pretrain: str | None, finetune: str | None, sizes: dict
-) -> FrozenEncoders:
-    """Query encoders of our own checkpoint, rebuilt at the sizes it carries."""
+def open_ours(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> Pretrained:
+    """What our own checkpoint holds, at the sizes it carries."""
     if checkpoint.get("kind") != "pretraining":
         raise UserError(f"{path} is of a {checkpoint.get('kind')}, not of a pretraining")
     held = tuple(checkpoint["representations"])
@@ -140,20 +134,14 @@ def load_ours(
             f"{join_representations(held)}; leave the flag out"
         )
     refuse_contradictions(checkpoint["sizes"], sizes, path)
-    encoders = {}
-    for name in wanted_representations(held, finetune, path):
-        encoders[name] = build(name, 1, **checkpoint["sizes"])
-        weights = submodule_weights(checkpoint["state_dict"], f"encoders.query.{name}.")
-        load_strictly(encoders[name], weights, path, f"the {name} encoder")
-    contrast = f"{checkpoint['contrast']}-skeleton {join_representations(held)}"
-    title = f"{contrast}, {checkpoint['epoch']} epochs"
-    return FrozenEncoders(encoders, checkpoint["sizes"]["num_frames"], title)
+    state = checkpoint["state_dict"]
+    weights = {name: submodule_weights(state, f"encoders.query.{name}.") for name in held}
+    title = f"{checkpoint['contrast']}-skeleton {join_representations(held)}, {checkpoint['epoch']} epochs"
+    return Pretrained(path, title, checkpoint["sizes"], weights)
 
 
-def load_released(
-    checkpoint: dict, path: str, pretrain: str | None, finetune: str | None, sizes: dict
-) -> FrozenEncoders:
-    """Query encoders of one of the authors' checkpoints, whose contents the flags must name."""
+def open_released(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> Pretrained:
+    """What one of the authors' checkpoints holds; its contents the flags must name."""
     if pretrain is None:
         raise UserError(
             f"{path} was not written by this program and does not say what it holds: name it with "
@@ -167,26 +155,71 @@ def load_released(
             f"{path} holds {len(present)} query encoders, --pretrain-skeleton-representation "
             f"{pretrain} names {len(held)}"
         )
-    sizes = complete_sizes(sizes)
-    encoders = {}
-    for name in wanted_representations(held, finetune, path):
-        encoders[name] = build(name, 1, **sizes)
-        weights = submodule_weights(state, RELEASED_QUERY_ENCODERS[held.index(name)] + ".")
-        load_strictly(encoders[name], weights, path, f"the {name} encoder")
-    return FrozenEncoders(encoders, sizes["num_frames"], f"released {join_representations(held)}")
+    encoders = zip(held, RELEASED_QUERY_ENCODERS)
+    weights = {name: submodule_weights(state, f"{encoder}.") for name, encoder in encoders}
+    return Pretrained(path, f"released {join_representations(held)}", complete_sizes(sizes), weights)
+
+
+def open_pretrained(path: str, pretrain: str | None, sizes: dict) -> Pretrained:
+    """What a checkpoint holds, whoever wrote it."""
+    checkpoint = load_checkpoint(Path(path))
+    with putting_to_use(Path(path)):
+        return (open_ours if is_ours(checkpoint) else open_released)(checkpoint, path, pretrain, sizes)
+
+
+def choose_encoders(files: list[Pretrained], finetune: str | None) -> dict[str, Pretrained]:
+    """``representation -> the checkpoint to take it from``, for those that ``finetune`` names.
+
+    Each must be in exactly one checkpoint, and no checkpoint may be left over.
+    """
+    shown = " and ".join(file.path for file in files)
+    held = {name: [file for file in files if name in file.weights] for name in REPRESENTATIONS}
+    present = tuple(name for name in held if held[name])
+    if finetune is None and any(len(file.weights) > 1 for file in files):
+        raise UserError(
+            f"{shown} holds {join_representations(present)}: say which to evaluate with "
+            "--finetune-skeleton-representation"
+        )
+    chosen = {}
+    for name in parse_representations(finetune) if finetune else present:
+        if not held[name]:
+            raise UserError(
+                f"--finetune-skeleton-representation {finetune}: {shown} holds "
+                f"{join_representations(present)} and no {name} encoder; choose what it holds, or "
+                "another checkpoint"
+            )
+        if len(held[name]) > 1:
+            raise UserError(
+                f"--pretrained: {held[name][0].path} and {held[name][1].path} both hold a {name} "
+                "encoder; give one of them"
+            )
+        chosen[name] = held[name][0]
+    for file in files:
+        if file not in chosen.values():
+            raise UserError(
+                f"--pretrained {file.path} holds nothing of --finetune-skeleton-representation "
+                f"{finetune}; leave it out"
+            )
+    return chosen
 
 
 def load_encoders(
-    pretrained: str, pretrain: str | None, finetune: str | None, sizes: dict
-) -> FrozenEncoders | Coordinates:
-    """What ``--pretrained`` names, frozen.
+    pretrained: str | Sequence[str], pretrain: str | Sequence[str] | None, finetune: str | None,
+    sizes: dict, frozen: bool = True,
+) -> Encoders | Coordinates:
+    """What ``--pretrained`` names, its features side by side.
 
     Args:
-        pretrained: a checkpoint's path, ``random`` or ``coordinates``.
-        pretrain, finetune: the two representation flags, None where not given.
+        pretrained: ``random``, ``coordinates``, or the paths of one or several checkpoints.
+        pretrain: what each checkpoint holds, None where not given.
+        finetune: which of their encoders to take, None where not given.
         sizes: fields of ``EncoderSizes``, None where not given.
+        frozen: without gradients and in evaluation mode; otherwise as a module to train.
     """
-    if pretrained == COORDINATES:
+    paths = [pretrained] if isinstance(pretrained, str) else list(pretrained)
+    names = [pretrain] if isinstance(pretrain, str) else list(pretrain or [])
+    check_lists(paths, names)
+    if paths == [COORDINATES]:
         given = [k for k, v in sizes.items() if v is not None]
         if given or finetune not in (None, *Coordinates.representations):
             raise UserError(
@@ -194,11 +227,41 @@ def load_encoders(
                 "--finetune-skeleton-representation"
             )
         return Coordinates()
-    if pretrained == RANDOM:
-        names = parse_representations(finetune or pretrain or "seq-based")
-        chosen = complete_sizes(sizes)
-        encoders = {name: build(name, 1, **chosen) for name in names}
-        return FrozenEncoders(encoders, chosen["num_frames"], "untrained")
-    checkpoint = load_checkpoint(Path(pretrained))
-    load = load_ours if is_ours(checkpoint) else load_released
-    return load(checkpoint, pretrained, pretrain, finetune, sizes)
+    if paths == [RANDOM]:
+        encoders = untrained(finetune or (names[0] if names else "seq-based"), sizes)
+    else:
+        files = [open_pretrained(path, name, sizes) for path, name in zip_longest(paths, names)]
+        encoders = side_by_side(files, finetune)
+    return encoders.requires_grad_(False).eval() if frozen else encoders
+
+
+def check_lists(paths: list[str], names: list[str]) -> None:
+    """Refuse several ``--pretrained`` of which one is no checkpoint, or with too few names."""
+    for alone in (RANDOM, COORDINATES):
+        if alone in paths and len(paths) > 1:
+            raise UserError(f"--pretrained {alone} stands alone: leave the others out")
+    if names and len(names) != len(paths):
+        raise UserError(
+            f"--pretrain-skeleton-representation names {len(names)} checkpoints, --pretrained "
+            f"{len(paths)}: say of each what it holds, in the same order"
+        )
+
+
+def untrained(names: str, sizes: dict) -> Encoders:
+    """Encoders as they are initialised."""
+    chosen = complete_sizes(sizes)
+    encoders = {name: build(name, 1, **chosen) for name in parse_representations(names)}
+    return Encoders(encoders, chosen["num_frames"], "untrained")
+
+
+def side_by_side(files: list[Pretrained], finetune: str | None) -> Encoders:
+    """The encoders that ``finetune`` names, out of one or several checkpoints."""
+    frames = {file.sizes["num_frames"] for file in files}
+    if len(frames) > 1:
+        raise UserError(
+            f"--pretrained: the checkpoints take views of {' and '.join(map(str, sorted(frames)))} "
+            "frames (--num-frames); side by side they must agree"
+        )
+    chosen = choose_encoders(files, finetune)
+    encoders = {name: file.encoder(name) for name, file in chosen.items()}
+    return Encoders(encoders, frames.pop(), " beside ".join(file.title for file in files))

@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Iterable, Sequence
 
 import torch
 
 from options.errors import UserError, run_script
 
-from .checkpoint import write_json
+from .checkpoint import write_json, write_whole
 
 RESULTS = "results.json"
 KEY_COLUMNS = ("pretrained", "encoder", "representation", "dataset", "protocol", "seed")
@@ -41,6 +44,12 @@ def write_results(folder: Path, task: str, what: dict, numbers: dict) -> Path:
     return path
 
 
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+
+
 def read_result(path: Path) -> dict:
     """One ``results.json``."""
     try:
@@ -65,7 +74,7 @@ def format_table(rows: list[list[str]]) -> str:
 
 
 def results_table(results: list[dict]) -> str:
-    """Linear probe and retrieval of the same encoder side by side, one row per encoder and seed.
+    """All evaluations of the same encoder side by side, one row per encoder and seed.
 
     Where two results would fill the same cell, the later gets a row of its own: none is left out.
     """
@@ -91,8 +100,10 @@ def results_table(results: list[dict]) -> str:
 def result_cells(result: dict) -> dict[str, str]:
     """Column -> accuracy of one result."""
     numbers = result["numbers"]
-    if result["task"] == "linear":
-        return {f"linear {when}": f"{numbers[when]['top1']:.1f}" for when in ("best", "last")}
+    if "knn" not in numbers:  # a classifier
+        fraction = result.get("flags", {}).get("label_fraction")
+        task = result["task"] + (f", {100 * fraction:g}% of labels" if fraction else "")
+        return {f"{task} {when}": f"{numbers[when]['top1']:.1f}" for when in ("best", "last")}
     cells = {f"{numbers['neighbours']}-NN retrieval": f"{numbers['knn']:.1f}"}
     if "autoencoder_knn" in numbers:
         cells["on autoencoder"] = f"{numbers['autoencoder_knn']:.1f}"

@@ -50,6 +50,7 @@ COUNT = number(int, 0)
 POSITIVE = number(float, 0.0, above=True)
 NON_NEGATIVE = number(float, 0.0)
 FRACTION = number(float, 0.0, 1.0)
+SHARE = number(float, 0.0, 1.0, above=True)
 
 
 def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
@@ -72,27 +73,30 @@ def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
 
 
 def add_optimisation_flags(
-    parser: Parser, epochs: int | None, lr: float, schedule: list[int] | None, weight_decay: float,
-    note: str = "",
+    parser: Parser, epochs: int | None, lr: float | None, schedule: list[int] | None,
+    weight_decay: float, note: str = "", momentum: float | None = 0.9, by: str = "the dataset",
 ) -> None:
-    """Flags of SGD and its schedule. ``note`` is added to the group's title."""
+    """Flags of the optimizer and its schedule; ``by`` decides those whose default is None.
+
+    ``note`` is added to the group's title.
+    """
     group = parser.add_argument_group("optimisation" + note)
-    by_dataset = "; default: the dataset's, as in the paper"
-    group.add_argument("--epochs", type=POSITIVE_INT, default=epochs,
-                       help="epochs in all" + (by_dataset if epochs is None else f" (default {epochs})"))
+
+    def default(value: object) -> str:
+        shown = " ".join(map(str, value)) if isinstance(value, list) else value
+        return f"; default: by {by}, as in the paper" if value is None else f" (default {shown})"
+
+    group.add_argument("--epochs", type=POSITIVE_INT, default=epochs, help="epochs in all" + default(epochs))
     group.add_argument("--start-epoch", type=COUNT, default=0, metavar="N",
                        help="count from this epoch, for a restart without --resume")
     group.add_argument("-b", "--batch-size", type=POSITIVE_INT, default=64, metavar="N",
                        help="clips a step, over all GPUs (default 64)")
     group.add_argument("--lr", "--learning-rate", type=POSITIVE, default=lr,
-                       help=f"learning rate at the start (default {lr})")
-    group.add_argument(
-        "--schedule", type=COUNT, nargs="*", default=schedule, metavar="EPOCH",
-        help="epochs at which the learning rate drops by ten"
-        + (by_dataset if schedule is None else f" (default {' '.join(map(str, schedule))})"),
-    )
+                       help="learning rate at the start" + default(lr))
+    group.add_argument("--schedule", type=COUNT, nargs="*", default=schedule, metavar="EPOCH",
+                       help="epochs at which the learning rate drops by ten" + default(schedule))
     group.add_argument("--cos", action="store_true", help="half a cosine; --schedule has no effect then")
-    group.add_argument("--momentum", type=FRACTION, default=0.9, help="of SGD (default 0.9)")
+    group.add_argument("--momentum", type=FRACTION, default=momentum, help="of SGD (default 0.9)")
     group.add_argument("--wd", "--weight-decay", dest="weight_decay", type=NON_NEGATIVE,
                        default=weight_decay, help=f"default {weight_decay:g}")
     group.add_argument("--resume", metavar="PATH",
@@ -181,19 +185,48 @@ def add_checkpoint_flags(parser: Parser) -> None:
                        "is resumed; a finished run removes it (default 10)")
 
 
-def add_pretrained_flags(parser: Parser) -> None:
-    """Which frozen encoder a downstream script evaluates, and where the results go."""
-    group = parser.add_argument_group("frozen encoder")
-    group.add_argument("--pretrained", required=True, metavar="PATH",
+def add_pretrained_flags(parser: Parser, required: bool = True) -> None:
+    """Which encoder a downstream script evaluates, and where the results go."""
+    group = parser.add_argument_group("encoder")
+    group.add_argument("--pretrained", nargs="+", required=required, metavar="PATH",
                        help="a checkpoint, ours or the authors'; 'random' for an untrained encoder; "
-                       "'coordinates' for the normalised coordinates themselves")
-    group.add_argument("--pretrain-skeleton-representation", metavar="NAMES",
-                       help="what the checkpoint holds; ours say it themselves")
+                       "'coordinates' for the normalised coordinates themselves. Several "
+                       "checkpoints: their features side by side")
+    group.add_argument("--pretrain-skeleton-representation", nargs="+", metavar="NAMES",
+                       help="what each checkpoint holds; ours say it themselves")
     group.add_argument("--finetune-skeleton-representation", metavar="NAMES",
-                       help="which of its encoders to evaluate")
+                       help="which of their encoders to evaluate; two or three joined by _and_: "
+                       "their features side by side")
     group.add_argument("--output-dir", metavar="DIR",
                        help="folder for results.json and curves; default: beside the "
                        "checkpoint, or below runs/ where there is none")
+
+
+CLASSIFIER_DEFAULTS = {
+    "linear": {"optimizer": "sgd", "lr": 0.1, "epochs": 80, "schedule": [50, 70]},
+    "finetune": {"optimizer": "adam", "lr": 1e-4, "epochs": 50, "schedule": [30, 40]},
+}
+CLASSIFIER_DEFAULTS["supervised"] = CLASSIFIER_DEFAULTS["finetune"]
+
+
+def add_classifier_flags(parser: Parser) -> None:
+    """What a classifier trains, and on which labels (section 4.3; Tables 2, 4 and 7)."""
+    group = parser.add_argument_group("protocol")
+    group.add_argument(
+        "--mode", choices=[*CLASSIFIER_DEFAULTS], default="linear",
+        help="linear: a classifier on frozen features; finetune: encoder and classifier together; "
+        "supervised: the same from random weights, without --pretrained (default linear)",
+    )
+    group.add_argument("--optimizer", choices=["sgd", "adam"],
+                       help="default: sgd for linear, adam for finetune and supervised, as in the paper")
+    group.add_argument("--label-fraction", type=SHARE, metavar="F",
+                       help="train on this share of the training clips, 0.01 for one percent; their "
+                       "names are written to label_subset.csv; default: all")
+    group.add_argument("--label-sampling", choices=["balanced", "uniform"],
+                       help="balanced: the share of each class, halves rounded up, at least one clip; "
+                       "uniform: of all clips, whatever their class (default balanced)")
+    group.add_argument("--label-seed", type=COUNT, metavar="S",
+                       help="which clips these are (default 0)")
 
 
 def add_probe_flags(parser: Parser) -> None:
@@ -214,13 +247,55 @@ def fill_pretraining_defaults(args: argparse.Namespace) -> list[str]:
     lines = []
     defaults = {"moco_k": info.moco_k, "epochs": info.epochs, "schedule": list(info.schedule)}
     for name, value in defaults.items():
-        flag = "--" + name.replace("_", "-")
         if getattr(args, name) is None:
             value = [] if name == "schedule" and args.cos else value  # the cosine has no drops
             setattr(args, name, value)
-            shown = " ".join(map(str, value)) if isinstance(value, list) else value
-            lines.append(f"{flag} {shown or 'none'} (default, {source})")
+            lines.append(default_line(name, value, source))
     return lines
+
+
+def check_mode(args: argparse.Namespace) -> None:
+    """Refuse flags that ``--mode`` or the lack of ``--label-fraction`` leaves without a meaning."""
+    if args.mode == "supervised":
+        if args.pretrained:
+            raise UserError("--mode supervised begins with random weights: leave --pretrained out")
+        args.pretrained = ["random"]
+    elif not args.pretrained:
+        raise UserError(f"--mode {args.mode} needs --pretrained; only --mode supervised goes without")
+    elif args.mode == "finetune" and set(args.pretrained) & {"random", "coordinates"}:
+        raise UserError(
+            f"--mode finetune --pretrained {args.pretrained[0]}: there is nothing pretrained to train "
+            "on; --mode supervised begins with random weights"
+        )
+    if args.mode != "linear" and args.cached_crops is not None:
+        raise UserError(f"--cached-crops is of frozen features; --mode {args.mode} trains the encoder")
+    if args.label_fraction is not None:
+        args.label_sampling, args.label_seed = args.label_sampling or "balanced", args.label_seed or 0
+    elif args.label_sampling is not None or args.label_seed is not None:
+        raise UserError(
+            "--label-sampling and --label-seed choose what --label-fraction keeps: give it too"
+        )
+
+
+def fill_classifier_defaults(args: argparse.Namespace) -> list[str]:
+    """Set what was left to ``--mode``; returns lines that say which values came from there."""
+    defaults = dict(CLASSIFIER_DEFAULTS[args.mode])
+    if (args.optimizer or defaults["optimizer"]) == "sgd":
+        defaults["momentum"] = 0.9
+    elif args.momentum is not None:
+        raise UserError("--momentum is of SGD, and the optimizer here is Adam: leave it out")
+    lines = []
+    for name, value in defaults.items():
+        if getattr(args, name) is None:
+            value = [] if name == "schedule" and args.cos else value  # the cosine has no drops
+            setattr(args, name, value)
+            lines.append(default_line(name, value, f"--mode {args.mode}"))
+    return lines
+
+
+def default_line(name: str, value: object, source: str) -> str:
+    shown = " ".join(map(str, value)) if isinstance(value, list) else value
+    return f"--{name.replace('_', '-')} {shown or 'none'} (default, {source})"
 
 
 def check_epochs(args: argparse.Namespace) -> None:

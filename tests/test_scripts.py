@@ -235,7 +235,7 @@ PROBE, RETRIEVAL = "action_classification.py", "action_retrieval.py"
     (INTER, ["--lr", "-1"], "must be above 0"),
     (INTER, ["--epoch", "3"], "unrecognized arguments"),
     (PROBE, ["--pretrained", "missing.pth.tar"], "there is no checkpoint missing.pth.tar"),
-    (PROBE, [], "required: --pretrained"),
+    (PROBE, [], "--mode linear needs --pretrained"),
     (RETRIEVAL, ["--pretrained", "random", "--knn-neighbours", "21"], "there are 20 training clips"),
     (RETRIEVAL, ["--pretrained", "random", "--protocol", "sideways"], "choose from"),
 ])
