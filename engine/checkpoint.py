@@ -37,9 +37,13 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        kept = "; the earlier file is as it was" if path.exists() else ""
+        if short_of_memory(error):
+            raise
+        if isinstance(error.__context__, OSError):  # the disk's own words, before torch's
+            error = error.__context__
+        kept = "the earlier file is as it was; " if path.exists() else ""
         raise UserError(
-            f"{path} could not be written ({first_line(error)}){kept}; make room, or name another folder"
+            f"{path} could not be written ({first_line(error)}): {kept}make room, or name another folder"
         )
     finally:
         beside.unlink(missing_ok=True)
@@ -164,7 +168,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
     """A pretraining's checkpoints: numbered ones in order, then the rolling one."""
     numbered = (p for p in folder.glob("*.tar") if re.fullmatch(r"checkpoint_\d+\.pth\.tar", p.name))
     last = folder / LAST
-    return sorted(numbered) + ([last] if last.is_file() else [])
+    return sorted(numbered, key=lambda p: (len(p.name), p.name)) + ([last] if last.is_file() else [])
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Callable
@@ -10,7 +11,7 @@ from typing import Callable
 import torch
 
 from dataset.augment import Augmentation
-from dataset.clips import open_clips
+from dataset.clips import ClipSet, open_clips
 from moco.model import MoCo
 from options import flags
 from options.errors import UserError
@@ -79,7 +80,15 @@ def find_resume(resume: str, folder: Path) -> tuple[Path, dict] | None:
     return path, checkpoint
 
 
-def refuse_other_run(path: Path, checkpoint: dict, contrast: str, args: argparse.Namespace) -> None:
+def digest(clips: ClipSet) -> str:
+    """Of the list of clips: what a run draws is a matter of positions in it."""
+    lines = [f"{name} {count}" for name, count in zip(clips.names, clips.num_frames.tolist())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def refuse_other_run(
+    path: Path, checkpoint: dict, contrast: str, args: argparse.Namespace, clips: ClipSet
+) -> None:
     """A resumed run must be the run of the checkpoint; name the first flag that says otherwise."""
     if checkpoint["contrast"] != contrast:
         raise UserError(f"{path} is of {checkpoint['contrast']}-skeleton pretraining: use that script")
@@ -93,6 +102,11 @@ def refuse_other_run(path: Path, checkpoint: dict, contrast: str, args: argparse
                 f"{flag} is {getattr(args, name)}, {path} was trained with {value}: give the same, or "
                 "begin anew in another --checkpoint-path"
             )
+    if checkpoint["clips_sha256"] != digest(clips):
+        raise UserError(
+            f"{clips.source} has {len(clips)} training clips that are not those {path} was trained on: "
+            "give the --data-root it had, or begin anew in another --checkpoint-path"
+        )
     if checkpoint["epoch"] > args.epochs:
         raise UserError(
             f"{path} has {checkpoint['epoch']} epochs behind it, more than --epochs {args.epochs}"
@@ -116,7 +130,7 @@ def checkpoint_folder(args: argparse.Namespace, contrast: str, name: str) -> Pat
 
 def new_run(
     args: argparse.Namespace, contrast: str, representations: tuple[str, ...],
-    pairs: list[tuple[str, str]], sizes: dict, device: torch.device,
+    pairs: list[tuple[str, str]], sizes: dict, device: torch.device, clips: ClipSet,
 ) -> Run:
     """Model and optimizer at the start of a run."""
     seed_globally(args.seed, WEIGHTS)
@@ -130,7 +144,7 @@ def new_run(
     )
     description = {
         "kind": "pretraining", "contrast": contrast, "representations": list(representations),
-        "sizes": sizes, "flags": vars(args), "dataset": args.dataset,
+        "sizes": sizes, "flags": vars(args), "dataset": args.dataset, "clips_sha256": digest(clips),
     }
     encode = parallel(model.encoders, device, args.gpu)
     return Run(model, encode, optimizer, description, args.seed, epoch=args.start_epoch)
@@ -157,7 +171,7 @@ def run_pretraining(
     if resumed:
         path, checkpoint = resumed
         with putting_to_use(path):
-            refuse_other_run(path, checkpoint, contrast, args)
+            refuse_other_run(path, checkpoint, contrast, args, clips)
             sizes, seed = complete_sizes(checkpoint["sizes"]), int(checkpoint["seed"])
     else:
         sizes, seed = complete_sizes(flags.sizes_given(args)), None
@@ -166,7 +180,7 @@ def run_pretraining(
         args.jitter_zero_prob, sizes["num_frames"],
     )
     args.seed = choose_seed(args.seed) if seed is None else seed
-    run = new_run(args, contrast, representations, pairs_of(representations), sizes, device)
+    run = new_run(args, contrast, representations, pairs_of(representations), sizes, device, clips)
     if resumed:
         with putting_to_use(path):
             run.restore(checkpoint)
