@@ -32,4 +32,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, saves_memory="--batch-size, --amp, --data-device")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import threading
 from typing import Callable
 
 # What torch, which this module must not import, says when an allocation fails.
@@ -46,12 +47,22 @@ def sentence_for(error: BaseException, saves_memory: str | None) -> str | None:
     return None
 
 
+def end_of_thread(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes from a thread of its own, which may find the disk full first."""
+    sentence = sentence_for(args.exc_value, None)
+    if sentence is None:
+        threading.__excepthook__(args)
+    else:
+        print(f"note: {sentence}", file=sys.stderr)
+
+
 def run_script(main: Callable[[], int | None], saves_memory: str | None = None) -> None:
     """Run a script's ``main`` and exit: with its code, or 2 and a sentence on stderr.
 
     Args:
         saves_memory: the script's flags that help where memory runs out, as text.
     """
+    before, threading.excepthook = threading.excepthook, end_of_thread
     try:
         code = main()
     except UserError as error:
@@ -66,4 +77,6 @@ def run_script(main: Callable[[], int | None], saves_memory: str | None = None) 
             raise
         print(f"error: {sentence}", file=sys.stderr)
         code = 2
+    finally:
+        threading.excepthook = before
     sys.exit(code or 0)

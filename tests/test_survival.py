@@ -1,0 +1,302 @@
+"""Real runs that are killed, stopped, crowded, or out of disk and memory; what is left is whole.
+
+A run that was killed at any moment and resumed must end with the checkpoint of the run that nobody
+touched, bit for bit. The children are processes of their own.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import engine.setup
+from conftest import TINY_FLAGS, write_store
+from engine.checkpoint import LAST, load_checkpoint, newest_checkpoint, position, save_checkpoint
+from engine.lock import LOCK_FILE, sole_use
+from engine.stop import STOPPED
+from options.errors import UserError
+from test_scripts import PRETRAIN, pretrain
+
+SCRIPT = Path(__file__).resolve().parents[1] / "main_moco_inter_skeleton.py"
+IMAGE = ["--skeleton-representation", "seq-based_and_image-based"]  # quick, and has dropout
+EPOCHS = 6  # of five steps
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """20 training clips, written once: the children only read them."""
+    names = [f"S001C002P{i + 1:03d}R001A{i % 4 + 1:03d}" for i in range(20)]
+    root = tmp_path_factory.mktemp("survival") / "data"
+    lengths = list(range(20, 120, 5))
+    write_store(root / "ntu60", names, [i % 4 for i in range(20)], lengths, {"cross_view": ["train"] * 20})
+    return root
+
+
+def start(store, folder, *flags, **settings):
+    """A pretraining as a process, which writes its rolling checkpoint several times in an epoch."""
+    usual = [*PRETRAIN, *IMAGE, "--epochs", EPOCHS, "--save-freq", 2, "--save-minutes", 0.002, "--resume", "auto",
+             "--data-root", store, "--checkpoint-path", folder]
+    return subprocess.Popen(
+        [sys.executable, "-u", SCRIPT, *map(str, [*usual, *flags])], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, **settings,
+    )
+
+
+def finish(child):
+    """Exit code, and what was printed."""
+    out, err = child.communicate(timeout=300)
+    return child.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def whole(store, tmp_path_factory):
+    """The folder of the run that nobody touched, and its seconds."""
+    folder, began = tmp_path_factory.mktemp("whole"), time.monotonic()
+    code, out, err = finish(start(store, folder))
+    assert code == 0 and "begins anew" in out, err
+    return folder, time.monotonic() - began
+
+
+def identical(a, b):
+    """Whether two values are the same, tensors in every bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(identical(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(identical, a, b))
+    return type(a) is type(b) and a == b
+
+
+def assert_same_end(whole, folder):
+    """The last checkpoints agree in all but where they lie and how many threads drew the views."""
+    ends = [load_checkpoint(path / f"checkpoint_{EPOCHS - 1:04d}.pth.tar") for path in (whole[0], folder)]
+    for end in ends:
+        del end["flags"]["checkpoint_path"], end["flags"]["workers"]
+    assert identical(*ends)
+    assert not (folder / LAST).exists(), "a finished run needs no rolling checkpoint"
+    assert not list(folder.glob(".*")), "neither lock nor half-written file stays"
+
+
+def wait_until_at(child, folder, epoch, step):
+    """Wait until a checkpoint in ``folder`` has that position behind it."""
+    end = time.monotonic() + 120
+    while (found := newest_checkpoint(folder)) is None or position(found[1]) < (epoch, step):
+        assert time.monotonic() < end and child.poll() is None, child.communicate()
+        time.sleep(0.05)
+
+
+def test_a_run_killed_twice_and_stopped_twice_ends_as_the_one_that_was_not(store, whole, tmp_path):
+    """With other numbers of workers each time; nobody says from which checkpoint to go on."""
+    moments = [(signal.SIGKILL, (0, 1)), (signal.SIGTERM, (1, 2)), (signal.SIGKILL, (3, 1)), (signal.SIGTERM, (4, 2))]
+    for workers, (number, at) in enumerate(moments):
+        child = start(store, tmp_path, "-j", workers)
+        wait_until_at(child, tmp_path, *at)
+        child.send_signal(number)
+        code, out, err = finish(child)
+        assert code == (-signal.SIGKILL if number == signal.SIGKILL else STOPPED), err
+        assert ("stopped in epoch" in out) == (number == signal.SIGTERM)
+        assert "Traceback" not in err
+        assert ("resumed" in out) == (workers > 0), "each goes on from the one before"
+    code, out, err = finish(start(store, tmp_path))
+    assert code == 0 and "resumed" in out, err
+    assert_same_end(whole, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_twenty_random_moments(store, whole, tmp_path, number):
+    """Each killed or stopped at a moment of its own, from the first import to the last save."""
+    moments = random.Random(int(number))
+    ended = []
+    for i in range(20):
+        folder = tmp_path / str(i)
+        child = start(store, folder, "-j", i % 3)
+        time.sleep(moments.uniform(0.0, whole[1]))
+        child.send_signal(number)
+        code, out, err = finish(child)
+        assert code in (-number, STOPPED, 0) and "Traceback" not in err, err
+        found = newest_checkpoint(folder)
+        ended.append((code, found and position(found[1])))
+        code, out, err = finish(start(store, folder))
+        assert code == 0, err
+        assert_same_end(whole, folder)
+    print(f"\n{signal.Signals(number).name}: exit code and newest checkpoint (epoch, step): {ended}")
+
+
+def test_a_second_ctrl_c_leaves_at_once(store, tmp_path):
+    slow = ["--gru-hidden-size", 384, "--batch-size", 16, "--save-minutes", 1e-6]  # a step outlasts both signals
+    child = start(store, tmp_path, *slow)
+    wait_until_at(child, tmp_path, 0, 0)  # written before the first step: signals are held back now
+    before = (tmp_path / LAST).stat().st_mtime_ns
+    child.send_signal(signal.SIGINT)
+    while "finishing the step" not in child.stderr.readline():
+        assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    code, out, err = finish(child)
+    assert code == 130 and err.strip() == "interrupted" and "stopped in epoch" not in out
+    assert (tmp_path / LAST).stat().st_mtime_ns == before
+
+
+def test_a_second_run_in_the_same_folder_is_refused(run, tmp_path):
+    folder = tmp_path / "c"
+    with sole_use(folder, "--checkpoint-path"):
+        code, _, err = pretrain(run, folder)
+        assert code == 2 and f"another run is writing to {folder} (process {os.getpid()} on " in err
+        assert "name another --checkpoint-path" in err and len(err.strip().splitlines()) == 1
+        assert [path.name for path in folder.iterdir()] == [LOCK_FILE]
+    assert pretrain(run, folder)[0] == 0
+    assert not (folder / LOCK_FILE).exists()
+
+
+def test_a_lock_left_by_a_killed_run_is_no_lock(tmp_path):
+    (tmp_path / LOCK_FILE).write_text("process 1 on elsewhere")
+    (tmp_path / ".checkpoint_last.pth.tar.1234.tmp").write_text("half")
+    (tmp_path / ".hidden").write_text("not ours")
+    with sole_use(tmp_path, "--checkpoint-path"):
+        assert str(os.getpid()) in (tmp_path / LOCK_FILE).read_text()
+    assert [path.name for path in tmp_path.iterdir()] == [".hidden"]
+
+
+def test_a_file_system_without_locks_is_a_note(tmp_path, monkeypatch, capsys):
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with sole_use(tmp_path, "--checkpoint-path"):
+        pass
+    assert "cannot be locked (No locks available); start no second run there" in capsys.readouterr().out
+
+
+def test_a_run_that_another_one_overtook_is_refused(run, tmp_path, monkeypatch):
+    def overtaken(*arguments):
+        save_checkpoint(tmp_path / "c" / "checkpoint_0000.pth.tar", {"state_dict": {}})
+        return new_run(*arguments)
+
+    new_run = engine.setup.new_run
+    monkeypatch.setattr(engine.setup, "new_run", overtaken)
+    code, _, err = pretrain(run, tmp_path / "c")
+    assert code == 2 and "another run wrote checkpoints" in err
+
+
+@pytest.fixture
+def file_size():
+    """``file_size(n)``: no file can grow beyond ``n`` bytes, as on a disk that is full; no ``n``: as before."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size=before[0]: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if "tfevents" not in path.name}
+
+
+def test_no_room_for_a_checkpoint(run, tmp_path, file_size):
+    assert pretrain(run, tmp_path / "c")[0] == 0
+    before = contents(tmp_path / "c")
+    for flags, name in ([], "checkpoint_0002"), (["--save-minutes", 1e-6], "checkpoint_last"):
+        file_size(200_000)
+        code, out, err = pretrain(run, tmp_path / "c", "--epochs", 3, "--resume", "auto", *flags)
+        file_size()
+        assert code == 2 and f"{name}.pth.tar could not be written ([Errno 27] File too large)" in err
+        assert len(err.strip().splitlines()) == 1 and contents(tmp_path / "c") == before
+    code, out, err = pretrain(run, tmp_path / "c", "--epochs", 3, "--resume", "auto")
+    assert code == 0 and "epoch 2, step 0" in out, err
+
+
+def test_no_room_for_results(run, tmp_path, file_size):
+    retrieval = ["action_retrieval.py", "--pretrained", "random", *TINY_FLAGS, "--output-dir", tmp_path / "o", "--seed"]
+    assert run(*retrieval, 1)[0] == 0
+    before = contents(tmp_path / "o")
+    file_size(300)
+    code, _, err = run(*retrieval, 2)
+    file_size()
+    assert code == 2 and "results.json could not be written ([Errno 27] File too large): the earlier" in err
+    assert contents(tmp_path / "o") == before and json.loads(before["results.json"])["seed"] == 1
+
+
+def test_no_room_for_curves(run, tmp_path, file_size):
+    """TensorBoard writes its events from a thread of its own; that is a sentence too."""
+    file_size(50)
+    code, _, err = run("action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--epochs", 2,
+                       "--output-dir", tmp_path / "o")
+    file_size()
+    assert code == 2 and "error: the disk is full ([Errno 27] File too large): make room" in err, err
+    assert "Traceback" not in err
+
+
+def test_a_disk_of_900_kilobytes(store, tmp_path):
+    """A real file system with room for one checkpoint: the second is refused, the first intact."""
+    alone = ["unshare", "--user", "--map-root-user", "--mount"]
+    disk, out = tmp_path / "disk", tmp_path / "out"
+    disk.mkdir(), out.mkdir()
+    mount = f"mount -t tmpfs -o size=900k none {disk}"
+    if not shutil.which("unshare") or subprocess.run([*alone, "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("this system lets nobody mount a small file system")
+    flags = [*PRETRAIN, "--save-freq", 1, "--data-root", store, "--checkpoint-path", disk]
+    script = f'{mount} && "$@"; code=$?; cp -a {disk}/. {out}; exit $code'
+    ended = subprocess.run(
+        [*alone, "sh", "-c", script, "sh", sys.executable, SCRIPT, *map(str, flags)],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "checkpoint_0001.pth.tar could not be written ([Errno 28] No space left on device)" in ended.stderr
+    assert load_checkpoint(out / "checkpoint_0000.pth.tar")["epoch"] == 1
+    assert [path.name for path in out.iterdir() if "tfevents" not in path.name] == ["checkpoint_0000.pth.tar"]
+
+
+MEMORY_FLAGS = ("--batch-size", "--amp", "--data-device")
+
+
+def test_host_memory_that_runs_out_is_a_sentence(store, tmp_path):
+    """A real allocation that fails, of a queue of 40 million keys in 12 GB of address space."""
+    limit = (12 << 30, 12 << 30)
+    child = start(store, tmp_path / "c", "--moco-k", 40_000_000, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit))
+    code, _, err = finish(child)
+    assert code == 2 and "this machine ran out of memory" in err and len(err.strip().splitlines()) == 1, err
+    assert all(flag in err for flag in MEMORY_FLAGS)
+
+
+@pytest.mark.parametrize("error, where", [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore advice"), "the GPU"),
+    (RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"), "the GPU"),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), "the GPU"),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"), "this machine"),
+    (MemoryError(), "this machine"),
+])
+def test_memory_that_runs_out_in_a_step_is_a_sentence(run, tmp_path, monkeypatch, error, where):
+    def out_of_memory(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr("moco.model.MoCo.forward", out_of_memory)
+    code, _, err = pretrain(run, tmp_path / "c")
+    assert code == 2 and f"error: {where} ran out of memory" in err and len(err.strip().splitlines()) == 1
+
+
+def test_another_error_of_torch_keeps_its_traceback(run, tmp_path, monkeypatch):
+    """What is the program's own fault must not look like the user's."""
+    monkeypatch.setattr("moco.model.MoCo.forward", lambda *arguments, **settings: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        pretrain(run, tmp_path / "c")
+
+
+def test_the_drawn_seed_is_printed_and_saved(run, tmp_path):
+    flags = [flag for flag in PRETRAIN if flag not in ("--seed", "5")]
+    code, out, err = run("main_moco_inter_skeleton.py", *flags, "--epochs", 1, "--checkpoint-path", tmp_path / "c")
+    assert code == 0, err
+    checkpoint = load_checkpoint(tmp_path / "c" / "checkpoint_0000.pth.tar")
+    assert f"seed {checkpoint['seed']} (drawn" in out and checkpoint["flags"]["seed"] == checkpoint["seed"]
+    code, out, err = run("action_retrieval.py", "--pretrained", "random", *TINY_FLAGS, "--output-dir", tmp_path / "o")
+    assert code == 0, err
+    assert f"seed {json.loads((tmp_path / 'o/results.json').read_text())['seed']} (drawn" in out
