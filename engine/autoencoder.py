@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from dataset.batches import shuffled_batches
-
 from .randomness import ORDER, WEIGHTS, generator, seed_globally
 
 HIDDEN = (1024, 512, 125)
 EPOCHS, LEARNING_RATE = 400, 1e-3
 DECAY, DECAY_EPOCHS = 0.95, 50  # the released program counts steps here and means epochs
+CODE_BLOCK = 4096  # clips encoded at a time
 
 
 def layers(sizes: list[int]) -> nn.Sequential:
@@ -52,8 +51,9 @@ def train_autoencoder(
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, DECAY_EPOCHS, DECAY)
     for epoch in tqdm(range(epochs), desc="autoencoder", leave=False, disable=None, unit="epoch"):
         total = torch.zeros((), device=features.device)
-        for index in shuffled_batches(len(features), batch_size, generator(seed, ORDER, epoch), False):
-            x = features[index.to(features.device)]
+        order = torch.randperm(len(features), generator=generator(seed, ORDER, epoch))
+        for index in order.to(features.device).split(batch_size):
+            x = features[index]
             loss = F.mse_loss(model(x), x)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -67,4 +67,5 @@ def train_autoencoder(
 
 @torch.no_grad()
 def codes(model: Autoencoder, features: Tensor) -> Tensor:
-    return model.encoder(features)
+    """The code of each clip: ``(N, D) -> (N, 125)``, a block at a time, as hidden layers are large."""
+    return torch.cat([model.encoder(block) for block in features.split(CODE_BLOCK)])

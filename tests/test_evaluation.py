@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import engine.autoencoder
 from conftest import clusters
 from engine.autoencoder import Autoencoder, codes, train_autoencoder
 from engine.classifier import fingerprint, linear_head, topk_accuracy
@@ -42,7 +43,7 @@ def test_learning_rates():
     assert learning_rate(0.1, 20, 80, [10], True) == pytest.approx(0.05 * (1 + math.cos(math.pi / 4)))
 
 
-def test_the_autoencoder_learns_to_rebuild():
+def test_the_autoencoder_learns_to_rebuild(monkeypatch):
     features, _ = clusters(120, 3)
     untrained = Autoencoder(20)
     sizes = [layer.out_features for layer in untrained.modules() if isinstance(layer, torch.nn.Linear)]
@@ -54,6 +55,8 @@ def test_the_autoencoder_learns_to_rebuild():
     assert code.shape == (120, 125) and code.abs().max() <= 1
     again = train_autoencoder(features, 32, seed=1, print_freq=100, epochs=30)
     assert torch.equal(codes(again, features), code)
+    monkeypatch.setattr(engine.autoencoder, "CODE_BLOCK", 50)
+    torch.testing.assert_close(codes(trained, features), code)
 
 
 def result(task, numbers, seed=0, pretrained="x"):

@@ -70,6 +70,12 @@ def test_more_crops_than_memory_are_refused():
     assert storage_for(10**6, CPU) == CPU
 
 
+def test_cached_and_fresh_crops_have_folders_of_their_own(run, tmp_path):
+    for flags, folder in (([], "linear_ntu60_cross_view_seed1"), (["--cached-crops", 2], "linear_ntu60_cross_view_crops2_seed1")):
+        code, _, err = run("action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--epochs", 1, "--seed", 1, *flags)
+        assert code == 0 and (tmp_path / "runs/random" / folder / "results.json").is_file(), err
+
+
 def test_a_cached_probe_resumes_exactly_and_says_what_it_is(run, tmp_path, monkeypatch):
     probe = ["action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--epochs", 5, "--seed", 1,
              "--cached-crops", 2]
