@@ -7,6 +7,9 @@ features, 0.94 GB and one block.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import Iterator
+
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -14,6 +17,17 @@ from tqdm import tqdm
 from options.errors import UserError
 
 BLOCK_BYTES = 2**29  # of similarities at a time; larger blocks are hardly faster
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """No TF32 inside: rounded to 10 bits, close neighbours would change places."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def norms(features: Tensor) -> Tensor:
@@ -45,6 +59,7 @@ def best_columns(similarities: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
+@full_float32()
 def nearest_neighbours(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k gallery rows most similar to each query by cosine: indices and similarities ``(N, k)``.
 

@@ -75,6 +75,24 @@ def test_features_that_are_no_numbers_are_refused():
             nearest_neighbours(*arguments, 1)
 
 
+def test_similarities_are_full_float32_whatever_the_run_allows(monkeypatch):
+    seen, best_columns = [], engine.retrieve.best_columns
+
+    def watched(*arguments):
+        seen.append(torch.get_float32_matmul_precision())
+        return best_columns(*arguments)
+
+    monkeypatch.setattr(engine.retrieve, "best_columns", watched)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        nearest_neighbours(torch.ones(2, 3), torch.ones(4, 3), 1)
+        nearest_neighbours(torch.ones(2, 3), torch.ones(4, 3), 1)
+        assert seen == ["highest", "highest"] and torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_votes():
     labels = torch.tensor([[2, 2, 1], [3, 1, 0], [5, 5, 5]])
     assert majority_label(labels, 6).tolist() == [2, 0, 5], "of equals the smallest"
