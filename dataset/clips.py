@@ -64,15 +64,24 @@ class ClipSet:
         )
         return blended.view(*before.shape, *self.frames.shape[1:])
 
+    @property
+    def frames_id(self) -> tuple[str, str]:
+        """The same for splits that share their frames: those of one store."""
+        return self.source, "" if self.first_frame is not None else self.split
+
     def on(self, device: torch.device) -> "ClipSet":
         """The same clips with their frames on ``device``, copied a block at a time."""
-        if device == self.frames.device:
-            return self
         frames = torch.empty(self.frames.shape, dtype=self.frames.dtype, device=device)
-        for target, source in zip(frames.split(COPY_BLOCK), self.frames.split(COPY_BLOCK)):
-            target.copy_(source)
-        first_frame = None if self.first_frame is None else self.first_frame.to(device)
-        return replace(self, frames=frames, first_frame=first_frame)
+        for target, block in zip(frames.split(COPY_BLOCK), self.frames.split(COPY_BLOCK)):
+            target.copy_(block)
+        return self.with_frames_of(replace(self, frames=frames))
+
+    def with_frames_of(self, other: "ClipSet") -> "ClipSet":
+        """These clips, with frames that ``other``, of the same store, has on its device."""
+        first_frame = self.first_frame
+        if first_frame is not None:
+            first_frame = first_frame.to(other.frames.device)
+        return replace(self, frames=other.frames, first_frame=first_frame)
 
 
 def find_folder(data_root: Path, dataset: str) -> Path:

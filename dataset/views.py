@@ -30,13 +30,19 @@ def draw_pretraining_view(
 
 
 def pretraining_view(
-    clips: ClipSet, index: Tensor, augmentation: Augmentation, generator: Generator
+    clips: ClipSet, index: Tensor, augmentation: Augmentation, generator: Generator,
+    share: slice = slice(None),
 ) -> Tensor:
-    """One random view of each clip of ``index`` (N,): ``(N, T, V, 3, M)``."""
+    """One random view of each clip of ``index`` (N,): ``(N, T, V, 3, M)``.
+
+    With a ``share`` of the batch only its views are made, the same as in the whole batch.
+    """
     num_frames = clips.num_frames[index]
     start, length, maps = draw_pretraining_view(num_frames, augmentation, generator)
-    batch = cut_and_resize(clips, index, start, length, augmentation.num_frames)
-    return batch if maps is None else map_joints(batch, maps)
+    batch = cut_and_resize(clips, index[share], start[share], length[share], augmentation.num_frames)
+    if maps is None:
+        return batch
+    return map_joints(batch, JointMaps(maps.matrix[share], maps.joints[share]))
 
 
 def classifier_view(

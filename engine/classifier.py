@@ -55,9 +55,11 @@ def linear_head(num_features: int, num_classes: int, seed: int) -> nn.Linear:
 def make_optimizer(module: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
     """``--optimizer`` for all of ``module``; the learning rate is set anew in every epoch."""
     if args.optimizer == "adam":
-        return torch.optim.Adam(module.parameters(), args.lr, weight_decay=args.weight_decay)
+        return torch.optim.Adam(
+            module.parameters(), args.lr, weight_decay=args.weight_decay, fused=True
+        )
     return torch.optim.SGD(
-        module.parameters(), args.lr, momentum=args.momentum, weight_decay=args.weight_decay
+        module.parameters(), args.lr, momentum=args.momentum, weight_decay=args.weight_decay, fused=True,
     )
 
 

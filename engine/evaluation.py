@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import torch
 from torch import nn
@@ -14,11 +15,12 @@ from options.errors import UserError
 from options.flags import sizes_given
 from options.representations import join_representations
 
-from .device import describe, parallel, pick_device
+from .device import default_workers, describe, parallel, pick_device, place_clips
+from .distributed import processes
+from .precision import check_amp, in_precision, use_tf32
 from .pretrained import COORDINATES, RANDOM, load_encoders
 from .randomness import WEIGHTS, choose_seed, seed_globally
 from .report import RESULTS, read_result, write_results
-from .setup import default_workers
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Evaluation:
     """An encoder, the two splits it is measured on, and where the results go."""
 
     encoders: nn.Module
-    encode: nn.Module  # the same, or its data-parallel wrapper
+    encode: Callable  # the same, in its precision and on all devices
     train: ClipSet
     val: ClipSet
     seed: int
@@ -84,10 +86,14 @@ def prepare_evaluation(
     ``seed`` is that of a run to go on from; otherwise ``--seed``, or one is drawn. ``frozen``:
     the encoder is measured as it is; otherwise it is to be trained.
     """
+    if processes() > 1:
+        raise UserError("an evaluation is one process, on all visible GPUs: start it without torchrun")
     device = pick_device(args.gpu)
-    args.workers = default_workers(device) if args.workers is None else args.workers
-    train = open_clips(args.data_root, args.dataset, args.protocol, "train")
-    val = open_clips(args.data_root, args.dataset, args.protocol, "val")
+    check_amp(args.amp, device)
+    if args.amp == "fp16" and not frozen:
+        raise UserError("--amp fp16 scales the loss, which only pretraining does here; use --amp bf16")
+    use_tf32(args.tf32 == "on")
+    splits = [open_clips(args.data_root, args.dataset, args.protocol, name) for name in ("train", "val")]
     folder = results_folder(args, task)
     seed = choose_seed(args.seed) if seed is None else seed
     seed_globally(seed, WEIGHTS)
@@ -98,8 +104,11 @@ def prepare_evaluation(
     representation = join_representations(encoders.representations)
     print(
         f"{task} of {representation} ({encoders.title}) on {args.dataset} {args.protocol}: "
-        f"{len(train)} train and {len(val)} val clips from {train.source}, "
+        f"{len(splits[0])} train and {len(splits[1])} val clips from {splits[0].source}, "
         f"{describe(device, args.gpu)}", flush=True,
     )
-    encode = parallel(encoders, device, args.gpu)
+    train, val = place_clips(splits, args.data_device, device)
+    if args.workers is None:
+        args.workers = default_workers(train, device)
+    encode = in_precision(parallel(encoders, device, args.gpu), args.amp, device)
     return Evaluation(encoders, encode, train, val, seed, device, folder)

@@ -21,9 +21,9 @@ from dataset.views import classifier_view
 
 from .checkpoint import Rolling, save_checkpoint
 from .classifier import Training, linear_head, new_training, report_epoch, topk_accuracy
+from .descent import Descent, steps_between_looks
 from .evaluation import Evaluation
 from .features import validation_features
-from .pretrain import check_finite
 from .randomness import DROPOUT, ORDER, VIEWS, generator, seed_globally
 from .schedule import learning_rate, set_learning_rate
 from .stop import StopRequest
@@ -40,7 +40,8 @@ def batch_loss(run: Evaluation, head: nn.Linear, view: Tensor, index: Tensor) ->
 
 
 def train_epoch(
-    run: Evaluation, training: Training, args: argparse.Namespace, stop: StopRequest, rolling: Rolling
+    run: Evaluation, training: Training, descent: Descent, args: argparse.Namespace,
+    stop: StopRequest, rolling: Rolling,
 ) -> float:
     """Train from ``training.step`` to the end of the epoch, or until a stop is requested.
 
@@ -56,6 +57,7 @@ def train_epoch(
 
     views = draw_ahead(draw, range(training.step, len(batches)), args.workers)
     total, count = torch.zeros((), device=run.device), 0
+    between_looks = steps_between_looks(run.device)
     training.module.train()
     bar = tqdm(
         total=len(batches), initial=training.step, desc=f"epoch {epoch}", unit="step", leave=False,
@@ -64,17 +66,16 @@ def train_epoch(
     with bar:
         for view in views:
             index = batches[training.step]
-            rolling.save_if_due(training.state)
             seed_globally(seed, DROPOUT, epoch, training.step)
             loss = batch_loss(run, training.module["head"], view, index)
-            check_finite(loss, training, run.train, index, run.folder)
-            training.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            training.optimizer.step()
+            descent.step(loss, training.step)
             total += loss.detach() * len(index)
             count += len(index)
             training.step += 1
             bar.update()
+            if training.step % between_looks == 0 or training.step == len(batches):
+                descent.check(epoch, run.train, batches, run.folder, training.state)
+                rolling.save_if_due(training.state)
             if stop.requested:
                 break
     return total.item() / max(count, 1)
@@ -102,6 +103,7 @@ def finetune(
     training = new_training("fine-tuning", module, run, args)
     if resume_from is not None:
         training.restore(*resume_from)
+    descent = Descent(training.optimizer, args.amp, run.device)
     path = run.folder / FINETUNE_FILE
     rolling = Rolling(path, SAVE_MINUTES)
     with SummaryWriter(str(run.folder), purge_step=training.epoch) as writer, StopRequest() as stop:
@@ -109,7 +111,7 @@ def finetune(
             start = time.monotonic()
             rate = learning_rate(args.lr, training.epoch, args.epochs, args.schedule, args.cos)
             set_learning_rate(training.optimizer, rate)
-            loss = train_epoch(run, training, args, stop, rolling)
+            loss = train_epoch(run, training, descent, args, stop, rolling)
             if training.step * args.batch_size < len(run.train):  # stopped in the middle
                 break
             training.history.append(validate(run, training, args.workers))

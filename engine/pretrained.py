@@ -41,7 +41,7 @@ class Encoders(nn.Module):
     def forward(self, views: dict[str, Tensor]) -> Tensor:
         """``representation -> batch`` to features ``(N, num_features)``."""
         features = [self.encoders[name].forward_features(views[name]) for name in self.encoders]
-        return torch.cat(features, dim=1)
+        return torch.cat(features, dim=1).float()  # whatever the encoders computed in
 
 
 class Coordinates(nn.Module):

@@ -34,8 +34,8 @@ def info_nce(logits: Tensor) -> Tensor:
 def momentum_update(query_encoder: nn.Module, key_encoder: nn.Module, momentum: float) -> None:
     """Move every weight of the key encoder towards the query encoder's: k = m k + (1 - m) q.
 
+    One multi-tensor operation, a pass over the memory of both.
     Buffers (BatchNorm's statistics) are the key encoder's own and are left alone.
     """
     keys, queries = [*key_encoder.parameters()], [*query_encoder.parameters()]
-    torch._foreach_mul_(keys, momentum)
-    torch._foreach_add_(keys, queries, alpha=1.0 - momentum)
+    torch._foreach_lerp_(keys, queries, 1.0 - momentum)

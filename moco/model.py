@@ -35,6 +35,11 @@ def add_mlp_head(encoder: nn.Module) -> None:
     encoder.fc = nn.Sequential(nn.Linear(features, features), nn.ReLU(), encoder.fc)
 
 
+def unit(x: Tensor) -> Tensor:
+    """Rows scaled to length one, in float32 whatever the encoder computed in."""
+    return F.normalize(x.float(), dim=1)
+
+
 class MomentumEncoders(nn.Module):
     """A query and a momentum key encoder for each representation.
 
@@ -50,9 +55,9 @@ class MomentumEncoders(nn.Module):
 
     def forward(self, query_views: Views, key_views: Views) -> tuple[dict, dict]:
         """``representation -> (N, D)`` unit vectors, for the queries and for the keys."""
-        queries = {name: F.normalize(self.query[name](x), dim=1) for name, x in query_views.items()}
+        queries = {name: unit(self.query[name](x)) for name, x in query_views.items()}
         with torch.no_grad():
-            keys = {name: F.normalize(self.key[name](x), dim=1) for name, x in key_views.items()}
+            keys = {name: unit(self.key[name](x)) for name, x in key_views.items()}
         return queries, keys
 
 
@@ -108,15 +113,21 @@ class MoCo(nn.Module):
             queue.enqueue(keys[name])
 
     def forward(
-        self, query_views: Views, key_views: Views, encode: nn.Module | None = None
+        self, query_views: Views, key_views: Views, encode: Callable | None = None,
+        gather: Callable[[Tensor], Tensor] = lambda keys: keys,
     ) -> tuple[Tensor, list[Tensor]]:
         """One step of contrast: loss (eq. 2, summed over pairs) and the logits of each pair.
 
-        ``encode`` is ``self.encoders``, or a parallel wrapper of it. Momentum update and enqueue
-        happen here, outside any replica, on gathered keys: once a step on any number of devices.
+        Momentum update and enqueue happen here, outside any replica, on the keys of all devices:
+        once a step, however many there are.
+
+        Args:
+            query_views, key_views: the batch, or this process's share of it.
+            encode: ``self.encoders`` or a wrapper of it (parallel, mixed precision).
+            gather: ``(N, D)`` keys of this process to those of all, in the order of the batch.
         """
         self.momentum_update()
         queries, keys = (encode or self.encoders)(query_views, key_views)
         logits = self.contrast(queries, keys)
-        self.enqueue(keys)
+        self.enqueue({name: gather(x) for name, x in keys.items()})
         return torch.stack([info_nce(x) for x in logits]).sum(), logits

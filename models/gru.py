@@ -8,8 +8,26 @@ layer and no Python loop over time, under the parameter names of the published c
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
+
+# cuDNN copies the weights into one block at every call; at these sizes that is no cost to speak of.
+warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
+
+
+def recurrent_dtype(x: Tensor) -> torch.dtype:
+    """What to compute the recurrence of ``x`` in under autocast.
+
+    The autocast format if cuDNN has a GRU for it here, else float32: without cuDNN every frame is a
+    kernel of its own. Autocast itself would take float16 whatever it was set to.
+    """
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        return x.dtype
+    dtype = torch.get_autocast_dtype(device)
+    return dtype if torch.cudnn_is_acceptable(x.new_empty(1, dtype=dtype)) else torch.float32
 
 
 class CausalBiGRU(nn.Module):
@@ -26,7 +44,7 @@ class CausalBiGRU(nn.Module):
     def direction(self, x: Tensor, layer: int, suffix: str) -> Tensor:
         """One causal GRU over a whole sequence: ``(N, T, C) -> (N, T, hidden_size)``."""
         names = (f"{name}_l{layer}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        weights = [getattr(self.gru, name) for name in names]
+        weights = [getattr(self.gru, name).to(x.dtype) for name in names]
         start = x.new_zeros(1, x.shape[0], self.gru.hidden_size)
         output, _ = torch.gru(
             x, start, weights, has_biases=True, num_layers=1, dropout=0.0,
@@ -35,9 +53,11 @@ class CausalBiGRU(nn.Module):
         return output
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in range(self.gru.num_layers):
-            pair = [self.direction(x, layer, suffix) for suffix in ("", "_reverse")]
-            x = torch.cat(pair, dim=2)  # N x T x 2H
+        x = x.to(recurrent_dtype(x))
+        with torch.autocast(x.device.type, enabled=False):
+            for layer in range(self.gru.num_layers):
+                pair = [self.direction(x, layer, suffix) for suffix in ("", "_reverse")]
+                x = torch.cat(pair, dim=2)  # N x T x 2H
         return x[:, -1]  # N x 2H: both GRUs of the last layer after the last frame
 
 

@@ -59,7 +59,7 @@ def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
     group.add_argument(
         "-j", "--workers", type=COUNT, metavar="N",
         help="threads that draw batches ahead of the step; 0 draws them in line. "
-        "Default: 0 on the CPU, 2 beside a GPU. Results do not depend on it",
+        "Default: 2 where the CPU draws for a GPU, else 0. Results do not depend on it",
     )
     group.add_argument(
         "--seed", type=COUNT, help="makes a run repeat exactly (on a CPU, with as many threads); drawn and printed if "
@@ -70,6 +70,23 @@ def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
     )
     group.add_argument("-p", "--print-freq", type=POSITIVE_INT, default=print_freq, metavar="N",
                        help=f"{print_help} (default {print_freq})")
+    group.add_argument("--data-device", choices=["auto", "cpu", "cuda"], default="auto",
+                       help="where the clips lie: on the GPU if there is room, or in a memory map of the "
+                       "store (default auto). Results do not depend on it")
+    group.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off",
+                       help="mixed precision of the encoders; bf16 for GPUs from Ampere on (default off)")
+    group.add_argument("--tf32", choices=["on", "off"], default="on",
+                       help="float32 products of GPUs from Ampere on in TF32, 10 bits of mantissa: much "
+                       "faster (default on)")
+
+
+def add_process_flags(parser: Parser) -> None:
+    """Flags of pretraining on fast or many devices."""
+    group = parser.add_argument_group("speed")
+    group.add_argument("--compile", action="store_true",
+                       help="compile the graph and image encoders; worth its minute on a GPU")
+    group.add_argument("--sync-bn", action="store_true",
+                       help="BatchNorm over the whole batch of torchrun's processes, not over each share")
 
 
 def add_optimisation_flags(
@@ -319,3 +336,13 @@ def check_queue(args: argparse.Namespace, num_clips: int) -> None:
             f"the training split has {num_clips} clips, fewer than --batch-size {args.batch_size}; "
             "lower --batch-size"
         )
+
+
+def queue_note(args: argparse.Namespace, num_clips: int) -> list[str]:
+    """A line where the queue is so long that it holds a clip's own earlier keys."""
+    if args.moco_k <= num_clips:
+        return []
+    return [
+        f"note: the queue ({args.moco_k} keys) is longer than an epoch ({num_clips} clips), so a clip's "
+        "own earlier keys are among its negatives; a smaller --moco-k learns better"
+    ]
