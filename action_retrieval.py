@@ -9,7 +9,8 @@ The sequence encoder of an inter-skeleton pretraining, on NTU-60 cross-view:
         --finetune-skeleton-representation seq-based
 
 Features of the clips' centres, cosine similarity, the vote of the neighbours: nothing is trained,
-but for the released program's second figure, --autoencoder. --save-features keeps the features.
+but for the released program's second figure, --autoencoder. --save-features keeps the features,
+--gallery and --tsne show them as pictures.
 """
 
 import argparse
@@ -22,9 +23,12 @@ from engine.autoencoder import codes, train_autoencoder
 from engine.checkpoint import make_folder, write_whole
 from engine.evaluation import Evaluation, prepare_evaluation
 from engine.features import validation_features
-from engine.retrieve import knn_accuracy
+from engine.retrieve import knn_accuracy, nearest_neighbours
 from options import flags
 from options.errors import UserError, run_script
+from visual.feature_map import write_feature_map
+from visual.gallery import NEIGHBOURS, choose_queries, write_gallery
+from visual.packages import PLOTS, SKELETONS, require
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,6 +42,14 @@ def parse_args() -> argparse.Namespace:
                        help="write features, labels and names of both splits, in the store's order")
     group.add_argument("--autoencoder", action="store_true",
                        help="a second figure, on the 125-dim code of an autoencoder of the features")
+    group = parser.add_argument_group("pictures (of packages that only they need)")
+    group.add_argument("--gallery", metavar="DIR",
+                       help="write a page of val clips and their nearest training clips, animated")
+    group.add_argument("--gallery-queries", nargs="+", metavar="NAME",
+                       help="val clips to show there; default: one from each of eight random classes")
+    group.add_argument("--tsne", metavar="DIR",
+                       help="write t-SNE maps of ten random classes, and features for TensorBoard's "
+                       "projector")
     flags.add_size_flags(parser, note=" (of an untrained encoder or the authors' checkpoints)")
     flags.add_optimisation_flags(
         parser, epochs=80, lr=0.1, schedule=[], weight_decay=0.0,
@@ -59,14 +71,26 @@ def save_features(path: Path, run: Evaluation, features: list[torch.Tensor]) -> 
     print(f"written: {path}")
 
 
+def check_pictures(args: argparse.Namespace) -> None:
+    """Refuse, before any work, pictures that cannot be drawn here."""
+    if args.gallery:
+        require("--gallery", SKELETONS)
+    elif args.gallery_queries:
+        raise UserError("--gallery-queries needs --gallery DIR, the folder for the page")
+    if args.tsne:
+        require("--tsne", PLOTS)
+
+
 def main() -> int:
     args = parse_args()
+    check_pictures(args)
     run = prepare_evaluation(args, "retrieval")
     if args.knn_neighbours > len(run.train):
         raise UserError(f"--knn-neighbours {args.knn_neighbours}: there are {len(run.train)} training clips")
-    make_folder(run.folder)
-    if args.save_features:
-        make_folder(Path(args.save_features).parent)
+    shown = choose_queries(run.val, args.gallery_queries, run.seed) if args.gallery else []
+    for folder in (run.folder, args.save_features and Path(args.save_features).parent, args.gallery, args.tsne):
+        if folder:
+            make_folder(Path(folder))
     features = [
         validation_features(
             run.encode, run.encoders, clips, run.device, args.workers, f"{clips.split} features"
@@ -87,6 +111,12 @@ def main() -> int:
         numbers["autoencoder_knn"] = accuracy(*(codes(model, x) for x in features))
         print(f"on the autoencoder's code: {numbers['autoencoder_knn']:.2f}%")
     run.write("retrieval", args, numbers)
+    if args.gallery:
+        found = nearest_neighbours(features[1][shown], features[0], min(NEIGHBOURS, len(run.train)))
+        title = f"{run.encoders.title}, {args.dataset} {args.protocol}"
+        print(write_gallery(Path(args.gallery), run.val, run.train, shown, *found, title))
+    if args.tsne:
+        print(write_feature_map(Path(args.tsne), features[1], run.val, run.seed))
     return 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 # What a stream of random numbers is for. The numbers are part of what a seed means.
-ORDER, VIEWS, WEIGHTS, DROPOUT, LABELS = range(5)
+ORDER, VIEWS, WEIGHTS, DROPOUT, LABELS, PICTURES = range(6)
 
 
 def generator(seed: int, purpose: int, *position: int) -> torch.Generator:

@@ -73,8 +73,8 @@ def format_table(rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def results_table(results: list[dict]) -> str:
-    """All evaluations of the same encoder side by side, one row per encoder and seed.
+def results_rows(results: list[dict]) -> list[list[str]]:
+    """All evaluations of the same encoder side by side, one row per encoder and seed, below a header.
 
     Where two results would fill the same cell, the later gets a row of its own: none is left out.
     """
@@ -94,7 +94,12 @@ def results_table(results: list[dict]) -> str:
     shown = [key[1:] for key, _ in rows]
     skip = 1 if len({(key[0], *key[1:]) for key, _ in rows}) == len(set(shown)) else 0
     body = [[*key[skip:], *(cells.get(column, "") for column in columns)] for key, cells in rows]
-    return format_table([[*KEY_COLUMNS[skip:], *columns], *body])
+    return [[*KEY_COLUMNS[skip:], *columns], *body]
+
+
+def results_table(results: list[dict]) -> str:
+    """``results_rows`` as a Markdown table."""
+    return format_table(results_rows(results))
 
 
 def result_cells(result: dict) -> dict[str, str]:

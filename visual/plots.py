@@ -1,0 +1,27 @@
+"""Figures of matplotlib without a display, and saving them whole. Needs matplotlib where it draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.checkpoint import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 110
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches. pyplot, which would look for a display, has no part in it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(drawn)
+    return drawn
+
+
+def save_figure(path: Path, drawn: Figure) -> None:
+    write_whole(path, lambda file: drawn.savefig(file, format="png"))
