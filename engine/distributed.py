@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -118,6 +119,8 @@ def wrap(module: nn.Module, device: torch.device, group: Group) -> nn.Module:
     first process's are saved.
     """
     device_ids = [device] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(
-        module, device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the argument has another name in new versions
+        return nn.parallel.DistributedDataParallel(
+            module, device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
