@@ -20,7 +20,7 @@ from dataset.layout import lay_out
 from dataset.views import classifier_view
 
 from .checkpoint import Rolling, save_checkpoint
-from .classifier import Training, linear_head, new_training, report_epoch, topk_accuracy
+from .classifier import Training, linear_head, new_training, report_classes, report_epoch, topk_accuracy
 from .descent import Descent, steps_between_looks
 from .evaluation import Evaluation
 from .features import validation_features
@@ -82,11 +82,11 @@ def train_epoch(
 
 
 @torch.no_grad()
-def validate(run: Evaluation, training: Training, workers: int) -> dict[str, float]:
-    """Top-1 and top-5 accuracy on the centre crops of the validation clips, in evaluation mode."""
+def val_logits(run: Evaluation, training: Training, workers: int) -> Tensor:
+    """Logits (N, C) of the centre crops of the validation clips, in evaluation mode."""
     training.module.eval()
     features = validation_features(run.encode, run.encoders, run.val, run.device, workers)
-    return topk_accuracy(training.module["head"](features), run.val.labels.to(run.device))
+    return training.module["head"](features)
 
 
 def finetune(
@@ -114,11 +114,14 @@ def finetune(
             loss = train_epoch(run, training, descent, args, stop, rolling)
             if training.step * args.batch_size < len(run.train):  # stopped in the middle
                 break
-            training.history.append(validate(run, training, args.workers))
+            logits = val_logits(run, training, args.workers)
+            training.history.append(topk_accuracy(logits, run.val.labels.to(run.device)))
             report_epoch(training, args, loss, rate, time.monotonic() - start, writer)
             training.epoch, training.step = training.epoch + 1, 0
         done = training.epoch == args.epochs
         save_checkpoint(path, training.state(with_optimizer=not done))
+        if done:
+            report_classes(training, run, val_logits(run, training, args.workers), writer)
     if not done:
         print(
             f"stopped in epoch {training.epoch}, step {training.step}; --resume auto goes on from there"

@@ -17,7 +17,7 @@ from options.errors import UserError
 
 from .checkpoint import save_checkpoint
 from .classifier import (
-    Training, fingerprint, linear_head, new_training, report_epoch, topk_accuracy,
+    Training, fingerprint, linear_head, new_training, report_classes, report_epoch, topk_accuracy,
 )
 from .evaluation import Evaluation
 from .features import training_features, validation_features
@@ -81,6 +81,9 @@ def linear_probe(
             probe.epoch += 1
             bar.update()
         save_checkpoint(run.folder / PROBE_FILE, probe.state())
+        if probe.epoch == args.epochs:
+            with torch.no_grad():
+                report_classes(probe, run, head(val_features), writer)
     if probe.epoch < args.epochs:
         print(f"stopped before epoch {probe.epoch}; --resume auto goes on from there")
         return None

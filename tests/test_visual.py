@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import TINY_FLAGS
 from data_gen.synthetic_body import CHANNELS, JOINT, bone_offsets, forward_kinematics
 from data_gen.normalise import clip_frames
 from models.graph import INWARD_EDGES
@@ -211,3 +212,15 @@ def test_charts():
     points = line_chart({"one": [(0, 0.0), (10, 1.0)]}, "epoch", "y").split('points="')[1].split('"')[0]
     (x0, y0), (x1, y1) = (map(float, point.split(",")) for point in points.split())
     assert x0 < x1 and y0 > y1, "up is up"
+
+
+@pytest.mark.parametrize("flags", [["--pretrained", "random"], ["--mode", "supervised"]], ids=["linear", "supervised"])
+def test_classifiers_say_what_they_confuse(run, tmp_path, flags):
+    """The table's diagonal is the last epoch's accuracy."""
+    code, out, err = run("action_classification.py", *flags, *TINY_FLAGS, "--epochs", 2, "--seed", 1,
+                         "--output-dir", tmp_path / "o")
+    assert code == 0 and "taken for" in out and "accuracy of a class: " in out, err
+    accuracy = read_accuracy(tmp_path / "o/confusion.csv")
+    assert sum(int(clips) for _, clips, _ in accuracy) == 10
+    right = sum(int(clips) * float(percent or 0) for _, clips, percent in accuracy) / 10
+    assert f"last (epoch 1): top-1 {right:.2f}%" in out
