@@ -1,0 +1,67 @@
+"""At which size the tables are run: the paper's, or one that only shows that everything runs.
+
+A scale is the hyperparameters of every command, by the name of the flag; None is left to the data
+set's entry in ``options.datasets``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from options.datasets import DATASETS
+from options.flags import CLASSIFIER_DEFAULTS
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Hyperparameters of pretraining and of classifiers, and which labels Table 2 draws."""
+
+    name: str
+    pretraining: dict
+    classifier: dict  # mode -> flags
+    sizes: dict
+    label_seeds: tuple[int, ...]
+    synthetic: bool  # whether missing data are made up
+
+    def pretraining_flags(self, dataset: str) -> dict:
+        """All of a pretraining on ``dataset``; its queue, epochs and schedule where left open."""
+        info = DATASETS[dataset]
+        own = {"epochs": info.epochs, "schedule": info.schedule, "moco_k": info.moco_k}
+        return {name: own[name] if value is None else value for name, value in self.pretraining.items()}
+
+
+PAPER = Scale(  # sections 3.4, 4.2 and 4.3; the released scripts
+    "paper",
+    pretraining={
+        "epochs": None, "schedule": None, "batch_size": 64, "lr": 0.01, "momentum": 0.9, "wd": 1e-4,
+        "mlp": True, "moco_dim": 128, "moco_k": None, "moco_m": 0.999, "moco_t": 0.07,
+        "min_crop_frames": 64, "jitter_zero_prob": 0.5,
+    },
+    classifier={
+        mode: {**flags, "batch_size": 64, "momentum": 0.9 if flags["optimizer"] == "sgd" else None, "wd": 0.0}
+        for mode, flags in CLASSIFIER_DEFAULTS.items()
+    },
+    sizes={
+        "num_frames": 64, "gru_hidden_size": 1024, "gru_num_layers": 3, "graph_encoder": "agcn",
+        "graph_width": 64, "graph_num_blocks": 10, "image_width": 64,
+    },
+    label_seeds=(0, 1, 2, 3, 4),
+    synthetic=False,
+)
+
+SMOKE = Scale(
+    "smoke",
+    pretraining={**PAPER.pretraining, "epochs": 1, "schedule": (), "batch_size": 16, "moco_k": 64},
+    classifier={
+        mode: {**flags, "epochs": 2, "schedule": (1,), "batch_size": 16}
+        for mode, flags in PAPER.classifier.items()
+    },
+    sizes={
+        **PAPER.sizes, "num_frames": 16, "gru_hidden_size": 16, "gru_num_layers": 1, "graph_width": 4,
+        "graph_num_blocks": 2, "image_width": 16,
+    },
+    label_seeds=(0, 1),
+    synthetic=True,
+)
+
+SCALES = {scale.name: scale for scale in (PAPER, SMOKE)}
