@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from options.datasets import MAX_FRAMES, NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
+from options.datasets import (
+    MAX_FRAMES, NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE, parse_ntu_name,
+)
 from options.errors import UserError
 
 PROTOCOL_FOLDERS = {"cross_view": "xview", "cross_subject": "xsub", "cross_setup": "xsetup"}
@@ -69,7 +71,26 @@ def read_labels(path: Path) -> tuple[list[str], np.ndarray]:
     if not plain:
         raise UserError(f"{path} must hold a pair of equally long lists, names and labels from 0")
     names = [name.removesuffix(".skeleton") for name in content[0]]
+    check_names(path, names, content[1])
     return names, np.array(content[1], dtype=np.int64)
+
+
+def check_names(path: Path, names: list[str], labels: list[int]) -> None:
+    """Hold labels against names: a pickle has no checksum, but NTU's names say the action.
+
+    Names of another form are left as they are, where all are.
+    """
+    parsed = [parse_ntu_name(name) for name in names]
+    if not any(parsed):
+        return
+    for name, fields, label in zip(names, parsed, labels):
+        if fields is None or fields.label != label:
+            raise UserError(
+                f"{path} is damaged: {name!r:.40} is no name of an NTU clip with label {label} (A001 has "
+                "label 0); make it again"
+            )
+    if len(set(names)) < len(names):
+        raise UserError(f"{path} is damaged: a name is there twice; make it again")
 
 
 def load_array(path: Path, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> np.ndarray:

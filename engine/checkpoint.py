@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import re
 import time
 import warnings
@@ -116,10 +117,12 @@ def load_checkpoint(path: Path) -> dict:
         raise UserError(f"{path} cannot be read ({error.strerror})")
     whole = False
     try:
-        # torch does not look at the archive's checksums: a flipped bit would be a wrong weight.
-        if zipfile.is_zipfile(data) and (member := zipfile.ZipFile(data).testzip()):
-            raise ValueError(f"the checksum of {member} is wrong")
         whole = zipfile.is_zipfile(data)
+        # torch does not look at the archive's checksums: a flipped bit would be a wrong weight.
+        if whole and (member := zipfile.ZipFile(data).testzip()):
+            raise ValueError(f"the checksum of {member} is wrong")
+        if not whole and data.getvalue()[:2] == b"PK":
+            raise ValueError("its end is missing")
         data.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a damaged file must not print torch's advice
@@ -127,9 +130,17 @@ def load_checkpoint(path: Path) -> dict:
     except Exception as error:  # a damaged file can raise nearly anything
         if whole and short_of_memory(error):
             raise
-        raise UserError(f"{path} is damaged or no checkpoint ({first_line(error)}); use another one")
+        raise UserError(f"{path} is damaged or no checkpoint ({reason(error)}); use another one")
     check_content(path, content)
     return content
+
+
+def reason(error: Exception) -> str:
+    """Why torch did not read a file, without its advice to read it unguarded."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return first_line(error)
+    asked = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+    return f"it asks for {asked[1]}, which no checkpoint needs" if asked else "its pickle is not of tensors"
 
 
 def check_content(path: Path, content: object) -> None:
@@ -143,6 +154,9 @@ def check_content(path: Path, content: object) -> None:
             f"{path} has checkpoint format {shown!r:.40}, this program reads {FORMAT_VERSION}; use the "
             "version that wrote it"
         )
+    for name in ("seed", "epoch", "step"):
+        if name in content and type(content[name]) is not int:
+            raise UserError(f"{path} holds no number as its {name}; use another one")
 
 
 @contextmanager
