@@ -202,8 +202,8 @@ def add_checkpoint_flags(parser: Parser) -> None:
                        "is resumed; a finished run removes it (default 10)")
 
 
-def add_pretrained_flags(parser: Parser, required: bool = True) -> None:
-    """Which encoder a downstream script evaluates, and where the results go."""
+def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = True) -> None:
+    """Which encoder a downstream script takes, and where the ``results`` of its evaluation go."""
     group = parser.add_argument_group("encoder")
     group.add_argument("--pretrained", nargs="+", required=required, metavar="PATH",
                        help="a checkpoint, ours or the authors'; 'random' for an untrained encoder; "
@@ -214,9 +214,10 @@ def add_pretrained_flags(parser: Parser, required: bool = True) -> None:
     group.add_argument("--finetune-skeleton-representation", metavar="NAMES",
                        help="which of their encoders to evaluate; two or three joined by _and_: "
                        "their features side by side")
-    group.add_argument("--output-dir", metavar="DIR",
-                       help="folder for results.json and curves; default: beside the "
-                       "checkpoint, or below runs/ where there is none")
+    if results:
+        group.add_argument("--output-dir", metavar="DIR",
+                           help="folder for results.json and curves; default: beside the "
+                           "checkpoint, or below runs/ where there is none")
 
 
 CLASSIFIER_DEFAULTS = {

@@ -70,7 +70,7 @@ def find_clip(data_root: str, dataset: str, protocol: str, name: str) -> tuple[C
 def whole_clip(clips: ClipSet, index: int) -> Tensor:
     """All frames of one clip: ``(T, V, 3, M)``."""
     frames = torch.arange(int(clips.num_frames[index]))
-    return clips.gather(torch.tensor([index]), frames[None])[0].cpu()
+    return clips.gather(torch.tensor([index]), frames[None])[0]
 
 
 def describe_view(start: int, length: int, maps: JointMaps | None) -> list[str]:
