@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import action_classification
 from dataset.batches import ordered_batches, shuffled_batches
-from dataset.clips import ClipSet
+from dataset.clips import ClipSet, open_clips
 from dataset.crop import centre_crop, draw_crop
 from dataset.layout import lay_out
 from dataset.views import classifier_view, evaluation_view
@@ -72,12 +72,14 @@ Batches = Iterable[tuple[Tensor, Tensor]]  # views (N, T, V, 3, M) and labels (N
 
 
 def plain_batches(run: Evaluation, args: argparse.Namespace) -> tuple[Callable, Callable]:
-    """One epoch's training and validation batches, drawn clip by clip."""
-    datasets = [PlainClips(run.train, run.encoders.num_frames, True),
-                PlainClips(run.val, run.encoders.num_frames, False)]
-    train = DataLoader(datasets[0], args.batch_size, shuffle=True)
-    val = DataLoader(datasets[1], VAL_BATCH)
-    return lambda: train, lambda: val
+    """One epoch's training and validation batches, drawn clip by clip on the CPU."""
+    train, val = (
+        PlainClips(open_clips(args.data_root, args.dataset, args.protocol, split),
+                   run.encoders.num_frames, split == "train")
+        for split in ("train", "val")
+    )
+    loaders = DataLoader(train, args.batch_size, shuffle=True), DataLoader(val, VAL_BATCH)
+    return lambda: loaders[0], lambda: loaders[1]
 
 
 def whole_batches(run: Evaluation, args: argparse.Namespace) -> tuple[Callable, Callable]:
@@ -155,12 +157,11 @@ def probe_flags(data: Path, folder: Path, epochs: int, sizes: str) -> argparse.N
     return args
 
 
-def check_equal(run: Evaluation) -> None:
-    """Clip by clip and batch by batch, validation clips look the same."""
-    clips = PlainClips(run.val, run.encoders.num_frames, False)
-    plain = torch.stack([clips[i][0] for i in range(32)])
-    ours = evaluation_view(run.val, torch.arange(32), run.encoders.num_frames)
-    torch.testing.assert_close(plain, ours, rtol=1e-4, atol=1e-5)
+def check_equal(run: Evaluation, args: argparse.Namespace) -> None:
+    """Clip by clip and batch by batch, validation clips are the same."""
+    plain, ours = (next(iter(make(run, args)[1]())) for make in (plain_batches, whole_batches))
+    torch.testing.assert_close(plain[0], ours[0].cpu(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(plain[1], ours[1].cpu())
 
 
 def main() -> None:
@@ -182,7 +183,7 @@ def main() -> None:
         sizes = "" if chosen.paper_sizes else DEMO_SIZES
         args = probe_flags(data, Path(folder, "probe"), chosen.epochs, sizes)
         run = prepare_evaluation(args, "linear")
-        check_equal(run)
+        check_equal(run, args)
         programs = {
             "plain loop": lambda: plain_probe(run, args, plain_batches),
             "plain loop, batches drawn as ours": lambda: plain_probe(run, args, whole_batches),

@@ -100,7 +100,7 @@ class CachedCrops:
         self.storage = storage_for(size, device)
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}
         print(
-            f"head trained on {num_crops} cached crops a clip: {size / 1e9:.2f} GB of features on "
+            f"head trained on {num_crops} cached crops a clip: {size / 1e6:,.1f} MB of features on "
             f"{self.storage}", flush=True,
         )
 
