@@ -19,7 +19,7 @@ Checkpoints of this program say themselves what they hold; the authors' need the
 
 import argparse
 
-from dataset.label_subset import classes_without_clip, draw_labelled, keep_clips
+from dataset.label_subset import draw_labelled, keep_clips
 from engine.classifier import load_training
 from engine.evaluation import Evaluation, prepare_evaluation, results_folder
 from engine.finetune import FINETUNE_FILE, finetune
@@ -58,11 +58,7 @@ def keep_labelled(run: Evaluation, args: argparse.Namespace) -> None:
             f"labels of {len(run.train)} of {len(whole)} train clips ({args.label_fraction:g}, "
             f"{args.label_sampling}, --label-seed {args.label_seed})"
         )
-    if missing := classes_without_clip(run.train, run.val):
-        print(
-            f"note: {len(missing)} classes of the val clips have no train clip and cannot be recognised: "
-            f"{' '.join(map(str, missing))} (counted from 0)"
-        )
+    run.note_missing_classes()
 
 
 def main() -> int:
@@ -98,4 +94,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, saves_memory="--batch-size, --amp, --data-device")

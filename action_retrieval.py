@@ -85,6 +85,7 @@ def main() -> int:
     args = parse_args()
     check_pictures(args)
     run = prepare_evaluation(args, "retrieval")
+    run.note_missing_classes()
     if args.knn_neighbours > len(run.train):
         raise UserError(f"--knn-neighbours {args.knn_neighbours}: there are {len(run.train)} training clips")
     shown = choose_queries(run.val, args.gallery_queries, run.seed) if args.gallery else []
@@ -121,4 +122,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, saves_memory="--amp, --data-device")

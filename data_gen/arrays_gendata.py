@@ -78,4 +78,4 @@ def read_clip(file: ArrayFile) -> Outcome:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, saves_memory="--workers")

@@ -111,4 +111,4 @@ def read_clip(file: RawFile) -> Outcome:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, saves_memory="--workers")

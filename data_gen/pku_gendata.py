@@ -101,4 +101,4 @@ def read_video(video: Video) -> Outcome:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, saves_memory="--workers")

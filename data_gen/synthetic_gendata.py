@@ -161,4 +161,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, saves_memory="--workers")

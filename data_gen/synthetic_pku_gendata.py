@@ -151,4 +151,4 @@ def write_splits(folder: Path, numbers: Sequence[int], part: str) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, saves_memory="--workers")

@@ -24,6 +24,7 @@ import torch
 from options.errors import UserError, first_line, short_of_memory
 
 FORMAT_VERSION = 1
+SAVE_MINUTES = 10.0  # between two writings of a rolling checkpoint where no flag says otherwise
 LAST = "checkpoint_last.pth.tar"  # written every few minutes, and when a pretraining is stopped
 
 

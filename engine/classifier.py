@@ -89,20 +89,24 @@ class Training:
             "optimizer": self.optimizer.state_dict() if with_optimizer else {},
         }
 
-    def restore(self, checkpoint: dict, path: Path) -> None:
-        """Go on from ``checkpoint``; refused where it is of another training."""
+    def refuse_other(self, flags: dict, encoder_sha256: str, path: Path) -> None:
+        """Refuse the checkpoint ``path`` where its flags or its encoder are of another training."""
         for name, value in self.flags.items():
-            if checkpoint["flags"].get(name) != value:
+            if flags.get(name) != value:
                 flag = "--" + {"dataset": "finetune-dataset"}.get(name, name.replace("_", "-"))
                 raise UserError(
-                    f"{flag} is {value}, {path} was trained with {checkpoint['flags'].get(name)}: give "
-                    "the same, or begin anew in another --output-dir"
+                    f"{flag} is {value}, {path} was trained with {flags.get(name)}: give the same, or "
+                    "begin anew in another --output-dir"
                 )
-        if checkpoint["encoder_sha256"] != self.encoder_sha256:
+        if encoder_sha256 != self.encoder_sha256:
             raise UserError(
                 f"{path} is of another encoder; give the --pretrained, --seed and sizes it had"
             )
+
+    def restore(self, checkpoint: dict, path: Path) -> None:
+        """Go on from ``checkpoint``; refused where it is of another training."""
         with putting_to_use(path):
+            self.refuse_other(checkpoint["flags"], checkpoint["encoder_sha256"], path)
             self.module.load_state_dict(checkpoint["state_dict"])
             if checkpoint["optimizer"]:
                 self.optimizer.load_state_dict(checkpoint["optimizer"])
@@ -143,14 +147,16 @@ def load_training(
     checkpoint = load_checkpoint(path)
     if checkpoint.get("kind") != kind:
         raise UserError(f"--resume {path}: not a checkpoint of a {kind}")
-    if seed is not None and seed != checkpoint["seed"]:
-        raise UserError(f"{path} was trained with --seed {checkpoint['seed']}: give the same or none")
-    if checkpoint["epoch"] > epochs:
-        raise UserError(f"{path} has {checkpoint['epoch']} epochs behind it, more than --epochs {epochs}")
-    if checkpoint["epoch"] < epochs and not checkpoint["optimizer"]:
+    with putting_to_use(path):
+        stored, behind, optimizer = (checkpoint[name] for name in ("seed", "epoch", "optimizer"))
+    if seed is not None and seed != stored:
+        raise UserError(f"{path} was trained with --seed {stored}: give the same or none")
+    if behind > epochs:
+        raise UserError(f"{path} has {behind} epochs behind it, more than --epochs {epochs}")
+    if behind < epochs and not optimizer:
         raise UserError(
-            f"{path} ended with epoch {checkpoint['epoch'] - 1} and kept no optimizer: begin anew in "
-            "another --output-dir"
+            f"{path} ended with epoch {behind - 1} and kept no optimizer: begin anew in another "
+            "--output-dir"
         )
     return checkpoint, path
 

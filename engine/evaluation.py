@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dataset.clips import ClipSet, open_clips
+from dataset.label_subset import classes_without_clip
 from options.errors import UserError
 from options.flags import sizes_given
 from options.representations import join_representations
@@ -35,6 +36,17 @@ class Evaluation:
     device: torch.device
     folder: Path
 
+    def note_missing_classes(self) -> None:
+        """Say which classes no training clip shows: a ceiling on accuracy, and no reason to refuse.
+
+        A class that only one subject, camera or setup recorded is in the val split alone.
+        """
+        if missing := classes_without_clip(self.train, self.val):
+            print(
+                f"note: {len(missing)} classes of the val clips have no train clip and cannot be "
+                f"recognised: {' '.join(map(str, missing))} (counted from 0)"
+            )
+
     def write(self, task: str, args: argparse.Namespace, numbers: dict) -> Path:
         """``results.json``, with what was run on what."""
         what = {
@@ -43,6 +55,7 @@ class Evaluation:
             "representation": join_representations(self.encoders.representations),
             "dataset": args.dataset, "protocol": args.protocol, "seed": self.seed,
             "clips": {"train": len(self.train), "val": len(self.val)},
+            "classes_without_train_clip": classes_without_clip(self.train, self.val),
             "flags": vars(args), "device": describe(self.device, args.gpu),
         }
         path = write_results(self.folder, task, what, numbers)

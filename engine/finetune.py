@@ -19,7 +19,7 @@ from dataset.batches import draw_ahead, shuffled_batches
 from dataset.layout import lay_out
 from dataset.views import classifier_view
 
-from .checkpoint import Rolling, save_checkpoint
+from .checkpoint import SAVE_MINUTES, Rolling, save_checkpoint
 from .classifier import Training, linear_head, new_training, report_classes, report_epoch, topk_accuracy
 from .descent import Descent, steps_between_looks
 from .evaluation import Evaluation
@@ -29,7 +29,6 @@ from .schedule import learning_rate, set_learning_rate
 from .stop import StopRequest
 
 FINETUNE_FILE = "finetune_last.pth.tar"  # beside results.json
-SAVE_MINUTES = 10.0  # between two writings of it, for a run that is killed
 
 
 def batch_loss(run: Evaluation, head: nn.Linear, view: Tensor, index: Tensor) -> Tensor:

@@ -137,7 +137,9 @@ def open_ours(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) ->
     state = checkpoint["state_dict"]
     weights = {name: submodule_weights(state, f"encoders.query.{name}.") for name in held}
     title = f"{checkpoint['contrast']}-skeleton {join_representations(held)}, {checkpoint['epoch']} epochs"
-    return Pretrained(path, title, checkpoint["sizes"], weights)
+    if checkpoint.get("step"):  # stopped in mid-epoch
+        title += f" and {checkpoint['step']} steps"
+    return Pretrained(path, title, complete_sizes(checkpoint["sizes"]), weights)
 
 
 def open_released(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> Pretrained:

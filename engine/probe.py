@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from options.errors import UserError
 
-from .checkpoint import save_checkpoint
+from .checkpoint import SAVE_MINUTES, Rolling, save_checkpoint
 from .classifier import (
     Training, fingerprint, linear_head, new_training, report_classes, report_epoch, topk_accuracy,
 )
@@ -64,6 +64,7 @@ def linear_probe(
     )
     val_features = validation_features(run.encode, run.encoders, run.val, run.device, args.workers)
     val_labels = run.val.labels.to(run.device)
+    rolling = Rolling(run.folder / PROBE_FILE, SAVE_MINUTES)
     bar = tqdm(
         total=args.epochs, initial=probe.epoch, desc="linear probe", leave=False, disable=None,
         unit="epoch", dynamic_ncols=True,
@@ -80,7 +81,8 @@ def linear_probe(
             report_epoch(probe, args, loss, rate, time.monotonic() - start, writer)
             probe.epoch += 1
             bar.update()
-        save_checkpoint(run.folder / PROBE_FILE, probe.state())
+            rolling.save_if_due(probe.state)
+        save_checkpoint(rolling.path, probe.state())
         if probe.epoch == args.epochs:
             with torch.no_grad():
                 report_classes(probe, run, head(val_features), writer)
