@@ -7,7 +7,9 @@ Seq + graph on NTU-60 cross-view, as in the paper (section 3.3):
         --skeleton-representation seq-based_and_graph-based \\
         --checkpoint-path ./checkpoints/ntu_60_cross_view/interskeleton_seq_based_graph_based
 
-Queries of each representation meet the keys of every other. All visible GPUs are used.
+Queries of each representation meet the keys of every other. All visible GPUs are used. SIGTERM,
+SIGINT (Ctrl-C) and SIGUSR1 let a run finish its step, save and end with exit code 75; the same
+command with --resume auto goes on from there.
 """
 
 from engine.setup import parse_pretraining_flags, run_pretraining

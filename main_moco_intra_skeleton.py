@@ -7,7 +7,8 @@ The sequence encoder on NTU-60 cross-view, as in the paper (section 3.1):
         --skeleton-representation seq-based \\
         --checkpoint-path ./checkpoints/ntu_60_cross_view/intraskeleton_seq_based
 
-All visible GPUs are used.
+All visible GPUs are used. SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 let a run finish its step, save and
+end with exit code 75; the same command with --resume auto goes on from there.
 """
 
 from engine.setup import parse_pretraining_flags, run_pretraining

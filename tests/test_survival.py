@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -20,6 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import engine.probe
 import engine.setup
 from conftest import TINY_FLAGS, write_store
 from engine.checkpoint import LAST, load_checkpoint, newest_checkpoint, position, save_checkpoint
@@ -201,6 +203,33 @@ def test_a_run_that_another_one_overtook_is_refused(run, tmp_path, monkeypatch):
     assert code == 2 and "another run wrote checkpoints" in err
 
 
+def test_a_second_evaluation_in_the_same_folder_is_refused(run, tmp_path):
+    flags = ["--pretrained", "random", *TINY_FLAGS, "--epochs", 1, "--output-dir", tmp_path / "o"]
+    with sole_use(tmp_path / "o", "--output-dir"):
+        code, _, err = run("action_classification.py", *flags)
+    assert code == 2 and f"another run is writing to {tmp_path / 'o'}" in err and "name another --output-dir" in err
+
+
+def test_a_probe_that_was_killed_goes_on(run, tmp_path, monkeypatch):
+    probe = ["action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--epochs", 4, "--seed", 1]
+    assert run(*probe, "--output-dir", tmp_path / "whole")[0] == 0
+
+    def killed(training, *rest):
+        if training.epoch == 2:
+            raise KeyboardInterrupt
+        report(training, *rest)
+
+    report = engine.probe.report_epoch
+    monkeypatch.setattr(engine.probe, "SAVE_MINUTES", 0.0)
+    monkeypatch.setattr(engine.probe, "report_epoch", killed)
+    assert run(*probe, "--output-dir", tmp_path / "killed")[0] == 130
+    monkeypatch.setattr(engine.probe, "report_epoch", report)
+    code, out, err = run(*probe, "--output-dir", tmp_path / "killed", "--resume", "auto")
+    assert code == 0 and "probe_last.pth.tar: epoch 2" in out, err
+    numbers = [json.loads((tmp_path / name / "results.json").read_text())["numbers"] for name in ("whole", "killed")]
+    assert numbers[0] == numbers[1]
+
+
 @pytest.fixture
 def file_size():
     """``file_size(n)``: no file can grow beyond ``n`` bytes, as on a disk that is full; no ``n``: as before."""
@@ -267,16 +296,22 @@ def test_a_disk_of_900_kilobytes(store, tmp_path):
     assert [path.name for path in out.iterdir() if "tfevents" not in path.name] == ["checkpoint_0000.pth.tar"]
 
 
-MEMORY_FLAGS = ("--batch-size", "--amp", "--data-device")
-
-
 def test_host_memory_that_runs_out_is_a_sentence(store, tmp_path):
     """A real allocation that fails, of a queue of 40 million keys in 12 GB of address space."""
     limit = (12 << 30, 12 << 30)
     child = start(store, tmp_path / "c", "--moco-k", 40_000_000, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit))
     code, _, err = finish(child)
     assert code == 2 and "this machine ran out of memory" in err and len(err.strip().splitlines()) == 1, err
-    assert all(flag in err for flag in MEMORY_FLAGS)
+    assert "--batch-size, --amp, --data-device can lower what is needed" in err
+
+
+@pytest.mark.parametrize("script", sorted(
+    path.relative_to(SCRIPT.parent) for path in [*SCRIPT.parent.glob("*.py"), *SCRIPT.parent.glob("data_gen/*.py")]
+    if "saves_memory=" in path.read_text(encoding="utf-8")))
+def test_a_script_has_the_flags_that_it_names(run, script):
+    named = re.search(r'saves_memory="(.*)"', (SCRIPT.parent / script).read_text(encoding="utf-8"))[1].split(", ")
+    code, out, _ = run(str(script).replace("/", "."), "--help")
+    assert code == 0 and named and all(f"{flag} " in out for flag in named)
 
 
 @pytest.mark.parametrize("error, where", [

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import TINY_FLAGS
 from dataset.clips import open_clips
 from engine.checkpoint import load_checkpoint
+from engine.probe import PROBE_FILE
 from options.errors import UserError
 from test_clips import write_released
 from test_scripts import pretrain
@@ -186,6 +188,30 @@ def test_a_checkpoint_with_other_content_is_refused(run, tmp_path):
         torch.save(content, path)
         code, out, err = pretrain(run, tmp_path / "c", "--resume", path)
         assert code == 2 and str(path) in err and len(err.strip().splitlines()) == 1, (change, err)
+
+
+def test_an_evaluation_refuses_other_content(run, tmp_path):
+    assert pretrain(run, tmp_path / "c", "--epochs", 1)[0] == 0
+    path = tmp_path / "c" / "checkpoint_0000.pth.tar"
+    good = load_checkpoint(path)
+    names = {key: torch.zeros(1) for key in good["state_dict"]}
+    changes = ({"sizes": {"depth": 3}}, {"sizes": "large"}, {"representations": None}, {"contrast": None, "epoch": None},
+               {"state_dict": {}}, {"state_dict": names})
+    for change in changes:
+        torch.save({**good, **change}, path)
+        code, _, err = run("action_retrieval.py", "--pretrained", path, "--finetune-skeleton-representation", "seq-based")
+        assert code == 2 and str(path) in err and len(err.strip().splitlines()) == 1, (change, err)
+
+
+def test_a_probe_with_other_content_is_refused(run, tmp_path):
+    probe = ["action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--output-dir", tmp_path]
+    assert run(*probe, "--epochs", 1)[0] == 0
+    path = tmp_path / PROBE_FILE
+    good = load_checkpoint(path)
+    for name in ("seed", "epoch", "optimizer", "flags", "encoder_sha256", "history"):
+        torch.save({key: value for key, value in good.items() if key != name}, path)
+        code, _, err = run(*probe, "--epochs", 2, "--resume", "auto")
+        assert code == 2 and str(path) in err and len(err.strip().splitlines()) == 1, (name, err)
 
 
 def test_checkpoints_of_which_none_can_be_read_are_left_alone(run, tmp_path):
