@@ -53,8 +53,9 @@ def parse_args() -> argparse.Namespace:
                        "on each; '--gpus 0,1' one job on both (default: one job, all visible GPUs)")
     slots.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N",
                        help="jobs at a time, without a GPU each (default 1)")
-    parser.add_argument("--flags", default="", metavar="'--amp bf16 ...'",
-                        help="flags that every pretraining and evaluation is given besides")
+    parser.add_argument("--flags", default="", metavar="FLAGS",
+                        help="flags of any run that every pretraining and evaluation is given besides, with "
+                        "an equals sign: --flags='--amp bf16'")
     parser.add_argument("--dry-run", action="store_true", help="print the commands that are left, run none")
     parser.add_argument("--list", action="store_true", help="print the tables and what is done, run nothing")
     return parser.parse_args()

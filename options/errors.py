@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import threading
 from typing import Callable
@@ -71,6 +72,9 @@ def run_script(main: Callable[[], int | None], saves_memory: str | None = None) 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    except BrokenPipeError:  # who read the output has left, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
     except (MemoryError, OSError, RuntimeError) as error:
         sentence = sentence_for(error, saves_memory)
         if sentence is None:

@@ -183,6 +183,13 @@ def test_what_needs_what(commands):
     assert len(set(folders)) == len(folders) == 161
 
 
+def test_flags_for_every_run(call, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    _, out = call("--dry-run", "--tables", "T3", "T9", "--flags=--amp bf16 --workers 4")
+    lines = [line for line in out.splitlines() if not line.startswith("#")]
+    assert len(lines) == 14 and all(line.endswith(" --amp bf16 --workers 4") for line in lines)
+
+
 def test_the_shortest_commands():
     assert command("a.py", {"schedule": (), "mlp": True, "cos": False, "wd": None, "x_y": ("a", 1)})[1:] == (
         "--schedule", "--mlp", "--x-y", "a", "1")
