@@ -2,8 +2,8 @@
 
 The published network is bidirectional in its weights only. It was fed one frame at a time, so the
 "reverse" cells also run forward in time: every layer is two causal GRUs, side by side, that read
-the concatenation of both GRUs below. This file computes that over whole sequences, two calls a
-layer and no Python loop over time, under the parameter names of the published checkpoints.
+the concatenation of both GRUs below. This file computes that over whole sequences, a layer at a
+time, under the parameter names of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import warnings
 
 import torch
 from torch import Tensor, nn
+
+from .recurrence import grus_side_by_side
 
 # cuDNN copies the weights into one block at every call; at these sizes that is no cost to speak of.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
@@ -41,14 +43,17 @@ class CausalBiGRU(nn.Module):
         super().__init__()
         self.gru = nn.GRU(input_size, hidden_size, num_layers, batch_first=True, bidirectional=True)
 
-    def direction(self, x: Tensor, layer: int, suffix: str) -> Tensor:
-        """One causal GRU over a whole sequence: ``(N, T, C) -> (N, T, hidden_size)``."""
-        names = (f"{name}_l{layer}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        weights = [getattr(self.gru, name).to(x.dtype) for name in names]
+    def weights(self, layer: int, suffix: str) -> list[Tensor]:
+        """weight_ih, weight_hh, bias_ih, bias_hh of one of a layer's two GRUs."""
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        return [getattr(self.gru, f"{name}_l{layer}{suffix}") for name in names]
+
+    def on_gpu(self, x: Tensor, weights: list[Tensor]) -> Tensor:
+        """One causal GRU over a whole sequence, by cuDNN: ``(N, T, C) -> (N, T, hidden_size)``."""
         start = x.new_zeros(1, x.shape[0], self.gru.hidden_size)
         output, _ = torch.gru(
-            x, start, weights, has_biases=True, num_layers=1, dropout=0.0,
-            train=self.training, bidirectional=False, batch_first=True,
+            x, start, [weight.to(x.dtype) for weight in weights], has_biases=True, num_layers=1,
+            dropout=0.0, train=self.training, bidirectional=False, batch_first=True,
         )
         return output
 
@@ -56,8 +61,11 @@ class CausalBiGRU(nn.Module):
         x = x.to(recurrent_dtype(x))
         with torch.autocast(x.device.type, enabled=False):
             for layer in range(self.gru.num_layers):
-                pair = [self.direction(x, layer, suffix) for suffix in ("", "_reverse")]
-                x = torch.cat(pair, dim=2)  # N x T x 2H
+                pair = [self.weights(layer, suffix) for suffix in ("", "_reverse")]
+                if x.is_cuda:
+                    x = torch.cat([self.on_gpu(x, weights) for weights in pair], dim=2)  # N x T x 2H
+                else:
+                    x = grus_side_by_side(x.transpose(0, 1), pair).transpose(0, 1)  # N x T x 2H
         return x[:, -1]  # N x 2H: both GRUs of the last layer after the last frame
 
 

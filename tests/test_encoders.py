@@ -13,6 +13,7 @@ from conftest import GOLDEN, TINY
 from models.agcn import AdaptiveGraphConv, channel_factors
 from models.build import build_encoder
 from models.graph import spatial_adjacency
+from models.recurrence import Recurrence
 from options.representations import REPRESENTATIONS, parse_representations
 from options.errors import UserError
 
@@ -73,6 +74,13 @@ def test_gru_equals_a_bidirectional_gru_fed_frame_by_frame():
         _, state = encoder.encoder.gru(x[:, t : t + 1], state)
     expected = torch.cat([state[-2], state[-1]], dim=1)
     torch.testing.assert_close(encoder.forward_features(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_recurrence_has_the_gradients_of_its_equations():
+    torch.manual_seed(0)
+    shapes = (4, 2, 3, 6), (2, 6, 2), (2, 6)  # frames, GRUs, clips, gates of two units
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(Recurrence.apply, inputs)
 
 
 def test_adaptive_graph_conv_equals_its_equation_subset_by_subset():
