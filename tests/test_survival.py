@@ -32,7 +32,7 @@ from test_scripts import PRETRAIN, pretrain
 
 SCRIPT = Path(__file__).resolve().parents[1] / "main_moco_inter_skeleton.py"
 IMAGE = ["--skeleton-representation", "seq-based_and_image-based"]  # quick, and has dropout
-EPOCHS = 6  # of five steps
+EPOCHS = 12  # of five steps
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def store(tmp_path_factory):
 
 def start(store, folder, *flags, **settings):
     """A pretraining as a process, which writes its rolling checkpoint several times in an epoch."""
-    usual = [*PRETRAIN, *IMAGE, "--epochs", EPOCHS, "--save-freq", 2, "--save-minutes", 0.002, "--resume", "auto",
+    usual = [*PRETRAIN, *IMAGE, "--epochs", EPOCHS, "--save-freq", 3, "--save-minutes", 0.002, "--resume", "auto",
              "--data-root", store, "--checkpoint-path", folder]
     return subprocess.Popen(
         [sys.executable, "-u", SCRIPT, *map(str, [*usual, *flags])], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -98,7 +98,7 @@ def wait_until(child, condition):
     end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end and child.poll() is None, child.communicate()
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 def wait_until_at(child, folder, epoch, step):
@@ -112,7 +112,7 @@ def wait_until_at(child, folder, epoch, step):
 
 def test_a_run_killed_twice_and_stopped_twice_ends_as_the_one_that_was_not(store, whole, tmp_path):
     """With other numbers of workers each time; nobody says from which checkpoint to go on."""
-    moments = [(signal.SIGKILL, (0, 1)), (signal.SIGTERM, (1, 2)), (signal.SIGKILL, (3, 1)), (signal.SIGTERM, (4, 2))]
+    moments = [(signal.SIGKILL, (0, 1)), (signal.SIGTERM, (1, 2)), (signal.SIGKILL, (3, 1)), (signal.SIGTERM, (5, 2))]
     for workers, (number, at) in enumerate(moments):
         child = start(store, tmp_path, "-j", workers)
         wait_until_at(child, tmp_path, *at)
@@ -190,6 +190,12 @@ def test_a_file_system_without_locks_is_a_note(tmp_path, monkeypatch, capsys):
     with sole_use(tmp_path, "--checkpoint-path"):
         pass
     assert "cannot be locked (No locks available); start no second run there" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_locked_is_refused(run, tmp_path):
+    (tmp_path / "c" / LOCK_FILE).mkdir(parents=True)
+    code, _, err = pretrain(run, tmp_path / "c")
+    assert code == 2 and f"{tmp_path / 'c'} cannot be written to (Is a directory); name another" in err
 
 
 def test_a_run_that_another_one_overtook_is_refused(run, tmp_path, monkeypatch):
@@ -299,7 +305,8 @@ def test_a_disk_of_900_kilobytes(store, tmp_path):
 def test_host_memory_that_runs_out_is_a_sentence(store, tmp_path):
     """A real allocation that fails, of a queue of 40 million keys in 12 GB of address space."""
     limit = (12 << 30, 12 << 30)
-    child = start(store, tmp_path / "c", "--moco-k", 40_000_000, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit))
+    child = start(store, tmp_path / "c", "--moco-k", 40_000_000,
+                  preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit))
     code, _, err = finish(child)
     assert code == 2 and "this machine ran out of memory" in err and len(err.strip().splitlines()) == 1, err
     assert "--batch-size, --amp, --data-device can lower what is needed" in err
