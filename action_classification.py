@@ -18,6 +18,9 @@ Checkpoints of this program say themselves what they hold; the authors' need the
 """
 
 import argparse
+from functools import partial
+
+from torch.utils.tensorboard import SummaryWriter
 
 from dataset.label_subset import draw_labelled, keep_clips
 from engine.classifier import load_training
@@ -29,7 +32,9 @@ from engine.randomness import LABELS, generator
 from engine.report import write_csv
 from engine.stop import STOPPED
 from options import flags
+from options.action_names import short_class_name
 from options.errors import run_script
+from visual.confusion import report_confusion
 
 LABEL_SUBSET = "label_subset.csv"
 
@@ -90,6 +95,11 @@ def main() -> int:
             result = numbers[when]
             print(f"{when} (epoch {result['epoch']}): top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
         run.write(args.mode, args, numbers)
+        name_of = partial(short_class_name, args.dataset)
+        with SummaryWriter(str(run.folder)) as writer:
+            place = writer, f"{kind}/confusion", args.epochs - 1
+            lines = report_confusion(run.val.labels, run.predicted, name_of, run.folder, *place)
+        print("\n".join(lines))
     return 0
 
 

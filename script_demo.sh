@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole method on a small synthetic data set in NTU's file format, on a CPU, in minutes:
-# raw files -> store -> inter-skeleton pretraining -> linear probe and retrieval -> one table.
+# raw files -> store -> inter-skeleton pretraining -> linear probe and retrieval -> one page.
 #
 #   bash script_demo.sh            seed 0, into runs/demo
 #   SEED=1 bash script_demo.sh     other synthetic people, other weights, into runs/demo_seed1
@@ -15,12 +15,23 @@ seed="${SEED:-0}"
 runs="runs/demo"
 [ "$seed" = 0 ] || runs="runs/demo_seed$seed"
 rm -rf "$runs" # an earlier demo's, and nobody else's
+mkdir -p "$runs"
 start=$SECONDS
 
 step() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - start)); }
-run() { printf '+ python %s\n' "$*"; "$PYTHON" "$@"; }
+run() {
+    printf '+ python %s\n' "$*"
+    printf 'python %s\n' "$*" >> "$runs/commands.txt" # the page tells which command made what
+    "$PYTHON" "$@"
+}
+
+# Pictures are optional. Our own environment gets their packages; an active one is left as it is.
+if [ "$PYTHON" = "$REPOSITORY/.venv/bin/python" ]; then
+    "$PYTHON" -m visual.packages --install || echo "so some pictures will be missing"
+fi
 
 sizes="--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2"
+views="--augmentations crop pose --min-crop-ratio 0.5 --min-crop-frames 24"
 data="--data-root $runs/data --protocol cross_subject --seed $seed"
 probe="--epochs 40 --schedule 25 35 --print-freq 10"
 
@@ -31,16 +42,25 @@ run data_gen/synthetic_gendata.py --seed "$seed" --in-turn --repetitions 4 \
 step "2. one store for all protocols"
 run data_gen/ntu_gendata.py --data_path "$runs/raw" --out_folder "$runs/data/ntu60"
 
+gallery="" tsne="" # where something cannot be drawn, a line says why
+if "$PYTHON" -m visual.packages skeletons; then
+    gallery="--gallery $runs/pretrained/gallery"
+    waving="$(grep -m 1 -o '^S...C...P...R...A023' "$runs/data/ntu60/clips.csv")"
+    run -m visual.clips $data --name "$waving" $views --out "$runs/clips/as_in_this_demo"
+    run -m visual.clips $data --name "$waving" --out "$runs/clips/as_in_the_paper"
+fi
+if "$PYTHON" -m visual.packages plots; then tsne="--tsne $runs/pretrained/tsne"; fi
+
 step "3. inter-skeleton pretraining of sequence and graph, no labels, at a small size"
 run main_moco_inter_skeleton.py $data $sizes --graph-width 8 --graph-num-blocks 2 \
-    --skeleton-representation seq-based_and_graph-based --augmentations crop pose \
-    --min-crop-ratio 0.5 --min-crop-frames 24 --moco-k 256 --moco-m 0.99 --moco-t 0.2 \
+    --skeleton-representation seq-based_and_graph-based $views \
+    --moco-k 256 --moco-m 0.99 --moco-t 0.2 \
     --batch-size 16 --lr 0.1 --cos --epochs 60 --checkpoint-path "$runs/pretrained"
 pretrained="$runs/pretrained/checkpoint_0059.pth.tar"
 
 step "4. the sequence encoder, frozen: linear probe and retrieval"
 run action_retrieval.py $data --pretrained "$pretrained" \
-    --finetune-skeleton-representation seq-based --output-dir "$runs/pretrained/retrieval"
+    --finetune-skeleton-representation seq-based --output-dir "$runs/pretrained/retrieval" $gallery $tsne
 run action_classification.py $data --pretrained "$pretrained" \
     --finetune-skeleton-representation seq-based --output-dir "$runs/pretrained/linear" $probe
 
@@ -52,8 +72,9 @@ run action_retrieval.py $data --pretrained coordinates --output-dir "$runs/coord
 
 step "results"
 "$PYTHON" -m engine.report "$runs" | tee "$runs/table.md"
+"$PYTHON" -m visual.page "$runs"
 cat <<EOF
 
-checkpoints, results.json and curves are in $runs; the curves:
+the page opens in any browser; checkpoints, results.json and curves are in $runs; the curves:
   tensorboard --logdir $runs
 EOF

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,9 +13,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from options.action_names import short_class_name
 from options.errors import UserError
-from visual.confusion import report_confusion
 
 from .checkpoint import load_checkpoint, putting_to_use
 from .evaluation import Evaluation
@@ -176,14 +173,3 @@ def report_epoch(
             f"epoch {epoch:3d}/{args.epochs}  loss {loss:.4f}  top-1 {accuracy['top1']:.2f}%  "
             f"top-5 {accuracy['top5']:.2f}%  lr {rate:.4g}  {seconds:.2f} s"
         )
-
-
-def report_classes(
-    training: Training, run: Evaluation, logits: Tensor, writer: SummaryWriter
-) -> None:
-    """What the classifier confuses after its last epoch, by the logits (N, C) of the val clips."""
-    lines = report_confusion(
-        run.val.labels, logits.argmax(dim=1), partial(short_class_name, run.val.dataset), run.folder,
-        writer, f"{training.kind}/confusion", training.epoch - 1,
-    )
-    tqdm.write("\n".join(lines))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dataset.clips import ClipSet, open_clips
 from dataset.label_subset import classes_without_clip
@@ -35,6 +35,7 @@ class Evaluation:
     seed: int
     device: torch.device
     folder: Path
+    predicted: Tensor | None = None  # (val clips,) classes, by a classifier after its last epoch
 
     def note_missing_classes(self) -> None:
         """Say which classes no training clip shows: a ceiling on accuracy, and no reason to refuse.

@@ -20,7 +20,7 @@ from dataset.layout import lay_out
 from dataset.views import classifier_view
 
 from .checkpoint import SAVE_MINUTES, Rolling, save_checkpoint
-from .classifier import Training, linear_head, new_training, report_classes, report_epoch, topk_accuracy
+from .classifier import Training, linear_head, new_training, report_epoch, topk_accuracy
 from .descent import Descent, steps_between_looks
 from .evaluation import Evaluation
 from .features import validation_features
@@ -119,11 +119,10 @@ def finetune(
             training.epoch, training.step = training.epoch + 1, 0
         done = training.epoch == args.epochs
         save_checkpoint(path, training.state(with_optimizer=not done))
-        if done:
-            report_classes(training, run, val_logits(run, training, args.workers), writer)
     if not done:
         print(
             f"stopped in epoch {training.epoch}, step {training.step}; --resume auto goes on from there"
         )
         return None
+    run.predicted = val_logits(run, training, args.workers).argmax(dim=1)
     return training.summary()

@@ -17,7 +17,7 @@ from options.errors import UserError
 
 from .checkpoint import SAVE_MINUTES, Rolling, save_checkpoint
 from .classifier import (
-    Training, fingerprint, linear_head, new_training, report_classes, report_epoch, topk_accuracy,
+    Training, fingerprint, linear_head, new_training, report_epoch, topk_accuracy,
 )
 from .evaluation import Evaluation
 from .features import training_features, validation_features
@@ -83,12 +83,11 @@ def linear_probe(
             bar.update()
             rolling.save_if_due(probe.state)
         save_checkpoint(rolling.path, probe.state())
-        if probe.epoch == args.epochs:
-            with torch.no_grad():
-                report_classes(probe, run, head(val_features), writer)
     if probe.epoch < args.epochs:
         print(f"stopped before epoch {probe.epoch}; --resume auto goes on from there")
         return None
+    with torch.no_grad():
+        run.predicted = head(val_features).argmax(dim=1)
     return {"cached_crops": args.cached_crops, **summarise(probe, run.encoders)}
 
 

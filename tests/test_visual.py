@@ -224,3 +224,39 @@ def test_classifiers_say_what_they_confuse(run, tmp_path, flags):
     assert sum(int(clips) for _, clips, _ in accuracy) == 10
     right = sum(int(clips) * float(percent or 0) for _, clips, percent in accuracy) / 10
     assert f"last (epoch 1): top-1 {right:.2f}%" in out
+
+
+def test_the_page_of_a_folder(run, tmp_path):
+    """Results, curves, what was drawn and by which command, and for what is missing how to get it."""
+    folder = tmp_path / "runs"
+    pretraining = ["main_moco_inter_skeleton.py", "--moco-k", 16, "--batch-size", 4, "--epochs", 3, "--seed", 5, *TINY_FLAGS,
+                   "--checkpoint-path", folder / "inter"]
+    probe = ["action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--epochs", 2, "--seed", 1,
+             "--output-dir", folder / "probe"]
+    for command in (pretraining, probe):
+        assert run(*command)[0] == 0
+    (folder / "commands.txt").write_text("".join(f"python {' '.join(map(str, c))}\n" for c in (pretraining, probe)))
+    code, out, err = run("visual.page", folder)
+    assert code == 0 and f"written: {folder / 'index.html'}" in out, err
+    text = (folder / "index.html").read_text()
+    outline = Outline(text)
+    assert outline.seen.count("h2") == 7 and outline.seen.count("polyline") == 2
+    assert "<td>untrained</td>" in text and "No gallery was made" in text and "No feature map was made" in text
+    curve = text.split("main_moco_inter_skeleton.py")[0].split('points="')[1].split('"')[0]
+    assert len(curve.split()) == 3, "one point an epoch"
+    assert text.split("Confusion matrix</h2>")[1].count("action_classification.py") == 2, "there, and among all"
+    (folder / "g").mkdir()
+    save_page(folder / "g/index.html", page("Retrieval gallery", "<p>a query</p>"))
+    (folder / "g/gallery.png").write_bytes(b"")
+    assert run("visual.page", folder)[0] == 0
+    text = (folder / "index.html").read_text()
+    assert "<p>a query</p>" in text and "No gallery was made" not in text
+    code, _, err = run("visual.page", tmp_path / "nowhere")
+    assert code == 2 and "usage: python -m visual.page FOLDER" in err
+
+
+def test_a_page_of_nothing(run, tmp_path):
+    code, _, err = run("visual.page", tmp_path / "data")
+    assert code == 0, err
+    text = (tmp_path / "data/index.html").read_text()
+    assert "There are no results yet" in text and "There are no curves" in text and "No classifier was trained" in text

@@ -87,7 +87,7 @@ def test_jittered_joints_are_marked():
 @needs_skeletons
 def test_views_are_those_of_pretraining(small_store):
     from dataset.views import pretraining_view
-    from visual.clips import draw_views
+    from visual.views import draw_views
 
     clips = open_clips(small_store, "ntu60", "cross_view", "train")
     augmentation = Augmentation(num_frames=8)

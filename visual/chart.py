@@ -54,8 +54,8 @@ def line_chart(curves: Mapping[str, Curve], x_title: str, y_title: str) -> str:
     label = escape(f"{y_title} by {x_title}")
     return (
         f"<p>{escape(y_title)}</p>\n"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" aria-label="{label}" '
-        f'font-size="12" fill="#333">' + "\n".join(parts) + "</svg>\n"
+        f'<div class="scroll"><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" aria-label="{label}" '
+        f'font-size="12" fill="#333">' + "\n".join(parts) + "</svg></div>\n"
         + (f"<p>{' '.join(names)}</p>" if len(curves) > 1 else "")
     )
 

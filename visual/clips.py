@@ -14,29 +14,26 @@ import difflib
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from dataset.augment import Augmentation, JointMaps, map_joints
+from dataset.augment import Augmentation
 from dataset.clips import ClipSet, open_clips
-from dataset.crop import cut_and_resize
 from dataset.store_format import SPLITS
-from dataset.views import draw_pretraining_view
 from engine.checkpoint import make_folder
 from engine.randomness import VIEWS, choose_seed, generator
 from options import flags
 from options.action_names import class_name
 from options.errors import UserError, run_script
 
-from .camera import place_camera
 from .packages import SKELETONS, require
-from .pictures import beside, below, caption, film_strip, legend, save_gif, save_png, to_image, trim
+from .pictures import (
+    FRAMES_PER_SECOND, beside, below, caption, film_strip, legend, save_gif, save_png, to_image, trim,
+)
 from .skeleton import draw_clip
+from .views import SIZE, draw_views
 
-SIZE = 200  # pixels of a drawn frame
 STRIP_FRAMES = 8
 LABEL_MARGIN = 20  # pixels left and right of a frame, so that its label fits below
-FRAMES_PER_SECOND = 30  # of Kinect v2
-VIEWS_PER_SECOND = 20  # a view's frames are resized, so its own speed is lost
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,43 +70,6 @@ def whole_clip(clips: ClipSet, index: int) -> Tensor:
     return clips.gather(torch.tensor([index]), frames[None])[0]
 
 
-def describe_view(start: int, length: int, maps: JointMaps | None) -> list[str]:
-    """Lines that say what a view of one clip underwent."""
-    lines = [f"frames {start + 1}-{start + length}"]
-    if maps is None:
-        return lines
-    matrix, joints = maps.matrix[0], maps.joints[0]
-    if joints.all() and (matrix.diagonal() == 1).all():
-        return [*lines, "pose: sheared"]
-    change = "moved" if matrix.any() else "set to zero"
-    return [*lines, f"jitter: {int(joints.sum())} joints {change}"]
-
-
-def draw_views(
-    clips: ClipSet, index: int, augmentation: Augmentation, count: int, source: Generator,
-    size: int = SIZE,
-) -> tuple[list[Tensor], list[list[str]]]:
-    """A clip and ``count`` random views of it, drawn alike, and lines that describe each.
-
-    Each drawing is uint8 ``(augmentation.num_frames, 3, size, size)``; the first is the whole clip,
-    resized. In a view, the crop before the spatial augmentation is grey, jittered joints marked.
-    """
-    at, length = torch.tensor([index]), clips.num_frames[[index]].cpu()
-    whole = cut_and_resize(clips, at, torch.zeros_like(length), length, augmentation.num_frames)[0]
-    panels, lines = [(whole.cpu(), None, None)], [[f"the clip, {int(length)} frames"]]
-    for number in range(1, count + 1):
-        start, cut, maps = draw_pretraining_view(length, augmentation, source)
-        crop = cut_and_resize(clips, at, start, cut, augmentation.num_frames).cpu()
-        text = describe_view(int(start), int(cut), maps)
-        view = crop if maps is None else map_joints(crop, maps)
-        jittered = maps.joints[0] if maps is not None and "jitter" in text[-1] else None
-        panels.append((view[0], None if maps is None else crop[0], jittered))
-        lines.append([f"view {number}: {text[0]}", *text[1:]])
-    camera = place_camera([clip for panel in panels for clip in panel[:2] if clip is not None])
-    pictures = [draw_clip(clip, size, camera, ghost, marked) for clip, ghost, marked in panels]
-    return pictures, lines
-
-
 def save_clip(clip: Tensor, title: str, stem: Path) -> None:
     """``stem``.gif and ``stem``.png of a clip (T, V, 3, M)."""
     pictures = draw_clip(clip, SIZE)
@@ -119,14 +79,19 @@ def save_clip(clip: Tensor, title: str, stem: Path) -> None:
     save_png(stem.with_suffix(".png"), below([caption(strip, [title]), legend(strip.width)]))
 
 
-def save_views(pictures: list[Tensor], lines: list[list[str]], title: str, stem: Path) -> None:
-    """``stem``.gif with the drawings side by side, ``stem``.png with a strip of each."""
+def save_views(
+    pictures: list[Tensor], lines: list[list[str]], title: str, stem: Path, seconds: float
+) -> None:
+    """``stem``.gif, ``seconds`` long, with the drawings side by side, ``stem``.png with a strip of each.
+
+    A view's frames are resized, so that its own speed is lost: all drawings take as long as the clip.
+    """
     count = max(map(len, lines))
     lines = [text + [""] * (count - len(text)) for text in lines]
     save_gif(stem.with_suffix(".gif"), [
         beside([caption(to_image(picture), text) for picture, text in zip(frame, lines)])
         for frame in zip(*pictures)
-    ], VIEWS_PER_SECOND)
+    ], len(pictures[0]) / seconds)
     strips = [caption(film_strip(drawn, STRIP_FRAMES), [", ".join(filter(None, text))])
               for drawn, text in zip(trim(pictures), [[f"{title}: {lines[0][0]}"], *lines[1:]])]
     marks = "jittered" if any("jitter" in line for text in lines for line in text) else None
@@ -149,7 +114,8 @@ def main() -> int:
     if args.views:
         source = generator(choose_seed(args.seed), VIEWS)
         drawn = draw_views(clips, index, augmentation, args.views, source)
-        save_views(*drawn, title, folder / f"{args.name}_views")
+        seconds = int(clips.num_frames[index]) / FRAMES_PER_SECOND
+        save_views(*drawn, title, folder / f"{args.name}_views", seconds)
         written += [f"{args.name}_views.gif", f"{args.name}_views.png"]
     print(f"{title}; written below {folder}: {', '.join(written)}")
     return 0

@@ -20,7 +20,8 @@ from options.errors import UserError
 
 from .markup import image, page, save_page
 from .pictures import (
-    INK, RIGHT, WRONG, below, beside, caption, film_strip, gif_bytes, legend, save_png, to_image, trim,
+    FRAMES_PER_SECOND, INK, RIGHT, WRONG, below, beside, caption, film_strip, gif_bytes, legend, save_png,
+    to_image, trim,
 )
 from .skeleton import LIMBS, Colour, draw_clip
 
@@ -31,7 +32,6 @@ QUERIES, NEIGHBOURS = 8, 4
 SIZE = 140  # pixels of an animated skeleton
 FRAMES = 32  # of an animation
 STRIP_WIDTH = 330  # pixels: as many frames as fit
-FRAMES_PER_SECOND = 30  # of Kinect v2
 PAGE, STRIP = "index.html", "gallery.png"
 
 
@@ -67,7 +67,7 @@ class Drawing:
 
     def figure(self, kind: str, role: str, note: str = "") -> str:
         """HTML: the animation, ``role``, the class, the clip's name; ``kind`` colours the frame."""
-        picture = image(self.gif, ".gif", f"{self.class_name}, clip {self.name}", SIZE)
+        picture = image(self.gif, ".gif", f"{self.class_name}, clip {self.name}")
         return (
             f'<figure class="{kind}">{picture}<figcaption><b>{role}</b> {note}<br>'
             f"{escape(self.class_name)}<br><small>{escape(self.name)}</small></figcaption></figure>"

@@ -20,8 +20,10 @@ h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.25rem; margin: 2.
 h3 { font-size: 1rem; margin: 1.5rem 0 .4rem; overflow-wrap: anywhere; }
 p { max-width: 46rem; } img, svg { max-width: 100%; height: auto; }
 .scroll { overflow-x: auto; } .scroll img { max-width: none; }
+.scroll svg, .scroll .fit { max-width: 100%; min-width: 36rem; } .scroll .fit { min-width: 56rem; }
 table { border-collapse: collapse; font-size: .92rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
+td:first-child { white-space: normal; min-width: 12rem; }
 pre { background: #f4f4f4; padding: .6rem .8rem; overflow-x: auto; font-size: .82rem; line-height: 1.45; }
 details summary { cursor: pointer; color: #444; }
 .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .6rem;
@@ -39,15 +41,16 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 IMAGE_TYPES = {".png": "image/png", ".gif": "image/gif"}
 
 
-def image(content: bytes, kind: str, text: str, width: int | None = None) -> str:
+def image(content: bytes, kind: str, text: str, attributes: str = "") -> str:
     """An ``<img>`` with its content inside; ``kind`` is .png or .gif, ``text`` says what it shows."""
     data = base64.b64encode(content).decode()
-    size = f' width="{width}"' if width else ""
-    return f'<img src="data:{IMAGE_TYPES[kind]};base64,{data}" alt="{escape(text)}"{size}>'
+    return f'<img src="data:{IMAGE_TYPES[kind]};base64,{data}" alt="{escape(text)}"{attributes}>'
 
 
-def image_file(path: Path, text: str) -> str:
-    return image(path.read_bytes(), path.suffix, text)
+def wide_image(path: Path, text: str, fit: bool = False) -> str:
+    """An image in a box that scrolls; ``fit``: made smaller, within reason, where it is too wide."""
+    picture = image(path.read_bytes(), path.suffix, text, ' class="fit"' if fit else "")
+    return f'<div class="scroll">{picture}</div>'
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

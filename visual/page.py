@@ -23,7 +23,7 @@ from options.errors import UserError, run_script
 
 from . import confusion, feature_map, gallery
 from .chart import Curve, line_chart
-from .markup import commands, image_file, main_part, page, save_page, section, table
+from .markup import commands, main_part, page, save_page, section, table, wide_image
 from .packages import PLOTS, SKELETONS, why_not
 
 PAGE, COMMANDS = "index.html", "commands.txt"
@@ -77,7 +77,8 @@ def views_section(folder: Path, lines: list[str]) -> str:
     parts = []
     for path in sorted(folder.rglob(VIEWS)):
         name = path.name.removesuffix(VIEWS[1:])
-        parts += [f"<h3>{escape(name)}</h3>", image_file(path, f"{name} and its augmented views"),
+        place = path.parent.relative_to(folder)
+        parts += [f"<h3>{escape(f'{place}: {name}')}</h3>", wide_image(path, f"{name} and its augmented views"),
                   commands(commands_for(lines, path.parent))]
     explanation = (
         "<p>A clip and random views of it: what pretraining tells to be the same. The skeleton before "
@@ -98,8 +99,8 @@ def gallery_section(folder: Path, lines: list[str]) -> str:
 def feature_map_section(folder: Path, lines: list[str]) -> str:
     parts = []
     for path in sorted(folder.rglob(feature_map.PICTURE)):
-        picture = image_file(path, "t-SNE maps of the features of val clips")
-        parts += [f'<div class="scroll">{picture}</div>', commands(commands_for(lines, path.parent))]
+        parts += [wide_image(path, "t-SNE maps of the features of val clips", fit=True),
+                  commands(commands_for(lines, path.parent))]
     explanation = (
         "<p>t-SNE maps of the features of the val clips, a colour for each class, by the cosine. "
         "Several draws of classes, because which classes it is decides how well they part.</p>"
@@ -114,8 +115,7 @@ def confusion_section(folder: Path, lines: list[str]) -> str:
         parts.append(f"<h3>{escape(str(path.parent.relative_to(folder)))}</h3>")
         picture = path.with_name(confusion.PICTURE)
         if picture.is_file():
-            text = "confusion matrix and accuracy of each class"
-            parts.append(f'<div class="scroll">{image_file(picture, text)}</div>')
+            parts.append(wide_image(picture, "confusion matrix and accuracy of each class"))
         else:
             parts.append(absent("The picture is missing", PLOTS, "run the evaluation again"))
             parts.append(table([["class", "clips", "accuracy, %"], *confusion.read_accuracy(path)]))

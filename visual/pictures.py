@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 INK, RIGHT, WRONG = (30, 30, 30), (0, 110, 50), (190, 0, 30)  # of text
 TEXT_SIZE = 14  # pixels
+FRAMES_PER_SECOND = 30  # of Kinect v2
 
 
 def spread(count: int, wanted: int) -> list[int]:
