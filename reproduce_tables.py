@@ -30,7 +30,7 @@ from tables.paper import TITLES, PaperRow, read_paper
 from tables.plan import evaluations_of
 from tables.run import Outcome, run_jobs
 from tables.scale import SCALES
-from tables.write import write_tables
+from tables.write import fill, table_text, write_tables
 
 
 def parse_args() -> argparse.Namespace:
@@ -95,8 +95,7 @@ def main() -> int:
     scale, folder = SCALES[args.scale], args.runs / args.scale
     data_root = args.data_root or (folder / "data" if scale.synthetic else Path("data"))
     place = Place(scale, data_root, folder, tuple(shlex.split(args.flags)))
-    every_row = read_paper()
-    rows = [row for row in every_row if row.table in args.tables]
+    rows = [row for row in read_paper() if row.table in args.tables]
     if args.list:
         print_list(rows, place, args.seeds)
         return 0
@@ -109,12 +108,15 @@ def main() -> int:
     if scale.synthetic:  # layers this small gain nothing from a second thread
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     with sole_use(folder, "--runs"):
-        if any(job.result.is_relative_to(data_root) for job in left):
+        if any(job in left for job in place.all_data()):
             claim_folder(data_root)
         print(f"{len(left)} jobs, {len(slots)} at a time, into {folder}", flush=True)
         outcome = run_jobs(left, slots, folder / "logs")
-        path, filled = write_tables(every_row, place, args.seeds)
-    print(f"written: {path} and {path.with_suffix('.csv').name}, {filled} cells of ours filled")
+        cells = [fill(row, place, args.seeds) for row in read_paper()]
+        path = write_tables(cells, place)
+    print("\n" + "\n".join(table_text(table, cells) for table in args.tables))
+    filled = [cell for cell in cells if cell.best]
+    print(f"written: {path} and {path.with_suffix('.csv').name}, {len(filled)} cells of ours filled")
     print_failures(rows, place, args.seeds, outcome)
     if outcome.stopped:
         print("stopped; the same command line goes on from here")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from engine.checkpoint import checkpoint_name
 from engine.report import RESULTS
+from options.datasets import DATASETS
 from options.representations import join_representations
 
 from .data import data_job
-from .job import Job, command
+from .job import Job, command, in_order
 from .plan import Evaluation, Pretraining
 from .scale import Scale
 
@@ -51,6 +52,10 @@ class Place:
 
     def data_needed(self, dataset: str) -> tuple[Job, ...]:
         return (data_job(dataset, self.data_root),) if self.scale.synthetic else ()
+
+    def all_data(self) -> list[Job]:
+        """The jobs that make data sets: none at the paper's scale."""
+        return in_order(job for dataset in DATASETS for job in self.data_needed(dataset))
 
     def pretraining(self, p: Pretraining) -> Job:
         folder = self.folder / "pretrained" / pretraining_name(p)

@@ -102,15 +102,17 @@ def csv_row(cell: Cell) -> list:
     return [row.table, row.method, row.column, *shown, " ".join(cell.seeds), " ".join(cell.commits)]
 
 
-def write_tables(rows: Sequence[PaperRow], place: Place, seeds: Sequence[int]) -> tuple[Path, int]:
-    """Write both files into the place's folder; the path of ``tables.md`` and how many cells are filled."""
-    cells = [fill(row, place, seeds) for row in rows]
-    parts = ["# The paper's tables, run here\n", SMOKE_NOTE if place.scale.synthetic else "", NOTES]
-    for table in dict.fromkeys(row.table for row in rows):
-        body = [markdown_row(cell) for cell in cells if cell.row.table == table]
-        parts.append(f"## Table {table[1:]}. {TITLES[table]}\n\n{format_table([list(COLUMNS), *body])}\n")
+def table_text(table: str, cells: Sequence[Cell]) -> str:
+    """One table as Markdown."""
+    body = [markdown_row(cell) for cell in cells if cell.row.table == table]
+    return f"## Table {table[1:]}. {TITLES[table]}\n\n{format_table([list(COLUMNS), *body])}\n"
+
+
+def write_tables(cells: Sequence[Cell], place: Place) -> Path:
+    """Write ``tables.csv`` and ``tables.md``, whose path it returns, into the place's folder."""
     path = place.folder / "tables.md"
-    text = "\n".join(part for part in parts if part)
-    write_whole(path, lambda file: file.write(text.encode()))
+    parts = ["# The paper's tables, run here\n", *([SMOKE_NOTE] if place.scale.synthetic else []), NOTES]
+    parts += [table_text(table, cells) for table in dict.fromkeys(cell.row.table for cell in cells)]
+    write_whole(path, lambda file: file.write("\n".join(parts).encode()))
     write_csv(path.with_suffix(".csv"), CSV_COLUMNS, [csv_row(cell) for cell in cells])
-    return path, sum(bool(cell.best) for cell in cells)
+    return path
