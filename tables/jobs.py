@@ -65,7 +65,7 @@ class Place:
             "skeleton_representation": join_representations(p.representations), **flags,
             "augmentations": p.augmentations, "jitter_joints": p.jitter_joints,
             "min_crop_ratio": p.min_crop_ratio, **self.scale.sizes, "seed": p.seed,
-            # Only the first and the last: at the paper's sizes a checkpoint is half a gigabyte.
+            # Only the first and the last: at the paper's sizes a checkpoint is over 600 MB.
             "save_freq": flags["epochs"], "checkpoint_path": folder, "resume": "auto",
         })
         checkpoint = folder / checkpoint_name(flags["epochs"] - 1)
