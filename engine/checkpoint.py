@@ -196,7 +196,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict] | None:
         try:
             content = load_checkpoint(path)
         except UserError as error:
-            print(f"{error}: falling back to the one before")
+            print(f"{str(error).removesuffix('; use another one')}: falling back to the one before")
             continue
         if newest is None or position(content) > position(newest[1]):
             newest = path, content
