@@ -22,6 +22,7 @@ from dataset.views import pretraining_view
 from moco.model import MoCo
 
 from .checkpoint import LAST, Rolling, checkpoint_name, save_checkpoint
+from .curves import show_views, write_epoch, write_hyperparameters
 from .descent import Descent, steps_between_looks
 from .distributed import Group
 from .randomness import DROPOUT, ORDER, VIEWS, generator, seed_globally
@@ -151,23 +152,15 @@ def train_epoch(
 
 
 def report_epoch(
-    loss: float, pairs: dict[str, list[float]], run: Run, args: argparse.Namespace,
-    writer: SummaryWriter, rate: float, clips_per_second: float, remaining: float,
+    loss: float, pairs: dict[str, list[float]], epoch: int, epochs: int, rate: float,
+    clips_per_second: float, remaining: float,
 ) -> None:
-    """One line and the scalars of a finished epoch."""
-    epoch = run.epoch - 1
+    """One line of a finished epoch."""
     shown = "  ".join(f"{name} {100 * values[0]:.1f}%" for name, values in pairs.items())
     print(
-        f"epoch {epoch:4d}/{args.epochs}  loss {loss:.4f}  {shown}  lr {rate:.4g}  "
+        f"epoch {epoch:4d}/{epochs}  loss {loss:.4f}  {shown}  lr {rate:.4g}  "
         f"{clips_per_second:.0f} clips/s  {remaining / 60:.1f} min left", flush=True,
     )
-    writer.add_scalar("pretrain/loss", loss, epoch)
-    writer.add_scalar("pretrain/learning_rate", rate, epoch)
-    writer.add_scalar("pretrain/clips_per_second", clips_per_second, epoch)
-    for name, (accuracy, positive, negative) in pairs.items():
-        writer.add_scalar(f"pretrain/contrastive_accuracy/{name}", 100 * accuracy, epoch)
-        writer.add_scalar(f"pretrain/positive_logit/{name}", positive, epoch)
-        writer.add_scalar(f"pretrain/negative_logit/{name}", negative, epoch)
 
 
 def pretrain(
@@ -185,6 +178,8 @@ def pretrain(
     began, first_epoch = time.monotonic(), run.epoch
     events = SummaryWriter(str(folder), purge_step=run.epoch) if group.is_main else nullcontext()
     with events as writer, StopRequest() as stop:
+        if group.is_main and (run.epoch, run.step) == (args.start_epoch, 0):
+            show_views(writer, clips, augmentation, run.seed)
         while run.epoch < args.epochs:
             epoch, start = run.epoch, time.monotonic()
             rate = learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos)
@@ -196,7 +191,8 @@ def pretrain(
             if group.is_main:
                 speed = group.size * metrics.clips / max(time.monotonic() - start, 1e-9)
                 remaining = (time.monotonic() - began) / (run.epoch - first_epoch) * (args.epochs - run.epoch)
-                report_epoch(loss, pairs, run, args, writer, rate, speed, remaining)
+                report_epoch(loss, pairs, epoch, args.epochs, rate, speed, remaining)
+                write_epoch(writer, epoch, loss, pairs, rate, speed)
                 if epoch % args.save_freq == 0 or run.epoch == args.epochs:
                     save_checkpoint(folder / checkpoint_name(epoch), run.state())
             if group.any(stop.requested, device):
@@ -206,6 +202,8 @@ def pretrain(
                 save_checkpoint(folder / LAST, run.state())
             print(f"stopped in epoch {run.epoch}, step {run.step}; --resume auto goes on from there")
             return STOPPED
+        if group.is_main and run.epoch > first_epoch:
+            write_hyperparameters(writer, args, loss, pairs)
     if group.is_main:
         rolling.path.unlink(missing_ok=True)  # behind the last epoch's, and of no use any more
     print(f"done: {folder / checkpoint_name(args.epochs - 1)}")
