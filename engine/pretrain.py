@@ -22,7 +22,7 @@ from dataset.views import pretraining_view
 from moco.model import MoCo
 
 from .checkpoint import LAST, Rolling, checkpoint_name, save_checkpoint
-from .curves import show_views, write_epoch, write_hyperparameters
+from .curves import write_epoch, write_hyperparameters
 from .descent import Descent, steps_between_looks
 from .distributed import Group
 from .randomness import DROPOUT, ORDER, VIEWS, generator, seed_globally
@@ -165,7 +165,7 @@ def report_epoch(
 
 def pretrain(
     run: Run, clips: ClipSet, augmentation: Augmentation, args: argparse.Namespace,
-    device: torch.device,
+    device: torch.device, show: Callable,
 ) -> int:
     """Train from where ``run`` stands to ``args.epochs``; returns the exit code.
 
@@ -179,7 +179,7 @@ def pretrain(
     events = SummaryWriter(str(folder), purge_step=run.epoch) if group.is_main else nullcontext()
     with events as writer, StopRequest() as stop:
         if group.is_main and (run.epoch, run.step) == (args.start_epoch, 0):
-            show_views(writer, clips, augmentation, run.seed)
+            show(writer, clips, augmentation, run.seed)
         while run.epoch < args.epochs:
             epoch, start = run.epoch, time.monotonic()
             rate = learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos)

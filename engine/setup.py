@@ -98,20 +98,23 @@ def new_run(
 
 
 def run_pretraining(
-    args: argparse.Namespace, contrast: str, representations: tuple[str, ...], pairs_of: Callable
+    args: argparse.Namespace, contrast: str, representations: tuple[str, ...], pairs_of: Callable,
+    show: Callable,
 ) -> int:
     """Pretrain as ``args`` say; ``pairs_of(representations)`` are the (query, key) pairs.
+
+    ``show(writer, clips, augmentation, seed)`` puts a sample of views into TensorBoard at the start.
 
     Nothing is written before every flag is known to be good. Returns the exit code.
     """
     args.skeleton_representation = join_representations(representations)
     with process_group() as group:
-        return pretrain_in(group, args, contrast, representations, pairs_of(representations))
+        return pretrain_in(group, args, contrast, representations, pairs_of(representations), show)
 
 
 def pretrain_in(
     group: Group, args: argparse.Namespace, contrast: str, representations: tuple[str, ...],
-    pairs: list[tuple[str, str]],
+    pairs: list[tuple[str, str]], show: Callable,
 ) -> int:
     """Pretrain as one of the processes of ``group``."""
     device = pick_device(args.gpu)
@@ -154,4 +157,4 @@ def pretrain_in(
         (clips,) = place_clips([clips], args.data_device, device)
         if args.workers is None:
             args.workers = default_workers(clips, device)
-        return pretrain(run, clips, augmentation, args, device)
+        return pretrain(run, clips, augmentation, args, device, show)

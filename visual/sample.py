@@ -1,0 +1,28 @@
+"""A sample of augmented views for TensorBoard, as a pretraining begins."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from dataset.augment import Augmentation
+from dataset.clips import ClipSet
+from engine.randomness import PICTURES, generator
+
+from .packages import SKELETONS, why_not
+from .views import draw_views
+
+CLIPS, FRAMES, VIEWS = 3, 8, 2
+
+
+def show_views(writer: SummaryWriter, clips: ClipSet, augmentation: Augmentation, seed: int) -> None:
+    """A few clips, each above two views of it; a line says so where nothing can be drawn."""
+    if reason := why_not(SKELETONS):
+        print(f"note: no sample of views in TensorBoard: {reason}")
+        return
+    source = generator(seed, PICTURES)
+    for index in torch.randperm(len(clips), generator=source)[:CLIPS].tolist():
+        pictures, _ = draw_views(clips, index, augmentation, VIEWS, source)
+        frames = torch.linspace(0, augmentation.num_frames - 1, FRAMES).long()
+        rows = [torch.cat(list(picture[frames]), dim=2) for picture in pictures]  # 3 x height x width
+        writer.add_image(f"views/{clips.names[index]}", torch.cat(rows, dim=1))
