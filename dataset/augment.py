@@ -109,7 +109,7 @@ def map_joints(batch: Tensor, maps: JointMaps) -> Tensor:
     shifted copy take half the time of the small matrix products they stand for.
     """
     n, t, v, c, m = batch.shape
-    matrix, joints = maps.matrix.to(batch.device), maps.joints.to(batch.device)
+    matrix, joints = (x.to(batch.device, non_blocking=True) for x in (maps.matrix, maps.joints))
     own = torch.where(joints[:, :, None, None], matrix[:, None], torch.eye(c, device=batch.device))
     reach = (c - 1) * m
     padded = F.pad(batch.reshape(-1), (reach, reach))  # numbers outside are read, times zero

@@ -58,7 +58,7 @@ def cut_and_resize(
     clips: ClipSet, index: Tensor, start: Tensor, length: Tensor, size: int = NUM_FRAMES
 ) -> Tensor:
     """Crops of the clips ``index`` (N,), resized to ``size`` frames: ``(N, size, V, 3, M)``."""
-    device = clips.frames.device
-    index, start, length = (x.to(device) for x in (index, start, length))
+    device = clips.frames.device  # without waiting for what the device has still to do
+    index, start, length = (x.to(device, non_blocking=True) for x in (index, start, length))
     before, after, weight = resize_positions(length, size)
     return clips.blend(index, start[:, None] + before, start[:, None] + after, weight)
