@@ -41,7 +41,7 @@ def line_chart(curves: Mapping[str, Curve], x_title: str, y_title: str) -> str:
         _, y = place(x0, value)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>'
                      f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-    for value in ticks(x0, x1, 8):
+    for value in filter(float.is_integer, map(float, ticks(x0, x1, 8))):
         x, _ = place(value, y0)
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{value:g}</text>')
     for curve, colour in zip(curves.values(), _cycle(len(curves))):

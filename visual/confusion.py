@@ -155,6 +155,7 @@ def report_confusion(
     lines = [*log_lines(confusion), f"written: {folder / TABLE}"]
     reason = why_not(PLOTS)
     if reason:
+        (folder / PICTURE).unlink(missing_ok=True)  # an earlier run's would be of other counts
         return [*lines, f"{PICTURE} is left out: {reason}"]
     drawn = draw_confusion(confusion)
     save_figure(folder / PICTURE, drawn)

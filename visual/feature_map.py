@@ -63,7 +63,7 @@ def plot_map(axes: Axes, points: np.ndarray, labels: np.ndarray, classes: list[i
                      linewidths=0, label=short_class_name(dataset, label))
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, fontsize=9, frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncol=2, fontsize=9, frameon=False)
 
 
 def write_projector(folder: Path, features: Tensor, clips: ClipSet, seed: int) -> int:

@@ -20,7 +20,7 @@ import torch
 from options.errors import UserError, run_script
 
 SKELETONS, PLOTS = "skeletons", "plots"
-MODULES = {SKELETONS: ("torchvision.utils", "PIL.Image"), PLOTS: ("matplotlib",)}
+MODULES = {SKELETONS: ("torchvision.utils", "PIL.ImageFont"), PLOTS: ("matplotlib",)}
 PIP_NAMES = {"torchvision": "torchvision", "PIL": "pillow>=10.1", "matplotlib": "matplotlib>=3.6"}
 
 
@@ -36,9 +36,12 @@ def load_error(module: str) -> str | None:
         loaded = importlib.import_module(module)
     except Exception as error:  # a torchvision of another PyTorch raises RuntimeError
         return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-    if module == "torchvision.utils":
-        if "visibility" not in inspect.signature(loaded.draw_keypoints).parameters:
-            return "it is older than 0.18, which belongs to PyTorch 2.3"
+    for name, function, parameter, reason in (
+        ("torchvision.utils", "draw_keypoints", "visibility", "it is older than 0.18, of PyTorch 2.3"),
+        ("PIL.ImageFont", "load_default", "size", "it is older than 10.1"),
+    ):
+        if module == name and parameter not in inspect.signature(getattr(loaded, function)).parameters:
+            return reason
     return None
 
 

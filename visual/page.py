@@ -113,12 +113,13 @@ def confusion_section(folder: Path, lines: list[str]) -> str:
     parts = []
     for path in sorted(folder.rglob(confusion.TABLE)):
         parts.append(f"<h3>{escape(str(path.parent.relative_to(folder)))}</h3>")
-        picture = path.with_name(confusion.PICTURE)
+        picture, accuracy = path.with_name(confusion.PICTURE), confusion.read_accuracy(path)
         if picture.is_file():
-            parts.append(wide_image(picture, "confusion matrix and accuracy of each class"))
+            fit = len(accuracy) <= confusion.NUMBERED  # names of more classes must stay as large
+            parts.append(wide_image(picture, "confusion matrix and accuracy of each class", fit))
         else:
             parts.append(absent("The picture is missing", PLOTS, "run the evaluation again"))
-            parts.append(table([["class", "clips", "accuracy, %"], *confusion.read_accuracy(path)]))
+            parts.append(table([["class", "clips", "accuracy, %"], *accuracy]))
         parts.append(commands(commands_for(lines, path.parent)))
     explanation = (
         "<p>Rows: what the val clips are. Columns: what they were taken for after the last epoch. "
