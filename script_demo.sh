@@ -4,6 +4,7 @@
 #
 #   bash script_demo.sh            seed 0, into runs/demo
 #   SEED=1 bash script_demo.sh     other synthetic people, other weights, into runs/demo_seed1
+#   QUICK=1 bash script_demo.sh    every step in half a minute, into runs/demo_quick; its numbers mean nothing
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/script_environment.sh"
 cd "$REPOSITORY"
@@ -14,6 +15,10 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 seed="${SEED:-0}"
 runs="runs/demo"
 [ "$seed" = 0 ] || runs="runs/demo_seed$seed"
+repetitions=4 epochs=60 probe_epochs=40
+if [ -n "${QUICK:-}" ]; then
+    runs="runs/demo_quick" repetitions=1 epochs=1 probe_epochs=2
+fi
 rm -rf "$runs" # an earlier demo's, and nobody else's
 mkdir -p "$runs"
 start=$SECONDS
@@ -33,10 +38,10 @@ fi
 sizes="--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2"
 views="--augmentations crop pose --min-crop-ratio 0.5 --min-crop-frames 24"
 data="--data-root $runs/data --protocol cross_subject --seed $seed"
-probe="--epochs 40 --schedule 25 35 --print-freq 10"
+probe="--epochs $probe_epochs --schedule 25 35 --print-freq 10"
 
 step "1. raw files as NTU RGB+D has them: 20 people, 16 actions, 3 cameras"
-run data_gen/synthetic_gendata.py --seed "$seed" --in-turn --repetitions 4 \
+run data_gen/synthetic_gendata.py --seed "$seed" --in-turn --repetitions "$repetitions" \
     --difficulty 0.1 --settle 2 --out_folder "$runs/raw"
 
 step "2. one store for all protocols"
@@ -55,8 +60,8 @@ step "3. inter-skeleton pretraining of sequence and graph, no labels, at a small
 run main_moco_inter_skeleton.py $data $sizes --graph-width 8 --graph-num-blocks 2 \
     --skeleton-representation seq-based_and_graph-based $views \
     --moco-k 256 --moco-m 0.99 --moco-t 0.2 \
-    --batch-size 16 --lr 0.1 --cos --epochs 60 --checkpoint-path "$runs/pretrained"
-pretrained="$runs/pretrained/checkpoint_0059.pth.tar"
+    --batch-size 16 --lr 0.1 --cos --epochs "$epochs" --checkpoint-path "$runs/pretrained"
+pretrained="$runs/pretrained/checkpoint_$(printf %04d $((epochs - 1))).pth.tar"
 
 step "4. the sequence encoder, frozen: linear probe and retrieval"
 run action_retrieval.py $data --pretrained "$pretrained" \
