@@ -5,8 +5,8 @@
 
 Both start from the same random features in memory, around one direction per class, and end with
 the accuracy of the neighbours' vote. scikit-learn runs on the CPU, twice: with cosine distances,
-as the released program calls it, and with euclidean distances of normalised features, for which it
-has a kernel of its own; the faster one counts. Each repeat times all of them, one after the other;
+and with euclidean distances of normalised features, which order neighbours alike and for which it has
+a kernel of its own; the faster one counts. Each repeat times all of them, one after the other;
 medians count, of wall time for the ratio and of all threads' CPU time, which a busy machine disturbs
 less. The second command is the size of NTU-120 cross-subject: time and memory of ours.
 """
@@ -51,7 +51,6 @@ def our_accuracy(train: tuple, val: tuple, k: int) -> float:
 
 
 def cosine_accuracy(train: tuple, val: tuple, k: int) -> float:
-    """As the released program does it."""
     (gallery, labels), (queries, expected) = (map(Tensor.numpy, pair) for pair in (train, val))
     classifier = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
     return 100.0 * np.mean(classifier.fit(gallery, labels).predict(queries) == expected)
