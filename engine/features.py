@@ -25,13 +25,13 @@ EpochFeatures = Callable[[int], tuple[Tensor, Tensor]]  # epoch -> features (N, 
 
 @torch.no_grad()
 def extract_features(
-    encode: nn.Module, encoders: nn.Module, batches: list[Tensor],
+    encode: Callable, encoders: nn.Module, batches: list[Tensor],
     draw_view: Callable[[int], Tensor], device: torch.device, workers: int, title: str = "",
 ) -> Tensor:
-    """Features of every clip of ``batches``, in their order: ``(clips, D)`` on ``device``.
+    """Features of every clip of ``batches``, in their order: ``(clips, D)`` float32 on ``device``.
 
-    ``encode`` is ``encoders`` or its data-parallel wrapper; ``draw_view(i)`` gives the view
-    ``(N, T, V, 3, M)`` of batch i. A title shows progress.
+    ``encode`` calls ``encoders``, in the run's precision and on all its devices; ``draw_view(i)``
+    gives the view ``(N, T, V, 3, M)`` of batch i. A title shows progress.
     """
     count = sum(len(batch) for batch in batches)
     features, done = torch.empty(count, encoders.num_features, device=device), 0
@@ -45,7 +45,7 @@ def extract_features(
 
 
 def train_features(
-    encode: nn.Module, encoders: nn.Module, clips: ClipSet, seed: int, epoch: int,
+    encode: Callable, encoders: nn.Module, clips: ClipSet, seed: int, epoch: int,
     device: torch.device, workers: int,
 ) -> tuple[Tensor, Tensor]:
     """One epoch's features and labels of the training clips, shuffled, from fresh random crops."""
@@ -63,7 +63,7 @@ def train_features(
 
 
 def training_features(
-    encode: nn.Module, encoders: nn.Module, clips: ClipSet, seed: int, device: torch.device,
+    encode: Callable, encoders: nn.Module, clips: ClipSet, seed: int, device: torch.device,
     workers: int, cached_crops: int | None,
 ) -> EpochFeatures:
     """``epoch -> (features (N, D), labels (N,))``: fresh crops, or K that are kept (``CachedCrops``)."""
@@ -131,7 +131,7 @@ def storage_for(size: int, device: torch.device) -> torch.device:
 
 
 def validation_features(
-    encode: nn.Module, encoders: nn.Module, clips: ClipSet, device: torch.device, workers: int,
+    encode: Callable, encoders: nn.Module, clips: ClipSet, device: torch.device, workers: int,
     title: str = "validation features",
 ) -> Tensor:
     """Features of the centre crops of all clips, in the store's order: they never change."""

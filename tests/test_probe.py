@@ -99,3 +99,23 @@ def test_a_cached_probe_resumes_exactly_and_says_what_it_is(run, tmp_path, monke
     assert numbers[0] == numbers[1] and numbers[0]["cached_crops"] == 2
     heads = [load_checkpoint(tmp_path / n / PROBE_FILE)["state_dict"] for n in ("whole", "two")]
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_crops_are_kept_on_the_gpu_or_the_host_and_used_on_the_gpu(monkeypatch):
+    gpu = torch.device("cuda", 0)
+
+    def extract(epoch):
+        source = torch.Generator().manual_seed(epoch)
+        return torch.rand(50, 3, generator=source).to(gpu), torch.arange(50, device=gpu)
+
+    epochs = []
+    for spare, storage in ((0, gpu), (2**60, CPU)):
+        monkeypatch.setattr(engine.features, "SPARE", spare)
+        crops = engine.features.CachedCrops(2, extract, 50, 3, seed=1, device=gpu)
+        assert crops.storage == storage
+        epochs.append([crops(epoch) for epoch in range(4)])
+    for (features, labels), (others, other_labels) in zip(*epochs):
+        assert features.device == others.device == gpu
+        assert torch.equal(features, others) and torch.equal(labels, other_labels)

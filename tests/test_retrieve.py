@@ -96,3 +96,15 @@ def test_similarities_are_full_float32_whatever_the_run_allows(monkeypatch):
 def test_votes():
     labels = torch.tensor([[2, 2, 1], [3, 1, 0], [5, 5, 5]])
     assert majority_label(labels, 6).tolist() == [2, 0, 5], "of equals the smallest"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("k", [1, 5])
+def test_a_gpu_finds_the_same_neighbours(rows_of_a_block, k):
+    gallery, queries = clusters(300, 1)[0], clusters(100, 2)[0]
+    gallery[200:] = gallery[:100]  # every neighbour has an equal
+    found, similarities = nearest_neighbours(queries.cuda(), gallery.cuda(), k)
+    expected = nearest_neighbours(queries, gallery, k)
+    torch.testing.assert_close(similarities.cpu(), expected[1])
+    assert torch.equal(found.cpu() % 200, expected[0] % 200), "equal but for which of two copies"
