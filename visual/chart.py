@@ -25,7 +25,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def line_chart(curves: Mapping[str, Curve], x_title: str, y_title: str) -> str:
-    """An ``<svg>`` of curves ``name -> [(x, y), ...]``, and below it their names where there are several."""
+    """An ``<svg>`` of curves ``name -> [(x, y), ...]``, and below it the names of several."""
     points = [point for curve in curves.values() for point in curve]
     xs, ys = [x for x, _ in points], [y for _, y in points]
     x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
