@@ -37,7 +37,7 @@ class Descent:
         self, loss: Tensor, number: int, over_processes: Callable[[Tensor], Tensor] = lambda flag: flag
     ) -> None:
         """Step ``number`` down the gradient of ``loss``; ``over_processes`` sums a flag over them."""
-        bad_now = over_processes((~torch.isfinite(loss.detach())).float())
+        bad_now = over_processes((~torch.isfinite(loss.detach())).float()).clamp(max=1.0)
         self._bad_step = torch.where((self._bad_step < 0) & (bad_now > 0), number, self._bad_step)
         self._bad = torch.maximum(self._bad, bad_now)
         self.optimizer.zero_grad(set_to_none=True)
