@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
                         help="T1 to T10 (default: all)")
     parser.add_argument("--scale", choices=[*SCALES], default="paper",
                         help="paper: its data sets, sizes and epochs; smoke: synthetic data, tiny sizes, "
-                        "an epoch or two (default paper)")
+                        "a few epochs (default paper)")
     parser.add_argument("--data-root", type=Path, metavar="DIR",
                         help="folder that holds the stores (default: data; at smoke scale a folder of "
                         "synthetic data below --runs, which is made where it is missing)")

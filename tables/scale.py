@@ -52,8 +52,8 @@ PAPER = Scale(  # sections 3.4, 4.2 and 4.3; the released scripts
 SMOKE = Scale(
     "smoke",
     pretraining={**PAPER.pretraining, "epochs": 1, "schedule": (), "batch_size": 16, "moco_k": 64},
-    classifier={
-        mode: {**flags, "epochs": 2, "schedule": (1,), "batch_size": 16}
+    classifier={  # rates at which so few steps change something
+        mode: {**flags, "epochs": 4, "schedule": (3,), "batch_size": 16, "lr": 0.1 if mode == "linear" else 0.01}
         for mode, flags in PAPER.classifier.items()
     },
     sizes={

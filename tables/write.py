@@ -26,7 +26,7 @@ it, beside the last epoch's; retrieval has no epochs. More than one seed: mean Â
 is ours less the paper's. Empty: not run here, or another paper's method.
 """
 SMOKE_NOTE = """\
-**Scale "smoke": tiny encoders, an epoch or two, synthetic data. These numbers show that every row
+**Scale "smoke": tiny encoders, a few epochs, synthetic data. These numbers show that every row
 runs; they say nothing about the method, and their difference from the paper means nothing.**
 """
 
