@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from engine.stop import STOPPED, StopRequest
 from .job import Job
 
 POLL_SECONDS = 0.1
+# Exit codes of a job that was asked to stop: saved, or so early that there was nothing to save.
+ASKED_TO_STOP = {STOPPED, -signal.SIGTERM, -signal.SIGINT, 130}
 
 
 @dataclass
@@ -37,7 +40,12 @@ class Running:
     began: float
 
     def reason(self) -> str:
-        """Why it failed: the last line that it wrote."""
+        """Why it failed: the signal that ended it, or the last line that it wrote."""
+        code = self.process.returncode
+        if code < 0:
+            return f"ended by {signal.Signals(-code).name} ({self.log.name})"
+        if code == 0:
+            return f"it ended well and did not write {self.job.result}"
         lines = Path(self.log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"{lines[-1].strip()} ({self.log.name})"
 
@@ -61,11 +69,10 @@ def finish(running: Running, outcome: Outcome) -> str:
     if code == 0 and job.is_done:
         outcome.done.append(job.name)
         return "done"
-    if code == STOPPED:
+    if code in ASKED_TO_STOP:
         outcome.stopped = True
         return "stopped"
-    reason = running.reason() if code else f"it ended well and did not write {job.result}"
-    outcome.failed[job.name] = reason
+    outcome.failed[job.name] = running.reason()
     return "FAILED"
 
 

@@ -225,14 +225,21 @@ def test_each_slot_has_its_devices(tmp_path):
     assert names == ["0", "0", "2,3", "2,3"]
 
 
-def test_asked_to_stop(tmp_path):
-    """The running job is asked to stop too, and no other begins; a job that was stopped has not failed."""
-    code = (f"import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda *a: sys.exit({STOPPED})); "
+@pytest.mark.parametrize("handler", [f"lambda *a: sys.exit({STOPPED})", "signal.SIG_DFL"])
+def test_asked_to_stop(tmp_path, handler):
+    """The running job is asked to stop too, and no other begins; that is no failure, even before it can save."""
+    code = (f"import os, signal, sys, time; signal.signal(signal.SIGTERM, {handler}); "
             f"os.kill({os.getpid()}, signal.SIGTERM); time.sleep(20)")
     outcome = run_jobs([job(tmp_path, "one", code), job(tmp_path, "two")], [{}], tmp_path / "logs")
     assert outcome.stopped and not outcome.failed and not outcome.done and not (tmp_path / "two").exists()
-    outcome = run_jobs([job(tmp_path, "three", f"import sys; sys.exit({STOPPED})")], [{}], tmp_path / "logs")
+
+
+def test_a_job_that_was_stopped_or_killed_by_itself(tmp_path):
+    stop, kill = f"import sys; sys.exit({STOPPED})", "import os; os.kill(os.getpid(), 9)"
+    outcome = run_jobs([job(tmp_path, "stopped", stop)], [{}], tmp_path / "logs")
     assert outcome.stopped and not outcome.failed
+    outcome = run_jobs([job(tmp_path, "killed", kill)], [{}], tmp_path / "logs")
+    assert not outcome.stopped and outcome.failed["killed"].startswith("ended by SIGKILL (")
 
 
 def result(path, **numbers):
