@@ -31,7 +31,7 @@ from engine.probe import PROBE_FILE, linear_probe
 from engine.randomness import LABELS, generator
 from engine.report import write_csv
 from engine.stop import STOPPED
-from options import flags
+from options import defaults, flags
 from options.action_names import short_class_name
 from options.errors import run_script
 from visual.confusion import report_confusion
@@ -68,9 +68,9 @@ def keep_labelled(run: Evaluation, args: argparse.Namespace) -> None:
 
 def main() -> int:
     args = parse_args()
-    flags.check_mode(args)
-    default_lines = flags.fill_classifier_defaults(args)
-    flags.check_epochs(args)
+    defaults.check_mode(args)
+    default_lines = defaults.fill_classifier_defaults(args)
+    defaults.check_epochs(args)
     folder = results_folder(args, args.mode)
     file, kind, train = (
         (PROBE_FILE, "probe", linear_probe) if args.mode == "linear" else

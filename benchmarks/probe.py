@@ -43,7 +43,8 @@ from engine.classifier import linear_head
 from engine.evaluation import Evaluation, prepare_evaluation
 from engine.probe import linear_probe
 from engine.schedule import learning_rate, set_learning_rate
-from options.flags import POSITIVE_INT, fill_classifier_defaults
+from options.defaults import fill_classifier_defaults
+from options.flags import POSITIVE_INT
 
 DEMO_RAW = "--seed 0 --in-turn --repetitions 4 --difficulty 0.1 --settle 2"
 DEMO_SIZES = "--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2"

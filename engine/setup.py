@@ -13,7 +13,7 @@ from torch import nn
 from dataset.augment import Augmentation
 from dataset.clips import ClipSet, open_clips
 from moco.model import MoCo
-from options import flags
+from options import defaults, flags
 from options.errors import UserError
 from options.representations import join_representations
 
@@ -121,9 +121,9 @@ def pretrain_in(
     check_modes(args, device, group)
     use_tf32(args.tf32 == "on")
     clips = open_clips(args.data_root, args.dataset, args.protocol, "train")
-    default_lines = flags.fill_pretraining_defaults(args)
-    flags.check_epochs(args)
-    flags.check_queue(args, len(clips))
+    default_lines = defaults.fill_pretraining_defaults(args)
+    defaults.check_epochs(args)
+    defaults.check_queue(args, len(clips))
     folder = checkpoint_folder(args, contrast, args.skeleton_representation)
     args.checkpoint_path = str(folder)
     found = checkpoints_in(folder)
@@ -149,7 +149,7 @@ def pretrain_in(
         f"{contrast}-skeleton contrast of {args.skeleton_representation} on {args.dataset} "
         f"{args.protocol}: {len(clips)} clips from {clips.source}, {describe(device, args.gpu, group)}"
     )
-    for line in [*default_lines, *flags.queue_note(args, len(clips))]:
+    for line in [*default_lines, *defaults.queue_note(args, len(clips))]:
         print(line)
     with sole_use(folder, "--checkpoint-path") if group.is_main else nullcontext():
         if checkpoints_in(folder) != found:

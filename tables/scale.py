@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from options.datasets import DATASETS
-from options.flags import CLASSIFIER_DEFAULTS
+from options.defaults import CLASSIFIER_DEFAULTS
 
 
 @dataclass(frozen=True)

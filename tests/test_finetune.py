@@ -23,7 +23,7 @@ from engine.randomness import DROPOUT, ORDER, VIEWS, generator, seed_globally
 from engine.stop import STOPPED
 from models.build import build_encoder
 from options.errors import UserError
-from options.flags import check_mode, fill_classifier_defaults
+from options.defaults import check_mode, fill_classifier_defaults
 
 SCRIPT = "action_classification.py"
 SIZES = {**TINY, "graph_encoder": "agcn", "num_frames": 64}
