@@ -20,6 +20,7 @@ from engine.classifier import linear_head
 from engine.finetune import FINETUNE_FILE
 from engine.pretrained import load_encoders
 from engine.randomness import DROPOUT, ORDER, VIEWS, generator, seed_globally
+from engine.report import read_results, results_table
 from engine.stop import STOPPED
 from models.build import build_encoder
 from options.errors import UserError
@@ -194,6 +195,8 @@ def test_labels_of_a_part(run, tmp_path):
     out, rows = subset("d", "--label-fraction", 0.05, "--label-sampling", "uniform")
     assert len(rows) == 1 and "3 classes of the val clips have no train clip and cannot be recognised" in out
     assert not (set("0123") - {rows[0]["label"]}) - set(out.split("recognised: ")[1])
+    table = results_table(read_results(tmp_path))
+    assert "supervised, 40% of labels best" in table and "supervised, 5% of labels last" in table
     code, out, err = run(SCRIPT, "--pretrained", "random", *TINY_FLAGS, "--label-fraction", 0.2, "--epochs", 1, "--seed", 1)
     assert code == 0 and (tmp_path / "runs/random/linear_ntu60_cross_view_balanced0.2_0_seed1/label_subset.csv").is_file(), err
 
