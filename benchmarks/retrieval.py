@@ -29,7 +29,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.retrieve import BLOCK_BYTES, knn_accuracy
+from engine.retrieve import knn_accuracy
 from options.flags import POSITIVE_INT
 
 NUM_CLASSES = 120
@@ -98,7 +98,7 @@ def main() -> None:
             programs["scikit-learn, euclidean"] = lambda: euclidean_accuracy(train, val, k)
         report(k, programs, args.repeats)
     operations = 2 * args.gallery * args.queries * args.features
-    print(f"\none pass multiplies and adds {operations / 1e12:.2f} x 10^12 times; blocks of {BLOCK_BYTES >> 20} MiB")
+    print(f"\none pass multiplies and adds {operations / 1e12:.2f} x 10^12 times")
     if args.device == "cuda":
         print(f"GPU memory at most {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")
     elif args.ours_only:

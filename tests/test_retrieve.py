@@ -11,14 +11,14 @@ from engine.retrieve import knn_accuracy, majority_label, nearest_neighbours
 from options.errors import UserError
 
 
-@pytest.fixture(params=[1, 7, 64, 1000])
-def rows_of_a_block(request, monkeypatch):
-    """So many queries a block, for a gallery of 300 clips."""
-    monkeypatch.setattr(engine.retrieve, "BLOCK_BYTES", 4 * 300 * request.param)
+@pytest.fixture(params=[3, 64, 1000])
+def tile(request, monkeypatch):
+    """So many queries and gallery clips at a time."""
+    monkeypatch.setattr(engine.retrieve, "TILE", request.param)
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])
-def test_retrieval_equals_scikit_learns(rows_of_a_block, k):
+def test_retrieval_equals_scikit_learns(tile, k):
     gallery, gallery_labels = clusters(300, 1)
     queries, query_labels = clusters(100, 2)
     reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(gallery, gallery_labels)
@@ -32,7 +32,7 @@ def test_retrieval_equals_scikit_learns(rows_of_a_block, k):
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 300])
-def test_of_equals_the_first_in_the_gallery(rows_of_a_block, k):
+def test_of_equals_the_first_in_the_gallery(tile, k):
     """Whole numbers along few directions: every query has many equally similar neighbours."""
     rng = np.random.default_rng(1)
     directions = torch.eye(4, dtype=torch.float32)
@@ -43,7 +43,7 @@ def test_of_equals_the_first_in_the_gallery(rows_of_a_block, k):
         assert torch.equal(indices, expected.indices[:k]) and torch.equal(values, expected.values[:k])
 
 
-def test_a_tie_across_the_last_neighbour_only(monkeypatch):
+def test_a_tie_across_the_last_neighbour_only(tile):
     """The third and fourth best are equal; the third is the one that comes first."""
     gallery = torch.tensor([[1.0, 1.0], [0.0, 1.0], [4.0, 3.0], [1.0, 0.0], [1.0, 1.0], [0.0, -1.0]])
     found, _ = nearest_neighbours(torch.tensor([[1.0, 0.0]]), gallery, 3)
@@ -101,7 +101,7 @@ def test_votes():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("k", [1, 5])
-def test_a_gpu_finds_the_same_neighbours(rows_of_a_block, k):
+def test_a_gpu_finds_the_same_neighbours(tile, k):
     gallery, queries = clusters(300, 1)[0], clusters(100, 2)[0]
     gallery[200:] = gallery[:100]  # every neighbour has an equal
     found, similarities = nearest_neighbours(queries.cuda(), gallery.cuda(), k)
