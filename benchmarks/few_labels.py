@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--protocol", default="cross_subject")
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.1], help="of the labels")
     parser.add_argument("--label-seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--lr", type=float, nargs="+", default=[0.001, 0.003, 0.01])
+    parser.add_argument("--lr", type=float, nargs="+", default=[0.003, 0.01, 0.03])
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--runs", type=Path, required=True, help="folder for results")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
