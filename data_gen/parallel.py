@@ -57,8 +57,8 @@ def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task],
             raise UserError("a worker process was killed, most often because memory ran out; "
                             "try fewer --workers") from error
         finally:
-            for future in pending:
-                future.cancel()
+            # Not Future.cancel: up to Python 3.11.3 the pool can then wait for ever (gh-94440).
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
