@@ -21,7 +21,7 @@ from typing import Sequence
 
 from engine.lock import sole_use
 from engine.stop import STOPPED
-from options.errors import UserError, run_script
+from options.errors import run_script
 from options.flags import COUNT, POSITIVE_INT, Parser
 from tables.data import claim_folder
 from tables.job import Job, in_order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -50,6 +51,13 @@ class Running:
         return f"{lines[-1].strip()} ({self.log.name})"
 
 
+def end_with_parent() -> None:
+    """In a child: ask it to stop should this program be killed, so that no job is left behind (Linux)."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
 def start(job: Job, environment: Mapping[str, str], logs: Path) -> Running:
     """The job's command as a child process; what it writes is added to its log."""
     log = open(logs / (job.name.replace(" ", "_") + ".txt"), "ab")
@@ -57,7 +65,7 @@ def start(job: Job, environment: Mapping[str, str], logs: Path) -> Running:
     log.flush()
     process = subprocess.Popen(
         [sys.executable, *job.command], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-        env={**os.environ, **environment},
+        env={**os.environ, **environment}, preexec_fn=end_with_parent,
     )
     return Running(job, process, log, time.monotonic())
 

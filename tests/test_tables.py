@@ -5,7 +5,7 @@ import importlib
 import json
 import os
 import shlex
-import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,7 +24,7 @@ from tables.data import claim_folder
 from tables.job import Job, command, in_order
 from tables.jobs import Place
 from tables.paper import TITLES, PaperRow, read_paper
-from tables.plan import Pretraining, evaluations_of
+from tables.plan import evaluations_of
 from tables.run import run_jobs
 from tables.scale import PAPER, SMOKE
 from tables.write import fill, table_text, write_tables
@@ -240,6 +240,26 @@ def test_a_job_that_was_stopped_or_killed_by_itself(tmp_path):
     assert outcome.stopped and not outcome.failed
     outcome = run_jobs([job(tmp_path, "killed", kill)], [{}], tmp_path / "logs")
     assert not outcome.stopped and outcome.failed["killed"].startswith("ended by SIGKILL (")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal at the parent's death is Linux's")
+def test_no_job_is_left_behind_a_killed_run(tmp_path):
+    code = (f"import signal, time, sys; from pathlib import Path; signal.signal(signal.SIGTERM, lambda *a: "
+            f"(Path({str(tmp_path / 'asked')!r}).touch(), sys.exit(75))); Path({str(tmp_path / 'began')!r}).touch(); time.sleep(60)")
+    runner = ("from pathlib import Path; from tables.job import Job; from tables.run import run_jobs; "
+              f"run_jobs([Job('one', ('-c', {code!r}), Path('never'))], [{{}}], Path({str(tmp_path)!r}))")
+    process = subprocess.Popen([sys.executable, "-c", runner], cwd=Path(__file__).parents[1])
+    wait_for(tmp_path / "began")
+    process.kill()
+    process.wait()
+    wait_for(tmp_path / "asked")
+
+
+def wait_for(path, seconds=60):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.05)
 
 
 def result(path, **numbers):
