@@ -30,12 +30,13 @@ def describe_view(start: int, length: int, maps: JointMaps | None) -> list[str]:
 
 def draw_views(
     clips: ClipSet, index: int, augmentation: Augmentation, count: int, source: Generator,
-    size: int = SIZE,
+    size: int = SIZE, frames: Tensor | None = None,
 ) -> tuple[list[Tensor], list[list[str]]]:
     """A clip and ``count`` random views of it, drawn alike, and lines that describe each.
 
-    Each drawing is uint8 ``(augmentation.num_frames, 3, size, size)``; the first is the whole clip,
-    resized. In a view, the crop before the spatial augmentation is grey, jittered joints marked.
+    Each drawing is uint8 ``(T, 3, size, size)`` of all ``augmentation.num_frames`` frames or of
+    those in ``frames`` (T,); the first is the whole clip, resized. In a view, the crop before the
+    spatial augmentation is grey, jittered joints marked.
     """
     at, length = torch.tensor([index]), clips.num_frames[[index]].cpu()
     whole = cut_and_resize(clips, at, torch.zeros_like(length), length, augmentation.num_frames)[0]
@@ -48,6 +49,11 @@ def draw_views(
         jittered = maps.joints[0] if maps is not None and "jitter" in text[-1] else None
         panels.append((view[0], None if maps is None else crop[0], jittered))
         lines.append([f"view {number}: {text[0]}", *text[1:]])
+    if frames is not None:
+        panels = [
+            (clip[frames], None if ghost is None else ghost[frames], marked)
+            for clip, ghost, marked in panels
+        ]
     camera = place_camera([clip for panel in panels for clip in panel[:2] if clip is not None])
     pictures = [draw_clip(clip, size, camera, ghost, marked) for clip, ghost, marked in panels]
     return pictures, lines
