@@ -135,7 +135,7 @@ def test_flags_named_in_the_text_exist(run):
     """Every --flag of the page is one of some script."""
     helps = ""
     for script in ("main_moco_inter_skeleton", "action_classification", "action_retrieval", "extract_features",
-                   "reproduce_tables", "visual.clips", "data_gen.ntu_gendata", "data_gen.pku_gendata", "data_gen.arrays_gendata"):
+                   "reproduce_tables", "visual.clips", "benchmarks.step", "data_gen.ntu_gendata", "data_gen.pku_gendata", "data_gen.arrays_gendata"):
         helps += run(f"{script}.py", "--help")[1]
     foreign = {"--nproc-per-node", "--logdir", "--install"}
     known = set(re.findall(r"--[\w-]+", helps)) | foreign
