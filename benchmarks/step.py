@@ -20,7 +20,6 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -135,12 +134,10 @@ def count_operations(model: MoCo, views: list[dict]) -> float:
         forward = counter.get_total_flops()
         if name == "seq-based":
             gru = encoder.encoder.gru
-            forward = 2.0 * sum(  # the head's products are left to the counter of others: they are few
-                x.shape[0] * x.shape[1] * weight.numel()
-                for label, weight in gru.named_parameters() if "weight" in label
-            )
+            weights = sum(p.numel() for label, p in gru.named_parameters() if "weight" in label)
+            forward = 2.0 * x.shape[0] * x.shape[1] * weights  # clips, frames; the head is next to nothing
         total += 4 * forward
-    contrast = 2.0 * x.shape[0] * queue.numel()
+    contrast = 2.0 * len(query["seq-based"]) * queue.numel()
     return total + 2 * len(model.pairs) * contrast  # forward, and the queries' gradient
 
 
@@ -169,7 +166,7 @@ def main() -> None:
     device = torch.device(args.device)
     clips = synthetic_clips(2000).on(device)
     torch.manual_seed(0)
-    model = MoCo(NAMES, partial(build_encoder), inter_pairs(NAMES), queue_size=16384, mlp=True).to(device)
+    model = MoCo(NAMES, build_encoder, inter_pairs(NAMES), queue_size=16384, mlp=True).to(device)
     index = torch.arange(args.batch_size)
     use_tf32(False)
     steps = [Step(model, mode, clips, args.batch_size, device) for mode in modes_for(device)]

@@ -34,7 +34,7 @@ FINETUNE_FILE = "finetune_last.pth.tar"  # beside results.json
 def batch_loss(run: Evaluation, head: nn.Linear, view: Tensor, index: Tensor) -> Tensor:
     """Mean cross-entropy of a batch; ``view`` (N, T, V, 3, M) of the clips ``index`` (N,)."""
     views = lay_out(view.to(run.device, non_blocking=True), run.encoders.representations)
-    labels = run.train.labels[index].to(run.device)
+    labels = run.train.labels[index].to(run.device, non_blocking=True)
     return F.cross_entropy(head(run.encode(views)), labels)
 
 
@@ -72,7 +72,7 @@ def train_epoch(
             count += len(index)
             training.step += 1
             bar.update()
-            if training.step % between_looks == 0 or training.step == len(batches):
+            if training.step % between_looks == 0 or training.step == len(batches) or stop.requested:
                 descent.check(epoch, run.train, batches, run.folder, training.state)
                 rolling.save_if_due(training.state)
             if stop.requested:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from .checkpoint import SAVE_MINUTES, Rolling, save_checkpoint
 from .classifier import (
     Training, fingerprint, linear_head, new_training, report_epoch, topk_accuracy,
 )
+from .descent import Descent
 from .evaluation import Evaluation
 from .features import training_features, validation_features
 from .schedule import learning_rate, set_learning_rate
@@ -29,20 +29,20 @@ PROBE_FILE = "probe_last.pth.tar"  # beside results.json
 
 
 def train_epoch(
-    probe: Training, features: Tensor, labels: Tensor, batch_size: int
+    probe: Training, descent: Descent, features: Tensor, labels: Tensor, batch_size: int
 ) -> float:
     """One pass of the head over the epoch's features; returns the mean loss."""
     total = torch.zeros((), device=features.device)
-    for x, y in zip(features.split(batch_size), labels.split(batch_size)):
+    for step, (x, y) in enumerate(zip(features.split(batch_size), labels.split(batch_size))):
         loss = F.cross_entropy(probe.module(x), y)
-        probe.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        probe.optimizer.step()
+        descent.step(loss, step)
         total += loss.detach() * len(y)
-    mean_loss = total.item() / len(labels)
-    if not math.isfinite(mean_loss):
-        raise UserError(f"the probe's loss is {mean_loss} in epoch {probe.epoch}; lower --lr")
-    return mean_loss
+    if (step := descent.bad_step()) is not None:
+        raise UserError(
+            f"the probe's loss is not finite in epoch {probe.epoch}, step {step}; lower --lr, or look at "
+            "the features (action_retrieval.py --save-features)"
+        )
+    return total.item() / len(labels)
 
 
 def linear_probe(
@@ -59,6 +59,7 @@ def linear_probe(
     probe = new_training("probe", head, run, args)
     if resume_from is not None:
         probe.restore(*resume_from)
+    descent = Descent(probe.optimizer, "off", run.device)
     epoch_features = training_features(
         run.encode, run.encoders, run.train, run.seed, run.device, args.workers, args.cached_crops
     )
@@ -75,7 +76,7 @@ def linear_probe(
             rate = learning_rate(args.lr, probe.epoch, args.epochs, args.schedule, args.cos)
             set_learning_rate(probe.optimizer, rate)
             features, labels = epoch_features(probe.epoch)
-            loss = train_epoch(probe, features, labels, args.batch_size)
+            loss = train_epoch(probe, descent, features, labels, args.batch_size)
             with torch.no_grad():
                 probe.history.append(topk_accuracy(head(val_features), val_labels))
             report_epoch(probe, args, loss, rate, time.monotonic() - start, writer)

@@ -107,7 +107,9 @@ def result_cells(result: dict) -> dict[str, str]:
     numbers = result["numbers"]
     if "knn" not in numbers:  # a classifier
         fraction = result.get("flags", {}).get("label_fraction")
+        crops = numbers.get("cached_crops")
         task = result["task"] + (f", {100 * fraction:g}% of labels" if fraction else "")
+        task += f", {crops} cached crops" if crops else ""
         return {f"{task} {when}": f"{numbers[when]['top1']:.1f}" for when in ("best", "last")}
     cells = {f"{numbers['neighbours']}-NN retrieval": f"{numbers['knn']:.1f}"}
     if "autoencoder_knn" in numbers:

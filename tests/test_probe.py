@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from engine.checkpoint import load_checkpoint
 from engine.features import storage_for, training_features
 from engine.pretrained import load_encoders
 from engine.probe import PROBE_FILE
+from engine.report import read_results, results_table
 from engine.stop import STOPPED
 from options.errors import UserError
 
@@ -99,6 +101,21 @@ def test_a_cached_probe_resumes_exactly_and_says_what_it_is(run, tmp_path, monke
     assert numbers[0] == numbers[1] and numbers[0]["cached_crops"] == 2
     heads = [load_checkpoint(tmp_path / n / PROBE_FILE)["state_dict"] for n in ("whole", "two")]
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+
+
+def test_features_that_are_no_numbers_stop_the_probe(run, tmp_path, small_store):
+    path = small_store / "ntu60" / "frames.npy"
+    np.save(path, np.full_like(np.load(path), np.nan))
+    code, _, err = run("action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--epochs", 2, "--output-dir", "o")
+    assert code == 2 and "the probe's loss is not finite in epoch 0, step 0" in err
+    assert not (tmp_path / "o" / PROBE_FILE).exists() and not (tmp_path / "o/results.json").exists()
+
+
+def test_the_table_tells_cached_crops_from_fresh_ones(run, tmp_path, capsys):
+    probe = ["action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--epochs", 1, "--seed", 1, "--output-dir"]
+    assert run(*probe, tmp_path / "runs/fresh")[0] == run(*probe, tmp_path / "runs/kept", "--cached-crops", 2)[0] == 0
+    header, _, row = results_table(read_results(tmp_path / "runs")).splitlines()
+    assert "linear best" in header and "linear, 2 cached crops best" in header and row.count("untrained") == 1
 
 
 @pytest.mark.gpu

@@ -165,6 +165,11 @@ def test_the_demo(tmp_path):
     done = subprocess.run(["bash", "script_demo.sh"], cwd=copy, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = copy / "runs/demo_quick"
-    assert "| encoder" in (runs / "table.md").read_text() or "retrieval" in (runs / "table.md").read_text()
+    table = (runs / "table.md").read_text()
+    for row in ("| normalised coordinates", "| inter-skeleton seq-based_and_graph-based, 1 epochs", "| untrained"):
+        assert re.search(re.escape(row) + r".* \d+\.\d", table), table
     page = (runs / "index.html").read_text()
-    assert "main_moco_inter_skeleton.py" in page and "http://" not in page.replace("http://www.w3.org", "")
+    assert "main_moco_inter_skeleton.py" in page
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//|url\(["']?(?:https?:)?//""", page)
+    for heading in ("Results", "Curves", "What is contrasted", "Retrieval gallery", "Feature map", "Confusion matrix"):
+        assert f">{heading}</h2>" in page, heading

@@ -5,14 +5,17 @@ import sys
 
 import pytest
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from conftest import TINY_FLAGS
 from dataset.augment import Augmentation
 from dataset.clips import open_clips
 from engine.randomness import VIEWS, generator
+from options.errors import UserError
 from test_visual import Outline, standing_person
 from visual.camera import place_camera
 from visual.packages import PLOTS, SKELETONS, why_not
+from visual.sample import show_views
 from visual.skeleton import GHOST, LIMBS, MARK, draw_clip, lighter
 
 needs_skeletons = pytest.mark.skipif(why_not(SKELETONS) is not None, reason=str(why_not(SKELETONS)))
@@ -29,6 +32,17 @@ def colour_at(picture, camera, point):
 
 def has_colour(picture, colour):
     return bool((picture == torch.tensor(colour, dtype=torch.uint8)[:, None, None]).all(dim=0).any())
+
+
+@needs_skeletons
+def test_a_clip_that_cannot_be_drawn_ends_no_pretraining(tmp_path, capsys, small_store):
+    clips = open_clips(small_store, "ntu60", "cross_view", "train")
+    clips.frames[:] = float("nan")  # in memory only: the map of the file is copied on write
+    with pytest.raises(UserError, match="not finite cannot be drawn"):
+        draw_clip(clips.frames[:4], SIZE)
+    with SummaryWriter(str(tmp_path)) as writer:
+        show_views(writer, clips, Augmentation(), seed=0)
+    assert capsys.readouterr().out.count("note: no views of S001C002") == 2
 
 
 @needs_skeletons

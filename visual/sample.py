@@ -8,6 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 from dataset.augment import Augmentation
 from dataset.clips import ClipSet
 from engine.randomness import PICTURES, generator
+from options.errors import UserError
 
 from .packages import SKELETONS, why_not
 from .views import draw_views
@@ -22,16 +23,11 @@ def show_views(writer: SummaryWriter, clips: ClipSet, augmentation: Augmentation
         return
     source = generator(seed, PICTURES)
     for index in torch.randperm(len(clips), generator=source)[:CLIPS].tolist():
-        if not all_finite(clips, index):  # the run itself will say so, with more to go on
-            print(f"note: {clips.names[index]} is not drawn: some of its coordinates are no numbers")
-            continue
         frames = torch.linspace(0, augmentation.num_frames - 1, FRAMES).long()
-        pictures, _ = draw_views(clips, index, augmentation, VIEWS, source, frames=frames)
+        try:
+            pictures, _ = draw_views(clips, index, augmentation, VIEWS, source, frames=frames)
+        except UserError as error:  # a picture must not end a run
+            print(f"note: no views of {clips.names[index]} in TensorBoard: {error}")
+            continue
         rows = [torch.cat(list(picture), dim=2) for picture in pictures]  # 3 x height x width
         writer.add_image(f"views/{clips.names[index]}", torch.cat(rows, dim=1))
-
-
-def all_finite(clips: ClipSet, index: int) -> bool:
-    frames = torch.arange(int(clips.num_frames[index]), device=clips.frames.device)
-    clip = torch.tensor([index], device=clips.frames.device)
-    return bool(clips.gather(clip, frames[None]).isfinite().all())

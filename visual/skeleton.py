@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from options.errors import UserError
+
 from .camera import Camera, place_camera, seen_joints
 
 OVERSAMPLING = 2  # lines are drawn this much larger and averaged, for smooth edges
@@ -119,7 +121,12 @@ def draw_clip(
         camera: by default one that shows all of the clip; nothing may lie outside its picture.
         ghost: another clip of the same shape, drawn in grey behind.
         marked: joints (V,) to mark; one that is at zero in ``clip`` is marked on the ghost.
+
+    Raises:
+        UserError: a coordinate is not a finite number.
     """
+    if not clip.isfinite().all():
+        raise UserError("a clip with coordinates that are not finite cannot be drawn; look at its store")
     camera = camera or place_camera([clip])
     palette = torch.tensor(PALETTE, dtype=torch.float32)
     pictures = []
