@@ -22,17 +22,18 @@ from functools import partial
 
 from torch.utils.tensorboard import SummaryWriter
 
-from dataset.label_subset import draw_labelled, keep_clips
+from dataset.label_subset import sample_labelled, keep_clips
 from engine.classifier import load_training
 from engine.evaluation import Evaluation, prepare_evaluation, results_folder
 from engine.finetune import FINETUNE_FILE, finetune
-from engine.lock import sole_use
+from options.files import exclusive_folder
 from engine.probe import PROBE_FILE, linear_probe
 from engine.randomness import LABELS, generator
-from engine.report import write_csv
-from engine.stop import STOPPED
+from options.files import write_csv
+from engine.signals import EXIT_RESUMABLE
+from models.representations import size_flags
 from options import defaults, flags
-from options.action_names import short_class_name
+from options.class_names import short_class_name
 from options.errors import run_script
 from visual.confusion import report_confusion
 
@@ -45,9 +46,9 @@ def parse_args() -> argparse.Namespace:
     flags.add_classifier_flags(parser)
     flags.add_pretrained_flags(parser, required=False)
     flags.add_probe_flags(parser)
-    flags.add_size_flags(parser, note=" (of an untrained encoder or the authors' checkpoints)")
-    flags.add_optimisation_flags(
-        parser, epochs=None, lr=None, schedule=None, weight_decay=0.0, momentum=None, by="--mode"
+    flags.add_size_flags(parser, size_flags(), note=" (of an untrained encoder or the authors' checkpoints)")
+    flags.add_optimization_flags(
+        parser, epochs=None, lr=None, schedule=None, weight_decay=0.0, momentum=None, source="--mode"
     )
     flags.add_run_flags(parser, print_freq=1, print_help="epochs between printed lines")
     return parser.parse_args()
@@ -58,7 +59,7 @@ def keep_labelled(run: Evaluation, args: argparse.Namespace) -> None:
     if args.label_fraction is not None:
         whole = run.train
         source = generator(args.label_seed, LABELS)
-        run.train = keep_clips(whole, draw_labelled(whole, args.label_fraction, args.label_sampling, source))
+        run.train = keep_clips(whole, sample_labelled(whole, args.label_fraction, args.label_sampling, source))
         print(
             f"labels of {len(run.train)} of {len(whole)} train clips ({args.label_fraction:g}, "
             f"{args.label_sampling}, --label-seed {args.label_seed})"
@@ -84,13 +85,13 @@ def main() -> int:
     for line in default_lines:
         print(line)
     keep_labelled(run, args)
-    with sole_use(run.folder, "--output-dir"):
+    with exclusive_folder(run.folder, "--output-dir"):
         if args.label_fraction is not None:
             rows = zip(run.train.names, run.train.labels.tolist())
             write_csv(run.folder / LABEL_SUBSET, ["name", "label"], rows)
         numbers = train(run, args, resume_from)
         if numbers is None:
-            return STOPPED
+            return EXIT_RESUMABLE
         for when in ("best", "last"):
             result = numbers[when]
             print(f"{when} (epoch {result['epoch']}): top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")

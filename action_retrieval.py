@@ -20,10 +20,11 @@ import numpy as np
 import torch
 
 from engine.autoencoder import codes, train_autoencoder
-from engine.checkpoint import make_folder, write_whole
+from options.files import atomic_write, ensure_folder
 from engine.evaluation import Evaluation, prepare_evaluation
 from engine.features import validation_features
 from engine.retrieve import knn_accuracy, nearest_neighbours
+from models.representations import size_flags
 from options import flags
 from options.errors import UserError, run_script
 from visual.feature_map import write_feature_map
@@ -50,8 +51,8 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--tsne", metavar="DIR",
                        help="write t-SNE maps of ten random classes, and features for TensorBoard's "
                        "projector")
-    flags.add_size_flags(parser, note=" (of an untrained encoder or the authors' checkpoints)")
-    flags.add_optimisation_flags(
+    flags.add_size_flags(parser, size_flags(), note=" (of an untrained encoder or the authors' checkpoints)")
+    flags.add_optimization_flags(
         parser, epochs=80, lr=0.1, schedule=[], weight_decay=0.0,
         note=" (taken because the released commands have them; only --batch-size is used, by "
         "--autoencoder)",
@@ -67,7 +68,7 @@ def save_features(path: Path, run: Evaluation, features: list[torch.Tensor]) -> 
         arrays[f"{clips.split}_features"] = values.cpu().numpy()
         arrays[f"{clips.split}_labels"] = clips.labels.numpy()
         arrays[f"{clips.split}_names"] = np.array(clips.names)
-    write_whole(path, lambda file: np.savez(file, **arrays))
+    atomic_write(path, lambda file: np.savez(file, **arrays))
     print(f"written: {path}")
 
 
@@ -91,7 +92,7 @@ def main() -> int:
     shown = choose_queries(run.val, args.gallery_queries, run.seed) if args.gallery else []
     for folder in (run.folder, args.save_features and Path(args.save_features).parent, args.gallery, args.tsne):
         if folder:
-            make_folder(Path(folder))
+            ensure_folder(Path(folder))
     features = [
         validation_features(
             run.encode, run.encoders, clips, run.device, args.workers, f"{clips.split} features"

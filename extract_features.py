@@ -17,15 +17,16 @@ from pathlib import Path
 import numpy as np
 
 from dataset.clips import ClipSet, open_clips
-from engine.checkpoint import write_whole
+from options.files import atomic_write
 from engine.device import describe, parallel, pick_device
 from engine.features import validation_features
 from engine.pretrained import load_encoders
 from engine.randomness import WEIGHTS, seed_globally
-from engine.recordings import read_recordings
+from engine.raw_clips import read_raw_clips
+from models.representations import size_flags
 from engine.retrieve import majority_label, nearest_neighbours
 from options import flags
-from options.action_names import class_name
+from options.class_names import class_name
 from options.errors import UserError, run_script
 
 SHOWN = 20  # lines printed; the file holds all
@@ -44,7 +45,7 @@ def parse_args() -> argparse.Namespace:
                        "default: none, and no data set is needed")
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_pretrained_flags(parser, results=False)
-    flags.add_size_flags(parser, note=" (of an untrained encoder or the authors' checkpoints)")
+    flags.add_size_flags(parser, size_flags(), note=" (of an untrained encoder or the authors' checkpoints)")
     group = parser.add_argument_group("run")
     group.add_argument("--gpu", type=flags.COUNT, metavar="N",
                        help="use this GPU only; default: all visible GPUs, or the CPU")
@@ -67,10 +68,10 @@ def main() -> int:
     seed_globally(SEED, WEIGHTS)
     encoders = load_encoders(
         args.pretrained, args.pretrain_skeleton_representation,
-        args.finetune_skeleton_representation, flags.sizes_given(args),
+        args.finetune_skeleton_representation, flags.given_sizes(args, size_flags()),
     ).to(device)
     known = open_known(args)
-    clips, left_out = read_recordings(args.input, "--input")
+    clips, left_out = read_raw_clips(args.input, "--input")
     for remark in left_out:
         print(f"left out: {remark}")
     print(
@@ -93,7 +94,7 @@ def main() -> int:
             print(f"{name}: {class_name(args.dataset, vote)} (nearest {nearest}, cosine {cosine:.3f})")
         if len(clips) > SHOWN:
             print(f"... and {len(clips) - SHOWN} more in {args.output}")
-    write_whole(Path(args.output), lambda file: np.savez(file, **arrays))
+    atomic_write(Path(args.output), lambda file: np.savez(file, **arrays))
     print(f"written: {args.output}")
     return 0
 

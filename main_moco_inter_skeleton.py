@@ -15,7 +15,7 @@ command with --resume auto goes on from there.
 from engine.setup import parse_pretraining_flags, run_pretraining
 from moco.model import inter_pairs
 from options.errors import UserError, run_script
-from options.representations import parse_representations
+from models.representations import parse_representations
 from visual.sample import show_views
 
 
@@ -31,7 +31,7 @@ def main() -> int:
             f"--skeleton-representation {args.skeleton_representation}: inter-skeleton contrast needs "
             "two or three; main_moco_intra_skeleton.py contrasts one with itself"
         )
-    return run_pretraining(args, "inter", representations, inter_pairs, show_views)
+    return run_pretraining(args, "inter", representations, inter_pairs(representations), show_views)
 
 
 if __name__ == "__main__":

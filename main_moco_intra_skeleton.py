@@ -14,7 +14,7 @@ end with exit code 75; the same command with --resume auto goes on from there.
 from engine.setup import parse_pretraining_flags, run_pretraining
 from moco.model import intra_pairs
 from options.errors import UserError, run_script
-from options.representations import parse_representations
+from models.representations import parse_representations
 from visual.sample import show_views
 
 
@@ -30,7 +30,7 @@ def main() -> int:
             f"--skeleton-representation {args.skeleton_representation}: intra-skeleton contrast takes "
             "one; main_moco_inter_skeleton.py contrasts several with each other"
         )
-    return run_pretraining(args, "intra", representations, intra_pairs, show_views)
+    return run_pretraining(args, "intra", representations, intra_pairs(representations), show_views)
 
 
 if __name__ == "__main__":

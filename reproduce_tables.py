@@ -19,8 +19,8 @@ import shlex
 from pathlib import Path
 from typing import Sequence
 
-from engine.lock import sole_use
-from engine.stop import STOPPED
+from options.files import exclusive_folder
+from engine.signals import EXIT_RESUMABLE
 from options.errors import run_script
 from options.flags import COUNT, POSITIVE_INT, Parser
 from tables.data import claim_folder
@@ -107,7 +107,7 @@ def main() -> int:
     slots = [{"CUDA_VISIBLE_DEVICES": names} for names in args.gpus or []] or [{}] * args.jobs
     if scale.synthetic:  # layers this small gain nothing from a second thread
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with sole_use(folder, "--runs"):
+    with exclusive_folder(folder, "--runs"):
         if any(job in left for job in place.all_data()):
             claim_folder(data_root)
         print(f"{len(left)} jobs, {len(slots)} at a time, into {folder}", flush=True)
@@ -120,7 +120,7 @@ def main() -> int:
     print_failures(rows, place, args.seeds, outcome)
     if outcome.stopped:
         print("stopped; the same command line goes on from here")
-        return STOPPED
+        return EXIT_RESUMABLE
     return 1 if outcome.failed else 0
 
 

@@ -37,12 +37,12 @@ import action_classification
 from dataset.batches import ordered_batches, shuffled_batches
 from dataset.clips import ClipSet, open_clips
 from dataset.crop import centre_crop, draw_crop
-from dataset.layout import lay_out
+from models.representations import lay_out
 from dataset.views import classifier_view, evaluation_view
 from engine.classifier import linear_head
 from engine.evaluation import Evaluation, prepare_evaluation
 from engine.probe import linear_probe
-from engine.schedule import learning_rate, set_learning_rate
+from engine.optimization import learning_rate, set_learning_rate
 from options.defaults import fill_classifier_defaults
 from options.flags import POSITIVE_INT
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(REPOSITORY))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # layers this small gain nothing from more
 
 from engine.report import RESULTS, format_table
-from options.representations import REPRESENTATIONS, SEPARATOR
+from models.representations import REPRESENTATIONS, SEPARATOR
 
 SIZES = "--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2 --graph-width 8 --graph-num-blocks 2 --image-width 16"
 CONTRAST = (

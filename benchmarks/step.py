@@ -31,13 +31,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.feeder import synthetic_clips
 from benchmarks.plain import make_plain, plain_feeder
 from dataset.augment import Augmentation
-from dataset.layout import lay_out
+from models.representations import lay_out
 from dataset.views import pretraining_view
-from engine.descent import Descent
-from engine.precision import AMP_DTYPES, in_precision, use_tf32
+from engine.optimization import GuardedOptimizer
+from engine.device import AMP_DTYPES, in_precision, use_tf32
 from engine.randomness import VIEWS, generator
 from engine.setup import compile_encoders
-from models.build import build_encoder
+from models.representations import build_encoder
 from moco.model import MoCo, inter_pairs
 from options.datasets import DATASETS
 from options.flags import POSITIVE_INT
@@ -96,7 +96,7 @@ class Step:
         optimizer = torch.optim.SGD(
             self.model.encoders.query.parameters(), 0.01, momentum=0.9, weight_decay=1e-4, fused=True
         )
-        self.descent = Descent(optimizer, mode.amp, device)
+        self.stepper = GuardedOptimizer(optimizer, mode.amp, device)
 
     def views(self, index: torch.Tensor) -> list[dict]:
         source, made = generator(0, VIEWS, self.number), []
@@ -117,7 +117,7 @@ class Step:
         first = self.number * self.batch_size
         index = torch.arange(first, first + self.batch_size) % len(self.clips)
         loss = self.loss(self.views(index))
-        self.descent.step(loss, self.number)
+        self.stepper.step(loss, self.number)
         if self.mode.plain:
             loss.item()
         self.number += 1

@@ -1,12 +1,15 @@
-"""Spatial augmentation of a view: pose augmentation and joint jittering (paper section 3.4).
+"""Temporal crops and spatial augmentations of a view (paper section 3.4).
 
-Both are linear maps of the coordinates, one draw per view, the same for all its frames and both
-people. *Drawing* the parameters and *applying* them are separate; the second is pure.
+An augmentation is a small object: ``sample`` draws its parameters for a batch on the CPU, ``apply``
+is pure and runs on the device of the clips. Parameters are drawn once per view and are the same for
+all its frames and both people. To add a spatial augmentation, write one class and add it to
+``SPATIAL``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -14,110 +17,222 @@ from torch.nn import functional as F
 
 from options.errors import UserError
 
-from .crop import NUM_FRAMES
-
-AUGMENTATIONS = ("crop", "pose", "jitter")
+CENTER_RATIO = 0.95  # fraction of a clip that the evaluation crop keeps
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """What a pretraining view may undergo; the defaults are the released program's.
+class CropParameters:
+    """Temporal crops: first frame and length in frames, ``(N,)`` integers each."""
 
-    ``kinds`` is any subset of ``AUGMENTATIONS``; none of them gives the whole clip, resized.
+    start: Tensor
+    length: Tensor
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """Temporal crop of random length and position.
+
+    The length of a clip of n frames is ``min(max(floor(n u), min_frames), n)`` with
+    ``u ~ U[min_ratio, 1]``; the start is uniform over the valid positions.
     """
 
-    kinds: tuple[str, ...] = field(default=AUGMENTATIONS)
-    min_crop_ratio: float = 0.1
-    min_crop_frames: int = 64
-    jitter_joints: int = 15
-    jitter_zero_prob: float = 0.5
-    num_frames: int = NUM_FRAMES
+    min_ratio: float = 0.1
+    min_frames: int = 64
 
     def __post_init__(self) -> None:
-        unknown = set(self.kinds) - set(AUGMENTATIONS)
-        if unknown:
-            raise UserError(f"--augmentations {' '.join(sorted(unknown))}: choose from {AUGMENTATIONS}")
-        if not 0 < self.min_crop_ratio <= 1:
-            raise UserError(f"--min-crop-ratio {self.min_crop_ratio} must be above 0 and at most 1")
-        if not 0 <= self.jitter_zero_prob <= 1:
-            raise UserError(f"--jitter-zero-prob {self.jitter_zero_prob} must be from 0 to 1")
-        if not 1 <= self.jitter_joints <= 25:
-            raise UserError(f"--jitter-joints {self.jitter_joints} must be from 1 to 25")
-        if self.min_crop_frames < 1:
-            raise UserError(f"--min-crop-frames {self.min_crop_frames} must be at least 1")
+        if not 0 < self.min_ratio <= 1:
+            raise UserError(f"--min-crop-ratio {self.min_ratio} must be above 0 and at most 1")
+        if self.min_frames < 1:
+            raise UserError(f"--min-crop-frames {self.min_frames} must be at least 1")
+
+    def sample(self, num_frames: Tensor, generator: Generator) -> CropParameters:
+        """Crops of clips of ``num_frames`` (N,)."""
+        u, v = torch.rand(2, len(num_frames), generator=generator, dtype=torch.float64)
+        ratio = self.min_ratio + (1.0 - self.min_ratio) * u
+        length = (num_frames * ratio).floor().long().clamp(min=self.min_frames)
+        length = torch.minimum(length, num_frames)
+        start = (v * (num_frames - length + 1)).floor().long()
+        return CropParameters(start, length)
+
+
+@dataclass(frozen=True)
+class WholeClip:
+    """No crop; nothing is random."""
+
+    def sample(self, num_frames: Tensor, generator: Generator | None = None) -> CropParameters:
+        """All frames of clips of ``num_frames`` (N,)."""
+        return CropParameters(torch.zeros_like(num_frames), num_frames)
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """The evaluation crop: the same number of frames is cut from both ends; nothing is random."""
+
+    ratio: float = CENTER_RATIO
+
+    def sample(self, num_frames: Tensor, generator: Generator | None = None) -> CropParameters:
+        """Center crops of clips of ``num_frames`` (N,)."""
+        start = ((1.0 - self.ratio) * num_frames.double() / 2.0).long()
+        return CropParameters(start, num_frames - 2 * start)
+
+
+class Crop(Protocol):
+    """A temporal crop."""
+
+    def sample(self, num_frames: Tensor, generator: Generator) -> CropParameters:
+        """Crops of clips of ``num_frames`` (N,)."""
 
 
 @dataclass(frozen=True)
 class JointMaps:
-    """One linear map of the coordinates per clip, and the joints that undergo it."""
+    """Linear maps of the joint coordinates: ``matrix @ x`` for the selected joints of each clip."""
 
-    matrix: Tensor  # (N, 3, 3): a coordinate vector x becomes matrix @ x
-    joints: Tensor  # (N, V) bool
+    matrix: Tensor  # N x 3 x 3
+    joints: Tensor  # N x V, bool
+
+    def __getitem__(self, rows: slice | Tensor) -> JointMaps:
+        return JointMaps(self.matrix[rows], self.joints[rows])
+
+    def where(self, mask: Tensor, other: JointMaps) -> JointMaps:
+        """These maps for the clips in ``mask`` (N,), and those of ``other`` for the rest."""
+        return JointMaps(
+            torch.where(mask[:, None, None], self.matrix, other.matrix),
+            torch.where(mask[:, None], self.joints, other.joints),
+        )
 
 
-def draw_pose(count: int, generator: Generator) -> Tensor:
-    """Pose augmentation (eq. 3): shears ``(N, 3, 3)``, one on the diagonal, else U[-1, 1]."""
-    shear = torch.rand(count, 3, 3, generator=generator) * 2.0 - 1.0
-    shear.diagonal(dim1=1, dim2=2).fill_(1.0)
-    return shear
+class SpatialAugmentation(Protocol):
+    """A linear map of the joint coordinates, drawn per view."""
+
+    name: ClassVar[str]
+
+    def sample(self, count: int, num_joints: int, generator: Generator) -> JointMaps:
+        """Parameters for ``count`` clips."""
+
+    def describe(self, maps: JointMaps, clip: int) -> str:
+        """What happened to one clip of the batch, for captions."""
 
 
-def draw_jitter(
-    count: int, num_joints: int, jittered: int, zero_prob: float, generator: Generator
-) -> tuple[Tensor, Tensor]:
-    """Joint jittering (eq. 4): matrices ``(N, 3, 3)`` and the joints they touch ``(N, V)``.
+@dataclass(frozen=True)
+class PoseAugmentation:
+    """Shear of all joints (eq. 3): ones on the diagonal of the matrix, U[-1, 1] elsewhere."""
 
-    The matrix is all zero with chance ``zero_prob``, else U[-1, 1]. A row vector is multiplied
-    from the left, x M; the matrix returned is its transpose, for column vectors.
+    name: ClassVar[str] = "pose"
+
+    def sample(self, count: int, num_joints: int, generator: Generator) -> JointMaps:
+        """Parameters for ``count`` clips."""
+        shear = torch.rand(count, 3, 3, generator=generator) * 2.0 - 1.0
+        shear.diagonal(dim1=1, dim2=2).fill_(1.0)
+        return JointMaps(shear, torch.ones(count, num_joints, dtype=torch.bool))
+
+    def describe(self, maps: JointMaps, clip: int) -> str:
+        """What happened to one clip of the batch, for captions."""
+        return "pose: sheared"
+
+
+@dataclass(frozen=True)
+class JointJitter:
+    """Random linear map of a random subset of the joints (eq. 4), or their coordinates set to zero.
+
+    The matrix is zero with probability ``zero_prob``, else its entries are U[-1, 1]. The official
+    code multiplies row vectors, ``x M``; the sampled matrix is the transpose, for column vectors.
     """
-    matrix = torch.rand(count, 3, 3, generator=generator) * 2.0 - 1.0
-    is_zero = torch.rand(count, generator=generator) < zero_prob
-    matrix = matrix.masked_fill(is_zero[:, None, None], 0.0)
-    order = torch.rand(count, num_joints, generator=generator).argsort(dim=1)
-    joints = torch.zeros(count, num_joints, dtype=torch.bool)
-    joints.scatter_(1, order[:, :jittered], True)
-    return matrix.transpose(1, 2), joints
+
+    name: ClassVar[str] = "jitter"
+    num_jittered: int = 15
+    zero_prob: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.zero_prob <= 1:
+            raise UserError(f"--jitter-zero-prob {self.zero_prob} must be between 0 and 1")
+        if self.num_jittered < 1:
+            raise UserError(f"--jitter-joints {self.num_jittered} must be at least 1")
+
+    def sample(self, count: int, num_joints: int, generator: Generator) -> JointMaps:
+        """Parameters for ``count`` clips."""
+        matrix = torch.rand(count, 3, 3, generator=generator) * 2.0 - 1.0
+        is_zero = torch.rand(count, generator=generator) < self.zero_prob
+        matrix = matrix.masked_fill(is_zero[:, None, None], 0.0)
+        order = torch.rand(count, num_joints, generator=generator).argsort(dim=1)
+        joints = torch.zeros(count, num_joints, dtype=torch.bool)
+        joints.scatter_(1, order[:, : self.num_jittered], True)
+        return JointMaps(matrix.transpose(1, 2), joints)
+
+    def describe(self, maps: JointMaps, clip: int) -> str:
+        """What happened to one clip of the batch, for captions."""
+        joints = int(maps.joints[clip].sum())
+        return f"jitter: {joints} joints " + ("moved" if maps.matrix[clip].any() else "set to zero")
 
 
-def draw_spatial(
-    count: int, num_joints: int, augmentation: Augmentation, generator: Generator
-) -> JointMaps | None:
-    """Pose or jitter, with equal chance where both are on; None where neither is.
+SPATIAL: dict[str, type] = {kind.name: kind for kind in (PoseAugmentation, JointJitter)}
+CROP = "crop"
+AUGMENTATIONS = (CROP, *SPATIAL)  # choices of --augmentations
 
-    Both are always drawn, so that which of them a view undergoes leaves the other draws alone.
+
+@dataclass(frozen=True)
+class SpatialParameters:
+    """What ``OneOf`` drew: which augmentation each clip undergoes, and the resulting maps."""
+
+    choice: Tensor  # N, index into the enabled augmentations
+    maps: JointMaps
+
+    def __getitem__(self, rows: slice | Tensor) -> SpatialParameters:
+        return SpatialParameters(self.choice[rows], self.maps[rows])
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of the enabled augmentations per view, with equal probability.
+
+    Parameters of all registered augmentations are drawn, so enabling another one does not change
+    the random numbers of the rest.
     """
-    with_pose, with_jitter = ("pose" in augmentation.kinds), ("jitter" in augmentation.kinds)
-    if not (with_pose or with_jitter):
-        return None
-    is_pose = torch.rand(count, generator=generator) < 0.5
-    if with_pose != with_jitter:
-        is_pose = torch.full((count,), with_pose)
-    shear = draw_pose(count, generator)
-    jitter, joints = draw_jitter(
-        count, num_joints, augmentation.jitter_joints, augmentation.jitter_zero_prob, generator
-    )
-    return JointMaps(
-        matrix=torch.where(is_pose[:, None, None], shear, jitter), joints=is_pose[:, None] | joints
-    )
+
+    enabled: tuple[SpatialAugmentation, ...]
+
+    def sample(self, count: int, num_joints: int, generator: Generator) -> SpatialParameters:
+        """Parameters for ``count`` clips."""
+        choice = (torch.rand(count, generator=generator) * len(self.enabled)).long()
+        by_name = {augmentation.name: augmentation for augmentation in self.enabled}
+        drawn = {
+            name: by_name.get(name, kind()).sample(count, num_joints, generator)
+            for name, kind in SPATIAL.items()
+        }
+        maps = drawn[self.enabled[0].name]
+        for index, augmentation in enumerate(self.enabled[1:], start=1):
+            maps = drawn[augmentation.name].where(choice == index, maps)
+        return SpatialParameters(choice, maps)
+
+    def apply(self, batch: Tensor, parameters: SpatialParameters) -> Tensor:
+        """The augmented batch ``(N, T, V, 3, M)``."""
+        return map_joints(batch, parameters.maps)
+
+    def changed_joints(self, parameters: SpatialParameters, clip: int) -> Tensor:
+        """The joints ``(V,)`` of one clip of the batch that the augmentation changed, as booleans."""
+        return parameters.maps.joints[clip]
+
+    def describe(self, parameters: SpatialParameters, clip: int) -> str:
+        """What happened to one clip of the batch, for captions."""
+        return self.enabled[int(parameters.choice[clip])].describe(parameters.maps, clip)
 
 
 def map_joints(batch: Tensor, maps: JointMaps) -> Tensor:
     """Apply ``maps`` to a batch ``(N, T, V, 3, M)``: the same for all frames and both people.
 
-    As a matrix on a frame's 150 numbers the maps are narrow bands: every number becomes a weighted
-    sum of itself and the numbers one or two coordinates away in memory. Five products with a
-    shifted copy take half the time of the small matrix products they stand for.
+    Acting on a frame's flattened coordinates, the maps are banded: every number becomes a weighted
+    sum of numbers at most two coordinates away. Five products with a shifted copy take half the time
+    of the batched 3 x 3 matrix products.
     """
     n, t, v, c, m = batch.shape
     matrix, joints = (x.to(batch.device, non_blocking=True) for x in (maps.matrix, maps.joints))
     own = torch.where(joints[:, :, None, None], matrix[:, None], torch.eye(c, device=batch.device))
     reach = (c - 1) * m
-    padded = F.pad(batch.reshape(-1), (reach, reach))  # numbers outside are read, times zero
+    padded = F.pad(batch.reshape(-1), (reach, reach))  # values read from the padding have weight zero
     mapped = batch.new_zeros(n, t, v * c * m)
     for shift in range(1 - c, c):
         band = own.diagonal(offset=shift, dim1=2, dim2=3)  # N x V x (c - |shift|)
         band = F.pad(band, (max(-shift, 0), max(shift, 0))).repeat_interleave(m, dim=2)
         start = reach + shift * m
-        neighbour = padded[start : start + batch.numel()].view_as(mapped)
-        mapped.addcmul_(neighbour, band.view(n, 1, -1))
+        neighbor = padded[start : start + batch.numel()].view_as(mapped)
+        mapped.addcmul_(neighbor, band.view(n, 1, -1))
     return mapped.view(n, t, v, c, m)

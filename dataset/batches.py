@@ -28,7 +28,7 @@ def ordered_batches(count: int, batch_size: int) -> list[Tensor]:
     return list(torch.arange(count).split(batch_size))
 
 
-def draw_ahead(
+def prefetch(
     draw: Callable[[Item], Batch], items: Iterable[Item], workers: int
 ) -> Iterator[Batch]:
     """``draw(item)`` for each item, in order, at most ``workers`` of them ahead of the consumer.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from options.datasets import DATASETS, NTU60_LAST_SETUP, parse_ntu_name
 from options.errors import UserError
 
-from .released_layout import find_released, has_released, open_released
+from .official_layout import find_official, has_official, open_official
 from .store import Store, is_store, open_store
 
 COPY_BLOCK = 1024  # rows that a copy to another device reads at a time from the memory map
@@ -89,7 +89,7 @@ def find_folder(data_root: Path, dataset: str) -> Path:
     if not data_root.is_dir():
         raise UserError(f"--data-root {data_root} is not a folder; name the one that holds the stores")
     own, larger = data_root / dataset, data_root / "ntu120"
-    if dataset == "ntu60" and is_store(larger) and not (is_store(own) or has_released(own)):
+    if dataset == "ntu60" and is_store(larger) and not (is_store(own) or has_official(own)):
         return larger
     if own.is_dir():
         return own
@@ -130,9 +130,9 @@ def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet
     )
 
 
-def from_released(path: Path, dataset: str, protocol: str, split: str) -> ClipSet:
+def from_official(path: Path, dataset: str, protocol: str, split: str) -> ClipSet:
     """One split in the released layout."""
-    clips = open_released(path)
+    clips = open_official(path)
     num_classes = DATASETS[dataset].num_classes
     if len(clips.labels) and clips.labels.max() >= num_classes:
         raise UserError(f"{path.parent}: a label of '{split}' is beyond {dataset}'s {num_classes}")
@@ -158,13 +158,13 @@ def open_clips(data_root: str, dataset: str, protocol: str, split: str) -> ClipS
     if is_store(folder):
         clips = from_store(open_store(folder), dataset, protocol, split)
     else:
-        path = find_released(folder, protocol, split) if dataset in DATASETS else None
+        path = find_official(folder, protocol, split) if dataset in DATASETS else None
         if path is None:
             raise UserError(
                 f"{folder} holds no store and no clips in the released layout for {protocol}; "
                 "make its store with the scripts in data_gen/"
             )
-        clips = from_released(path, dataset, protocol, split)
+        clips = from_official(path, dataset, protocol, split)
     if not len(clips):
         raise UserError(f"{folder} has no clip in the '{split}' split of {protocol}")
     return clips

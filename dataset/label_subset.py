@@ -18,7 +18,7 @@ from .clips import ClipSet
 SAMPLINGS = ("balanced", "uniform")
 
 
-def share_of(count: int, fraction: float) -> int:
+def fraction_of(count: int, fraction: float) -> int:
     """``fraction`` of ``count`` clips, halves rounded up, at least one where there is one.
 
     The fraction is taken as it is written in decimals: 0.29 of 50 are 14.5 clips, so 15.
@@ -27,23 +27,23 @@ def share_of(count: int, fraction: float) -> int:
     return min(max(math.floor(exact + Fraction(1, 2)), 1), count)
 
 
-def draw_labelled(clips: ClipSet, fraction: float, sampling: str, generator: Generator) -> Tensor:
+def sample_labelled(clips: ClipSet, fraction: float, sampling: str, generator: Generator) -> Tensor:
     """Positions of the clips that keep their label, ascending: (K,) int64.
 
     Args:
         clips: the training split.
         fraction: in (0, 1].
-        sampling: ``balanced`` takes ``share_of`` each class's clips, so at least one of every class
-            that has one; ``uniform`` takes ``share_of`` all clips, whatever their class.
+        sampling: ``balanced`` takes ``fraction_of`` each class's clips, so at least one of every class
+            that has one; ``uniform`` takes ``fraction_of`` all clips, whatever their class.
         generator: decides which.
     """
     by_name = sorted(range(len(clips)), key=clips.names.__getitem__)
     order = torch.tensor(by_name)[torch.randperm(len(clips), generator=generator)]
     if sampling == "uniform":
-        return order[: share_of(len(clips), fraction)].sort().values
+        return order[: fraction_of(len(clips), fraction)].sort().values
     labels = clips.labels[order]
     groups = [order[labels == label] for label in labels.unique()]
-    return torch.cat([group[: share_of(len(group), fraction)] for group in groups]).sort().values
+    return torch.cat([group[: fraction_of(len(group), fraction)] for group in groups]).sort().values
 
 
 def keep_clips(clips: ClipSet, index: Tensor) -> ClipSet:

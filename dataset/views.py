@@ -1,60 +1,162 @@
-"""The views that pretraining, classifier training and evaluation ask for, a batch at a time.
+"""Views of clips, a batch at a time: crop, resize, augment.
 
-    view(clip) = layout(spatial(resize(crop(clip))))
+    view(clip) = spatial(resize(crop(clip)))
 
-A view is ``(N, T, V, 3, M)``: clips, frames, joints, coordinates, people. Parameters are drawn on
-the CPU, whatever device holds the clips, so that a seed means the same views everywhere.
+A view is ``(N, T, V, 3, M)``: clips, frames, joints, coordinates, people; ``models.representations``
+lays it out for the encoders. Parameters are sampled on the CPU, whatever device the clips are on, so
+a seed gives the same views everywhere.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Sequence
+
+import torch
 from torch import Generator, Tensor
 
-from options.datasets import NUM_JOINTS
+from options.datasets import NUM_FRAMES, NUM_JOINTS
+from options.errors import UserError
 
-from .augment import Augmentation, JointMaps, draw_spatial, map_joints
+from .augment import (
+    AUGMENTATIONS,
+    CROP,
+    SPATIAL,
+    CenterCrop,
+    Crop,
+    CropParameters,
+    OneOf,
+    RandomCrop,
+    SpatialParameters,
+    WholeClip,
+)
 from .clips import ClipSet
-from .crop import NUM_FRAMES, centre_crop, cut_and_resize, draw_crop, whole_clip
+
+CLASSIFIER_MIN_RATIO = 0.5  # shortest crop on which a classifier is trained
 
 
-def draw_pretraining_view(
-    num_frames: Tensor, augmentation: Augmentation, generator: Generator
-) -> tuple[Tensor, Tensor, JointMaps | None]:
-    """What a random view of clips of ``num_frames`` (N,) undergoes: crop start and length, maps."""
-    start, length = whole_clip(num_frames)
-    if "crop" in augmentation.kinds:
-        start, length = draw_crop(
-            num_frames, generator, augmentation.min_crop_ratio, augmentation.min_crop_frames
-        )
-    return start, length, draw_spatial(len(num_frames), NUM_JOINTS, augmentation, generator)
+@dataclass(frozen=True)
+class ViewParameters:
+    """The sampled parameters of one view per clip."""
+
+    crop: CropParameters
+    spatial: SpatialParameters | None
+
+    def __getitem__(self, rows: slice | Tensor) -> ViewParameters:
+        crop = CropParameters(self.crop.start[rows], self.crop.length[rows])
+        return ViewParameters(crop, None if self.spatial is None else self.spatial[rows])
 
 
-def pretraining_view(
-    clips: ClipSet, index: Tensor, augmentation: Augmentation, generator: Generator,
-    share: slice = slice(None),
-) -> Tensor:
-    """One random view of each clip of ``index`` (N,): ``(N, T, V, 3, M)``.
+@dataclass(frozen=True)
+class View:
+    """How a view is made of a clip: a temporal crop, a resize and at most one spatial augmentation."""
 
-    With a ``share`` of the batch only its views are made, the same as in the whole batch.
+    crop: Crop
+    spatial: OneOf | None = None
+    num_frames: int = NUM_FRAMES
+
+    def sample(self, lengths: Tensor, generator: Generator | None = None) -> ViewParameters:
+        """Parameters for clips of ``lengths`` (N,) frames; deterministic views need no generator."""
+        crop = self.crop.sample(lengths, generator)
+        if self.spatial is None:
+            return ViewParameters(crop, None)
+        return ViewParameters(crop, self.spatial.sample(len(lengths), NUM_JOINTS, generator))
+
+    def apply(self, clips: ClipSet, index: Tensor, parameters: ViewParameters) -> Tensor:
+        """Views ``(N, T, V, 3, M)`` of the clips ``index`` (N,), on the device of the clips."""
+        crop = parameters.crop
+        batch = crop_and_resize(clips, index, crop.start, crop.length, self.num_frames)
+        if self.spatial is None:
+            return batch
+        return self.spatial.apply(batch, parameters.spatial)
+
+    def of(
+        self,
+        clips: ClipSet,
+        index: Tensor,
+        generator: Generator | None = None,
+        shard: slice = slice(None),
+    ) -> Tensor:
+        """Sample and apply: one view of each clip of ``index`` (N,), ``(N, T, V, 3, M)``.
+
+        With a ``shard`` of the batch only its views are made, equal to those in the whole batch.
+        """
+        parameters = self.sample(clips.num_frames[index], generator)
+        return self.apply(clips, index[shard], parameters[shard])
+
+    def describe(self, parameters: ViewParameters, clip: int) -> list[str]:
+        """Caption lines: what happened to one clip of the batch; frames are counted from 1."""
+        start, length = int(parameters.crop.start[clip]), int(parameters.crop.length[clip])
+        lines = [f"frames {start + 1}-{start + length}"]
+        if self.spatial is not None:
+            lines.append(self.spatial.describe(parameters.spatial, clip))
+        return lines
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """The augmentation flags of pretraining; the defaults are those of the official code."""
+
+    names: Sequence[str] = field(default=AUGMENTATIONS)
+    min_crop_ratio: float = 0.1
+    min_crop_frames: int = 64
+    jitter_joints: int = 15
+    jitter_zero_prob: float = 0.5
+
+
+def pretraining_view(settings: AugmentationSettings = AugmentationSettings(), num_frames: int = NUM_FRAMES) -> View:
+    """A random view as contrasted in pretraining (section 3.4).
+
+    Without any augmentation it is the whole clip, resized (Table 5).
     """
-    num_frames = clips.num_frames[index]
-    start, length, maps = draw_pretraining_view(num_frames, augmentation, generator)
-    batch = cut_and_resize(clips, index[share], start[share], length[share], augmentation.num_frames)
-    if maps is None:
-        return batch
-    return map_joints(batch, JointMaps(maps.matrix[share], maps.joints[share]))
+    if unknown := set(settings.names) - set(AUGMENTATIONS):
+        raise UserError(
+            f"--augmentations {' '.join(sorted(unknown))}: choose from {', '.join(AUGMENTATIONS)}"
+        )
+    crop = RandomCrop(settings.min_crop_ratio, settings.min_crop_frames)
+    arguments = {"jitter": {"num_jittered": settings.jitter_joints, "zero_prob": settings.jitter_zero_prob}}
+    spatial = {name: kind(**arguments.get(name, {})) for name, kind in SPATIAL.items()}
+    if settings.jitter_joints > NUM_JOINTS:
+        raise UserError(f"--jitter-joints {settings.jitter_joints} must be at most {NUM_JOINTS}")
+    enabled = tuple(spatial[name] for name in SPATIAL if name in settings.names)
+    return View(
+        crop if CROP in settings.names else WholeClip(), OneOf(enabled) if enabled else None, num_frames
+    )
 
 
-def classifier_view(
-    clips: ClipSet, index: Tensor, generator: Generator, num_frames: int = NUM_FRAMES
+def classifier_view(num_frames: int = NUM_FRAMES) -> View:
+    """A random crop of at least half of the clip, as classifiers are trained on."""
+    return View(RandomCrop(CLASSIFIER_MIN_RATIO, NUM_FRAMES), num_frames=num_frames)
+
+
+def evaluation_view(num_frames: int = NUM_FRAMES) -> View:
+    """The center crop; nothing is random."""
+    return View(CenterCrop(), num_frames=num_frames)
+
+
+def resize_positions(length: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sampling positions for resizing crops of ``length`` (N,) frames to ``size`` frames.
+
+    Linear interpolation with half-pixel centers, as ``F.interpolate(align_corners=False)``.
+
+    Returns:
+        The previous and the next frame, ``(N, size)`` integers, and the weight of the next one.
+    """
+    centers = torch.arange(size, dtype=torch.float64, device=length.device) + 0.5
+    position = (centers * (length[:, None].double() / size) - 0.5).clamp(min=0.0)
+    before = position.long()
+    after = torch.minimum(before + 1, length[:, None] - 1)
+    return before, after, (position - before).float()
+
+
+def crop_and_resize(
+    clips: ClipSet, index: Tensor, start: Tensor, length: Tensor, size: int = NUM_FRAMES
 ) -> Tensor:
-    """A crop of at least half of each clip, as a classifier is trained on: ``(N, T, V, 3, M)``."""
-    lengths = clips.num_frames[index]
-    start, length = draw_crop(lengths, generator, min_ratio=0.5, min_frames=NUM_FRAMES)
-    return cut_and_resize(clips, index, start, length, num_frames)
+    """Crops of the clips ``index`` (N,), resized to ``size`` frames: ``(N, size, V, 3, M)``.
 
-
-def evaluation_view(clips: ClipSet, index: Tensor, num_frames: int = NUM_FRAMES) -> Tensor:
-    """The centre of each clip, nothing random: ``(N, T, V, 3, M)``."""
-    start, length = centre_crop(clips.num_frames[index])
-    return cut_and_resize(clips, index, start, length, num_frames)
+    Only the interpolated frames are read, so a batch is one weighted gather.
+    """
+    device = clips.frames.device
+    index, start, length = (x.to(device, non_blocking=True) for x in (index, start, length))
+    before, after, weight = resize_positions(length, size)
+    return clips.blend(index, start[:, None] + before, start[:, None] + after, weight)

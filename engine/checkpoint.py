@@ -8,78 +8,23 @@ in a file can run.
 from __future__ import annotations
 
 import io
-import json
-import os
 import pickle
 import re
 import time
 import warnings
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, IO, Iterator
+from typing import Callable, Iterator
 
 import torch
 
-from options.errors import UserError, first_line, short_of_memory
+from options.errors import UserError, first_line, out_of_memory
+from options.files import atomic_write
 
 FORMAT_VERSION = 1
 SAVE_MINUTES = 10.0  # between two writings of a rolling checkpoint where no flag says otherwise
 LAST = "checkpoint_last.pth.tar"  # written every few minutes, and when a pretraining is stopped
-
-
-def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Write a file so that ``path`` is either what it was before or the whole new content."""
-    make_folder(path.parent)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        if short_of_memory(error):
-            raise
-        if isinstance(error.__context__, OSError):  # the disk's own words, before torch's
-            error = error.__context__
-        kept = "the earlier file is as it was; " if path.exists() else ""
-        raise UserError(
-            f"{path} could not be written ({first_line(error)}): {kept}make room, or name another folder"
-        )
-    finally:
-        beside.unlink(missing_ok=True)
-    flush_folder(path.parent)
-
-
-def flush_folder(folder: Path) -> None:
-    """Bring a rename to the disk too, where the file system can do that."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a run that was killed while it wrote has left; only for who has sole use."""
-    for path in folder.glob(".*.tmp"):
-        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
-            path.unlink(missing_ok=True)
-
-
-def make_folder(folder: Path) -> None:
-    """Make ``folder`` where it is not there yet, or say why it cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the folder {folder} cannot be made ({error.strerror}); name another one")
-
-
-def write_json(path: Path, content: dict) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def checkpoint_name(epoch: int) -> str:
@@ -89,10 +34,10 @@ def checkpoint_name(epoch: int) -> str:
 
 def save_checkpoint(path: Path, state: dict) -> None:
     """Save ``state`` with this program's format version."""
-    write_whole(path, lambda file: torch.save({"format_version": FORMAT_VERSION, **state}, file))
+    atomic_write(path, lambda file: torch.save({"format_version": FORMAT_VERSION, **state}, file))
 
 
-class Rolling:
+class RollingCheckpoint:
     """One checkpoint that is written anew every so many minutes, for a run that may be killed."""
 
     def __init__(self, path: Path, minutes: float) -> None:
@@ -129,7 +74,7 @@ def load_checkpoint(path: Path) -> dict:
             warnings.simplefilter("ignore")  # a damaged file must not print torch's advice
             content = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise nearly anything
-        if whole and short_of_memory(error):
+        if whole and out_of_memory(error):
             raise
         raise UserError(f"{path} is damaged or no checkpoint ({reason(error)}); use another one")
     check_content(path, content)
@@ -161,12 +106,12 @@ def check_content(path: Path, content: object) -> None:
 
 
 @contextmanager
-def putting_to_use(path: Path) -> Iterator[None]:
+def checkpoint_errors(path: Path) -> Iterator[None]:
     """Around what takes weights and state out of a checkpoint: what does not fit is a sentence."""
     try:
         yield
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        if short_of_memory(error):
+        if out_of_memory(error):
             raise
         raise UserError(
             f"{path} does not hold what a checkpoint of its kind should ({type(error).__name__}: "

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from options.errors import UserError
 
-from .checkpoint import load_checkpoint, putting_to_use
+from .checkpoint import load_checkpoint, checkpoint_errors
 from .evaluation import Evaluation
 from .randomness import WEIGHTS, generator
 
@@ -86,7 +86,7 @@ class Training:
             "optimizer": self.optimizer.state_dict() if with_optimizer else {},
         }
 
-    def refuse_other(self, flags: dict, encoder_sha256: str, path: Path) -> None:
+    def check_same_training(self, flags: dict, encoder_sha256: str, path: Path) -> None:
         """Refuse the checkpoint ``path`` where its flags or its encoder are of another training."""
         for name, value in self.flags.items():
             if flags.get(name) != value:
@@ -102,8 +102,8 @@ class Training:
 
     def restore(self, checkpoint: dict, path: Path) -> None:
         """Go on from ``checkpoint``; refused where it is of another training."""
-        with putting_to_use(path):
-            self.refuse_other(checkpoint["flags"], checkpoint["encoder_sha256"], path)
+        with checkpoint_errors(path):
+            self.check_same_training(checkpoint["flags"], checkpoint["encoder_sha256"], path)
             self.module.load_state_dict(checkpoint["state_dict"])
             if checkpoint["optimizer"]:
                 self.optimizer.load_state_dict(checkpoint["optimizer"])
@@ -144,7 +144,7 @@ def load_training(
     checkpoint = load_checkpoint(path)
     if checkpoint.get("kind") != kind:
         raise UserError(f"--resume {path}: not a checkpoint of a {kind}")
-    with putting_to_use(path):
+    with checkpoint_errors(path):
         stored, behind, optimizer = (checkpoint[name] for name in ("seed", "epoch", "optimizer"))
     if seed is not None and seed != stored:
         raise UserError(f"{path} was trained with --seed {stored}: give the same or none")

@@ -1,37 +1,42 @@
-"""Where things run: the CPU, one GPU, all visible GPUs through DataParallel, or torchrun's processes."""
+"""Devices and number formats of a run: CPU, one GPU, DataParallel or torchrun; mixed precision, TF32."""
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dataset.clips import ClipSet
 from options.errors import UserError
 
 from .distributed import Group, wrap
 
-ROOM = 0.3  # share of a GPU's free memory that clips may take by --data-device auto
+AUTO_MEMORY_FRACTION = 0.3  # fraction of a GPU's free memory that --data-device auto may fill with clips
+AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(gpu: int | None) -> torch.device:
-    """``--gpu N`` means that GPU; otherwise the first visible one (torchrun's: its own), or the CPU."""
+    """GPU ``gpu`` if given; otherwise the current GPU (torchrun: this process's own), or the CPU."""
     if gpu is not None:
         visible = torch.cuda.device_count()
         if not 0 <= gpu < visible:
             raise UserError(
-                f"--gpu {gpu}: {visible or 'no'} GPUs are visible here; leave --gpu out to use "
-                "what there is"
+                f"--gpu {gpu}: {visible or 'no'} GPUs are visible; omit --gpu to use all of them, or the CPU"
             )
         return torch.device("cuda", gpu)
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
-def parallel(
-    module: nn.Module, device: torch.device, gpu: int | None, group: Group = Group()
-) -> nn.Module:
-    """``module``, wrapped for the processes of ``group`` or for the GPUs that are visible."""
+def uses_data_parallel(device: torch.device, gpu: int | None) -> bool:
+    """Whether one process uses several GPUs: several are visible and ``--gpu`` is not given."""
+    return device.type == "cuda" and gpu is None and torch.cuda.device_count() > 1
+
+
+def parallel(module: nn.Module, device: torch.device, gpu: int | None, group: Group = Group()) -> nn.Module:
+    """``module`` wrapped in DistributedDataParallel or DataParallel, if the run uses one of them."""
     if group.size > 1:
         return wrap(module, device, group)
     if uses_data_parallel(device, gpu):
@@ -39,13 +44,8 @@ def parallel(
     return module
 
 
-def uses_data_parallel(device: torch.device, gpu: int | None) -> bool:
-    """Whether one process drives several GPUs: where they are visible and none was chosen."""
-    return device.type == "cuda" and gpu is None and torch.cuda.device_count() > 1
-
-
 def describe(device: torch.device, gpu: int | None, group: Group = Group()) -> str:
-    """The device in words, for logs and results."""
+    """The devices of a run as text, for logs and results."""
     processes = f"{group.size} processes, each on " if group.size > 1 else ""
     if device.type == "cpu":
         return f"{processes}CPU, {torch.get_num_threads()} threads"
@@ -53,19 +53,64 @@ def describe(device: torch.device, gpu: int | None, group: Group = Group()) -> s
     return f"{processes}{count} x {torch.cuda.get_device_name(device)}"
 
 
+def check_amp(amp: str, device: torch.device) -> None:
+    """Raise ``UserError`` if the device does not compute in the format ``amp``."""
+    if amp == "fp16" and device.type != "cuda":
+        raise UserError("--amp fp16 needs a GPU; use --amp bf16 on a CPU")
+    if amp == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError(
+            f"--amp bf16: {torch.cuda.get_device_name(device)} does not support bfloat16; use --amp fp16"
+        )
+
+
+def use_tf32(allow: bool) -> None:
+    """Allow or forbid TF32 in float32 matrix products and convolutions on GPUs that support it."""
+    torch.set_float32_matmul_precision("high" if allow else "highest")
+    torch.backends.cudnn.allow_tf32 = allow
+
+
+class MixedPrecision(nn.Module):
+    """A module whose forward pass runs under autocast.
+
+    Autocast is entered inside the module, so that it also applies in the worker threads of
+    DataParallel, which do not inherit the autocast dtype. Weights, momentum update, loss and the
+    softmax over the queue stay in float32.
+    """
+
+    def __init__(self, module: nn.Module, amp: str, device: torch.device) -> None:
+        super().__init__()
+        self.module, self.device_type, self.dtype = module, device.type, AMP_DTYPES[amp]
+
+    def forward(self, *views: Mapping[str, Tensor]):
+        """The outputs of the wrapped module."""
+        with torch.autocast(self.device_type, dtype=self.dtype):
+            return self.module(*views)
+
+
+def in_precision(module: nn.Module, amp: str, device: torch.device) -> nn.Module:
+    """``module`` computing in ``amp``: ``off`` (float32), ``bf16`` or ``fp16``."""
+    return module if amp == "off" else MixedPrecision(module, amp, device)
+
+
 def default_workers(clips: ClipSet, device: torch.device) -> int:
-    """Threads beside the step pay where the CPU draws for a GPU; elsewhere they take its time."""
+    """Threads that prepare batches: useful only if the CPU prepares them for a GPU."""
     return 2 if device.type == "cuda" and clips.frames.device.type == "cpu" else 0
 
 
 def place_clips(splits: Sequence[ClipSet], where: str, device: torch.device) -> list[ClipSet]:
-    """``splits`` where ``--data-device`` says: ``cpu`` (a memory map), ``cuda``, or ``auto``.
+    """Move the frames of ``splits`` according to ``--data-device``.
 
-    ``auto`` takes the GPU if the frames fill less than ``ROOM`` of its free memory. Splits of one
-    store share its frames.
+    Args:
+        splits: clips whose frames are memory maps; splits of one store share its frames.
+        where: ``cpu`` keeps the memory map, ``cuda`` copies to the GPU, ``auto`` copies if the frames
+            fill less than ``AUTO_MEMORY_FRACTION`` of its free memory.
+        device: the device of the run.
+
+    Raises:
+        UserError: ``cuda`` without a GPU or without enough free memory.
     """
     if where == "cuda" and device.type != "cuda":
-        raise UserError("--data-device cuda: no GPU is used here; leave it out")
+        raise UserError("--data-device cuda: this run does not use a GPU; omit the flag")
     if where == "cpu" or device.type == "cpu":
         return list(splits)
     owners = {clips.frames_id: clips for clips in splits}
@@ -73,11 +118,11 @@ def place_clips(splits: Sequence[ClipSet], where: str, device: torch.device) -> 
     free = torch.cuda.mem_get_info(device)[0]
     if where == "cuda" and size > free:
         raise UserError(
-            f"--data-device cuda: the clips take {size / 1e9:.1f} GB, the GPU has {free / 1e9:.1f} GB "
+            f"--data-device cuda: the clips need {size / 1e9:.1f} GB, the GPU has {free / 1e9:.1f} GB "
             "free; use --data-device cpu"
         )
-    if where == "auto" and size > ROOM * free:
+    if where == "auto" and size > AUTO_MEMORY_FRACTION * free:
         return list(splits)
-    print(f"{size / 1e9:.2f} GB of clips to {device}", flush=True)
+    print(f"copying {size / 1e9:.2f} GB of clips to {device}", flush=True)
     moved = {name: clips.on(device) for name, clips in owners.items()}
     return [clips.with_frames_of(moved[clips.frames_id]) for clips in splits]

@@ -37,7 +37,7 @@ class Group:
         """Whether this process writes files and speaks to the user."""
         return self.rank == 0
 
-    def share(self, count: int) -> slice:
+    def shard(self, count: int) -> slice:
         """Which of ``count`` clips of a batch are this process's; its size divides ``count``."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
@@ -103,7 +103,7 @@ def process_group() -> Iterator[Group]:
             dist.destroy_process_group()
 
 
-def check_shares(group: Group, batch_size: int) -> None:
+def check_shards(group: Group, batch_size: int) -> None:
     """Refuse a batch that the processes cannot share equally."""
     if batch_size % group.size:
         raise UserError(

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from dataset.clips import ClipSet, open_clips
 from dataset.label_subset import classes_without_clip
 from options.errors import UserError
-from options.flags import sizes_given
-from options.representations import join_representations
+from options.flags import given_sizes
+from models.representations import join_representations, size_flags
 
 from .device import default_workers, describe, parallel, pick_device, place_clips
 from .distributed import processes
-from .precision import check_amp, in_precision, use_tf32
+from .device import check_amp, in_precision, use_tf32
 from .pretrained import COORDINATES, RANDOM, load_encoders
 from .randomness import WEIGHTS, choose_seed, seed_globally
 from .report import RESULTS, read_result, write_results
@@ -113,7 +113,7 @@ def prepare_evaluation(
     seed_globally(seed, WEIGHTS)
     encoders = load_encoders(
         args.pretrained, args.pretrain_skeleton_representation,
-        args.finetune_skeleton_representation, sizes_given(args), frozen,
+        args.finetune_skeleton_representation, given_sizes(args, size_flags()), frozen,
     ).to(device)
     representation = join_representations(encoders.representations)
     print(

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dataset.batches import draw_ahead, ordered_batches, shuffled_batches
+from dataset.batches import prefetch, ordered_batches, shuffled_batches
 from dataset.clips import ClipSet
-from dataset.layout import lay_out
+from models.representations import lay_out
 from dataset.views import classifier_view, evaluation_view
 from options.errors import UserError
 
@@ -35,7 +35,7 @@ def extract_features(
     """
     count = sum(len(batch) for batch in batches)
     features, done = torch.empty(count, encoders.num_features, device=device), 0
-    views = draw_ahead(draw_view, range(len(batches)), workers)
+    views = prefetch(draw_view, range(len(batches)), workers)
     disable = None if title else True
     for view in tqdm(views, total=len(batches), desc=title, leave=False, disable=disable, unit="batch"):
         batch = encode(lay_out(view.to(device, non_blocking=True), encoders.representations))
@@ -51,11 +51,10 @@ def train_features(
     """One epoch's features and labels of the training clips, shuffled, from fresh random crops."""
     order = generator(seed, ORDER, epoch)
     batches = shuffled_batches(len(clips), FEATURE_BATCH, order, drop_last=False)
+    view = classifier_view(encoders.num_frames)
 
     def draw(step: int) -> Tensor:
-        return classifier_view(
-            clips, batches[step], generator(seed, VIEWS, epoch, step), encoders.num_frames
-        )
+        return view.of(clips, batches[step], generator(seed, VIEWS, epoch, step))
 
     features = extract_features(encode, encoders, batches, draw, device, workers)
     labels = clips.labels.to(device)[torch.cat(batches).to(device)]
@@ -138,6 +137,6 @@ def validation_features(
     batches = ordered_batches(len(clips), FEATURE_BATCH)
 
     def draw(step: int) -> Tensor:
-        return evaluation_view(clips, batches[step], encoders.num_frames)
+        return evaluation_view(encoders.num_frames).of(clips, batches[step])
 
     return extract_features(encode, encoders, batches, draw, device, workers, title)

@@ -15,18 +15,18 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from dataset.batches import draw_ahead, shuffled_batches
-from dataset.layout import lay_out
+from dataset.batches import prefetch, shuffled_batches
+from models.representations import lay_out
 from dataset.views import classifier_view
 
-from .checkpoint import SAVE_MINUTES, Rolling, save_checkpoint
+from .checkpoint import SAVE_MINUTES, RollingCheckpoint, save_checkpoint
 from .classifier import Training, linear_head, new_training, report_epoch, topk_accuracy
-from .descent import Descent, steps_between_looks
+from .optimization import GuardedOptimizer, sync_interval
 from .evaluation import Evaluation
 from .features import validation_features
 from .randomness import DROPOUT, ORDER, VIEWS, generator, seed_globally
-from .schedule import learning_rate, set_learning_rate
-from .stop import StopRequest
+from .optimization import learning_rate, set_learning_rate
+from .signals import StopRequest
 
 FINETUNE_FILE = "finetune_last.pth.tar"  # beside results.json
 
@@ -39,8 +39,8 @@ def batch_loss(run: Evaluation, head: nn.Linear, view: Tensor, index: Tensor) ->
 
 
 def train_epoch(
-    run: Evaluation, training: Training, descent: Descent, args: argparse.Namespace,
-    stop: StopRequest, rolling: Rolling,
+    run: Evaluation, training: Training, stepper: GuardedOptimizer, args: argparse.Namespace,
+    stop: StopRequest, rolling: RollingCheckpoint,
 ) -> float:
     """Train from ``training.step`` to the end of the epoch, or until a stop is requested.
 
@@ -52,11 +52,11 @@ def train_epoch(
 
     def draw(step: int) -> Tensor:
         source = generator(seed, VIEWS, epoch, step)
-        return classifier_view(run.train, batches[step], source, run.encoders.num_frames)
+        return classifier_view(run.encoders.num_frames).of(run.train, batches[step], source)
 
-    views = draw_ahead(draw, range(training.step, len(batches)), args.workers)
+    views = prefetch(draw, range(training.step, len(batches)), args.workers)
     total, count = torch.zeros((), device=run.device), 0
-    between_looks = steps_between_looks(run.device)
+    sync_every = sync_interval(run.device)
     training.module.train()
     bar = tqdm(
         total=len(batches), initial=training.step, desc=f"epoch {epoch}", unit="step", leave=False,
@@ -67,13 +67,13 @@ def train_epoch(
             index = batches[training.step]
             seed_globally(seed, DROPOUT, epoch, training.step)
             loss = batch_loss(run, training.module["head"], view, index)
-            descent.step(loss, training.step)
+            stepper.step(loss, training.step)
             total += loss.detach() * len(index)
             count += len(index)
             training.step += 1
             bar.update()
-            if training.step % between_looks == 0 or training.step == len(batches) or stop.requested:
-                descent.check(epoch, run.train, batches, run.folder, training.state)
+            if training.step % sync_every == 0 or training.step == len(batches) or stop.requested:
+                stepper.check(epoch, run.train, batches, run.folder, training.state)
                 rolling.save_if_due(training.state)
             if stop.requested:
                 break
@@ -102,15 +102,15 @@ def finetune(
     training = new_training("fine-tuning", module, run, args)
     if resume_from is not None:
         training.restore(*resume_from)
-    descent = Descent(training.optimizer, args.amp, run.device)
+    stepper = GuardedOptimizer(training.optimizer, args.amp, run.device)
     path = run.folder / FINETUNE_FILE
-    rolling = Rolling(path, SAVE_MINUTES)
+    rolling = RollingCheckpoint(path, SAVE_MINUTES)
     with SummaryWriter(str(run.folder), purge_step=training.epoch) as writer, StopRequest() as stop:
         while training.epoch < args.epochs and not stop.requested:
             start = time.monotonic()
             rate = learning_rate(args.lr, training.epoch, args.epochs, args.schedule, args.cos)
             set_learning_rate(training.optimizer, rate)
-            loss = train_epoch(run, training, descent, args, stop, rolling)
+            loss = train_epoch(run, training, stepper, args, stop, rolling)
             if training.step * args.batch_size < len(run.train):  # stopped in the middle
                 break
             logits = val_logits(run, training, args.workers)

@@ -1,4 +1,4 @@
-"""The one pretraining loop, for intra- and inter-skeleton contrast alike (paper section 3)."""
+"""The pretraining loop of intra- and inter-skeleton contrast (paper section 3)."""
 
 from __future__ import annotations
 
@@ -11,138 +11,154 @@ from typing import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from dataset.augment import Augmentation
-from dataset.batches import draw_ahead, shuffled_batches
+from dataset.batches import prefetch, shuffled_batches
 from dataset.clips import ClipSet
-from dataset.layout import lay_out
-from dataset.views import pretraining_view
+from dataset.views import View
 from moco.model import MoCo
+from models.representations import lay_out
 
-from .checkpoint import LAST, Rolling, checkpoint_name, save_checkpoint
-from .curves import write_epoch, write_hyperparameters
-from .descent import Descent, steps_between_looks
+from .checkpoint import LAST, RollingCheckpoint, checkpoint_name, save_checkpoint
 from .distributed import Group
+from .log import RunLog, config_text
+from .optimization import GuardedOptimizer, learning_rate, set_learning_rate, sync_interval
 from .randomness import DROPOUT, ORDER, VIEWS, generator, seed_globally
-from .schedule import learning_rate, set_learning_rate
-from .stop import STOPPED, StopRequest
+from .signals import EXIT_RESUMABLE, StopRequest
 
 
 @dataclass
-class Run:
-    """The state of a pretraining, and where it stands: the next step to do."""
+class Pretraining:
+    """A pretraining: what it trains, on what, and its position (``epoch`` and ``step`` come next)."""
 
     model: MoCo
     encode: Callable  # the model's encoders, in their precision and on all devices
-    descent: Descent
-    describe: dict  # what a downstream script needs: representations, sizes, dataset, flags
+    optimizer: GuardedOptimizer
+    clips: ClipSet
+    view: View
+    description: dict  # representations, sizes, dataset, flags: what a downstream script needs
     seed: int
+    device: torch.device
     group: Group = Group()
     epoch: int = 0
     step: int = 0
 
     def state(self) -> dict:
+        """The content of a checkpoint."""
         return {
-            **self.describe, "seed": self.seed, "epoch": self.epoch, "step": self.step,
-            "state_dict": self.model.state_dict(), "optimizer": self.descent.optimizer.state_dict(),
-            "scaler": self.descent.scaler.state_dict(),
+            **self.description,
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "step": self.step,
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.optimizer.state_dict(),
+            "scaler": self.optimizer.scaler.state_dict(),
         }
 
     def restore(self, checkpoint: dict) -> None:
+        """Continue from a checkpoint of the same run."""
         self.model.load_state_dict(checkpoint["state_dict"])
-        self.descent.optimizer.load_state_dict(checkpoint["optimizer"])
-        if checkpoint["scaler"]:  # empty where nothing was scaled
-            self.descent.scaler.load_state_dict(checkpoint["scaler"])
+        self.optimizer.optimizer.load_state_dict(checkpoint["optimizer"])
+        if checkpoint["scaler"]:  # empty without loss scaling
+            self.optimizer.scaler.load_state_dict(checkpoint["scaler"])
         self.seed, self.epoch, self.step = (checkpoint[k] for k in ("seed", "epoch", "step"))
 
 
 class EpochMetrics:
-    """Sums over an epoch's steps, kept on the device until they are asked for."""
+    """Sums over the steps of an epoch, kept on the device."""
 
     def __init__(self, pairs: list[tuple[str, str]], device: torch.device) -> None:
         self.names = [f"{q.split('-')[0]}->{k.split('-')[0]}" for q, k in pairs]
         self.loss = torch.zeros((), device=device)
-        self.sums = torch.zeros(len(pairs), 3, device=device)  # right, positive and negative logits
+        self.sums = torch.zeros(len(pairs), 3, device=device)  # accuracy, positive and negative logit
         self.steps = torch.zeros((), device=device)
         self.clips = 0  # of this process
 
     def add(self, loss: Tensor, logits: list[Tensor]) -> None:
-        """A query is right where its own key, column 0, is nearer than every key of the queue.
+        """Add a step.
 
-        Strictly nearer: of a collapsed encoder, whose keys are all alike, none is right.
+        A query counts as correct if its positive key is strictly nearer than every key of the queue,
+        so a collapsed encoder, whose keys are all equal, has accuracy zero.
         """
         self.loss += loss.detach()
         for sums, x in zip(self.sums, logits):
             positive, negative = x.detach()[:, 0], x.detach()[:, 1:]
-            right = positive > negative.amax(dim=1)
-            sums += torch.stack([right.float().mean(), positive.mean(), negative.mean()])
+            correct = positive > negative.amax(dim=1)
+            sums += torch.stack([correct.float().mean(), positive.mean(), negative.mean()])
         self.steps += 1
         self.clips += logits[0].shape[0]
 
-    def means(self, group: Group) -> tuple[float, dict[str, list[float]]]:
-        """Loss, and per (query -> key) pair: contrastive accuracy, positive and negative logit."""
+    def mean_loss(self) -> float:
+        """The mean loss so far; synchronizes with the device."""
+        return (self.loss / self.steps).item()
+
+    def means(self, group: Group) -> dict[str, float]:
+        """Means over steps and processes: the loss, and accuracy (percent) and logits per pair."""
         steps = group.sum(self.steps).clamp(min=1)
-        sums = (group.sum(self.sums) / steps).tolist()
-        return (group.sum(self.loss) / steps).item(), dict(zip(self.names, sums))
+        values = (group.sum(self.sums) / steps).tolist()
+        metrics = {"loss": (group.sum(self.loss) / steps).item()}
+        for name, (accuracy, positive, negative) in zip(self.names, values):
+            metrics[f"contrastive_accuracy/{name}"] = 100 * accuracy
+            metrics[f"positive_logit/{name}"] = positive
+            metrics[f"negative_logit/{name}"] = negative
+        return metrics
 
 
-def two_views(
-    clips: ClipSet, batches: list[Tensor], augmentation: Augmentation,
-    representations: tuple[str, ...], run: Run, device: torch.device, workers: int,
-) -> Iterator[tuple[dict, dict]]:
-    """Query views and key views of this process's share of the epoch's remaining batches.
+def two_views(run: Pretraining, batches: list[Tensor], workers: int) -> Iterator[tuple[dict, dict]]:
+    """Query and key views of this process's shard of the epoch's remaining batches.
 
-    All representations of a clip see the same view, so a pair of them differs in representation
-    and in view (section 3.3).
+    All representations of a clip show the same view, so the two sides of an inter-skeleton pair
+    differ in representation and in view (section 3.3).
     """
+    representations = tuple(run.description["representations"])
 
-    def draw(step: int) -> tuple[dict, dict]:
+    def make(step: int) -> tuple[dict, dict]:
         source = generator(run.seed, VIEWS, run.epoch, step)
-        share = run.group.share(len(batches[step]))
-        views = [pretraining_view(clips, batches[step], augmentation, source, share) for _ in range(2)]
-        query, key = (lay_out(view.to(device, non_blocking=True), representations) for view in views)
+        shard = run.group.shard(len(batches[step]))
+        views = [run.view.of(run.clips, batches[step], source, shard) for _ in range(2)]
+        query, key = (lay_out(view.to(run.device, non_blocking=True), representations) for view in views)
         return query, key
 
-    return draw_ahead(draw, range(run.step, len(batches)), workers)
+    return prefetch(make, range(run.step, len(batches)), workers)
 
 
 def train_epoch(
-    run: Run, clips: ClipSet, augmentation: Augmentation, args: argparse.Namespace,
-    device: torch.device, stop: StopRequest, rolling: Rolling,
+    run: Pretraining, args: argparse.Namespace, stop: StopRequest, rolling: RollingCheckpoint
 ) -> EpochMetrics:
     """Train from ``run.step`` to the end of the epoch, or until a stop is requested.
 
-    What makes the host wait for a GPU (is the loss a number, must the run stop) is asked every
-    few steps only.
+    Whatever makes the host wait for a GPU (is the loss finite, is a stop requested) runs once per
+    ``sync_interval`` steps.
     """
-    representations = tuple(run.describe["representations"])
     order = generator(run.seed, ORDER, run.epoch)
-    batches = shuffled_batches(len(clips), args.batch_size, order, drop_last=True)
-    views = two_views(clips, batches, augmentation, representations, run, device, args.workers)
-    metrics, group = EpochMetrics(run.model.pairs, device), run.group
-    between_looks = steps_between_looks(device)
+    batches = shuffled_batches(len(run.clips), args.batch_size, order, drop_last=True)
+    metrics, group = EpochMetrics(run.model.pairs, run.device), run.group
+    sync_every = sync_interval(run.device)
     state = run.state if group.is_main else None
     run.model.train()
     bar = tqdm(
-        total=len(batches), initial=run.step, desc=f"epoch {run.epoch}", unit="step",
-        leave=False, disable=None if group.is_main else True, dynamic_ncols=True,
+        total=len(batches),
+        initial=run.step,
+        desc=f"epoch {run.epoch}",
+        unit="step",
+        leave=False,
+        disable=None if group.is_main else True,
+        dynamic_ncols=True,
     )
     with bar:
-        for query, key in views:
+        for query, key in two_views(run, batches, args.workers):
             seed_globally(run.seed, DROPOUT, run.epoch, run.step, *([group.rank] if group.rank else []))
             loss, logits = run.model(query, key, encode=run.encode, gather=group.gather)
-            run.descent.step(loss, run.step, group.sum)
+            run.optimizer.step(loss, run.step, group.sum)
             metrics.add(loss, logits)
             run.step += 1
             bar.update()
             if run.step % args.print_freq == 0 and not bar.disable:
-                bar.set_postfix(loss=f"{(metrics.loss / metrics.steps).item():.3f}")
-            if run.step % between_looks and run.step < len(batches):
+                bar.set_postfix(loss=f"{metrics.mean_loss():.3f}")
+            if run.step % sync_every and run.step < len(batches):
                 continue
-            run.descent.check(run.epoch, clips, batches, Path(args.checkpoint_path), state)
-            if group.any(stop.requested, device):
+            run.optimizer.check(run.epoch, run.clips, batches, Path(args.checkpoint_path), state)
+            if group.any(stop.requested, run.device):
                 break
             if group.is_main and run.step < len(batches):
                 rolling.save_if_due(run.state)
@@ -151,60 +167,59 @@ def train_epoch(
     return metrics
 
 
-def report_epoch(
-    loss: float, pairs: dict[str, list[float]], epoch: int, epochs: int, rate: float,
-    clips_per_second: float, remaining: float,
-) -> None:
-    """One line of a finished epoch."""
-    shown = "  ".join(f"{name} {100 * values[0]:.1f}%" for name, values in pairs.items())
-    print(
-        f"epoch {epoch:4d}/{epochs}  loss {loss:.4f}  {shown}  lr {rate:.4g}  "
-        f"{clips_per_second:.0f} clips/s  {remaining / 60:.1f} min left", flush=True,
+def epoch_line(epoch: int, args: argparse.Namespace, metrics: dict[str, float], remaining: float) -> str:
+    """The line printed after an epoch; ``remaining`` is in seconds."""
+    prefix = "contrastive_accuracy/"
+    accuracies = {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
+    shown = "  ".join(f"{pair} {accuracy:.1f}%" for pair, accuracy in accuracies.items())
+    return (
+        f"epoch {epoch:4d}/{args.epochs}  loss {metrics['loss']:.4f}  {shown}  "
+        f"lr {metrics['learning_rate']:.4g}  {metrics['clips_per_second']:.0f} clips/s  "
+        f"{remaining / 60:.1f} min left"
     )
 
 
-def pretrain(
-    run: Run, clips: ClipSet, augmentation: Augmentation, args: argparse.Namespace,
-    device: torch.device, show: Callable,
-) -> int:
-    """Train from where ``run`` stands to ``args.epochs``; returns the exit code.
+def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) -> int:
+    """Train from the position of ``run`` to ``args.epochs``; returns the exit code.
 
-    A checkpoint is kept every ``args.save_freq`` epochs (epoch 0 first, as the released program
-    counts) and after the last. A run that is asked to stop saves in mid-epoch; one that is killed
-    has the checkpoint that is written anew every ``args.save_minutes``.
+    Numbered checkpoints are saved after epoch 0, every ``args.save_freq`` epochs and after the last
+    epoch. ``checkpoint_last`` is saved every ``args.save_minutes`` and when the run is stopped; a
+    finished run removes it. ``log_views(log, clips, view, seed)`` logs sample views of a new run.
     """
     folder, group = Path(args.checkpoint_path), run.group
-    rolling = Rolling(folder / LAST, args.save_minutes)
-    began, first_epoch = time.monotonic(), run.epoch
-    events = SummaryWriter(str(folder), purge_step=run.epoch) if group.is_main else nullcontext()
-    with events as writer, StopRequest() as stop:
+    rolling = RollingCheckpoint(folder / LAST, args.save_minutes)
+    start, first_epoch = time.monotonic(), run.epoch
+    metrics: dict[str, float] = {}
+    with RunLog(folder, args, run.epoch) if group.is_main else nullcontext() as log, StopRequest() as stop:
+        print(config_text(args), flush=True)
         if group.is_main and (run.epoch, run.step) == (args.start_epoch, 0):
-            show(writer, clips, augmentation, run.seed)
+            log_views(log, run.clips, run.view, run.seed)
         while run.epoch < args.epochs:
-            epoch, start = run.epoch, time.monotonic()
+            epoch, epoch_start = run.epoch, time.monotonic()
             rate = learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos)
-            set_learning_rate(run.descent.optimizer, rate)
-            metrics = train_epoch(run, clips, augmentation, args, device, stop, rolling)
-            if run.epoch == epoch:  # stopped in the middle
+            set_learning_rate(run.optimizer.optimizer, rate)
+            sums = train_epoch(run, args, stop, rolling)
+            if run.epoch == epoch:  # stopped within the epoch
                 break
-            loss, pairs = metrics.means(group)
+            metrics = sums.means(group)
             if group.is_main:
-                speed = group.size * metrics.clips / max(time.monotonic() - start, 1e-9)
-                remaining = (time.monotonic() - began) / (run.epoch - first_epoch) * (args.epochs - run.epoch)
-                report_epoch(loss, pairs, epoch, args.epochs, rate, speed, remaining)
-                write_epoch(writer, epoch, loss, pairs, rate, speed)
+                seconds = max(time.monotonic() - epoch_start, 1e-9)
+                metrics |= {"learning_rate": rate, "clips_per_second": group.size * sums.clips / seconds}
                 if epoch % args.save_freq == 0 or run.epoch == args.epochs:
                     save_checkpoint(folder / checkpoint_name(epoch), run.state())
-            if group.any(stop.requested, device):
+                log.epoch("pretrain", epoch, metrics)
+                per_epoch = (time.monotonic() - start) / (run.epoch - first_epoch)
+                print(epoch_line(epoch, args, metrics, per_epoch * (args.epochs - run.epoch)), flush=True)
+            if group.any(stop.requested, run.device):
                 break
-        if run.epoch < args.epochs:  # still under StopRequest: a second SIGTERM must not cut the save
+        if run.epoch < args.epochs:  # still inside StopRequest: a second SIGTERM must not interrupt the save
             if group.is_main:
                 save_checkpoint(folder / LAST, run.state())
-            print(f"stopped in epoch {run.epoch}, step {run.step}; --resume auto goes on from there")
-            return STOPPED
-        if group.is_main and run.epoch > first_epoch:
-            write_hyperparameters(writer, args, loss, pairs)
+            print(f"stopped in epoch {run.epoch}, step {run.step}; --resume auto continues from there")
+            return EXIT_RESUMABLE
+        if group.is_main and metrics:
+            log.hyperparameters({k: v for k, v in metrics.items() if "logit" not in k})
     if group.is_main:
-        rolling.path.unlink(missing_ok=True)  # behind the last epoch's, and of no use any more
+        rolling.path.unlink(missing_ok=True)  # older than the last numbered checkpoint
     print(f"done: {folder / checkpoint_name(args.epochs - 1)}")
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Sequence
@@ -10,19 +10,23 @@ from typing import Sequence
 import torch
 from torch import Tensor, nn
 
-from dataset.crop import NUM_FRAMES
-from models.build import EncoderSizes, build_encoder
-from options.datasets import NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
+from options.datasets import NUM_COORDINATES, NUM_FRAMES, NUM_JOINTS, NUM_PEOPLE
 from options.errors import UserError
-from options.representations import REPRESENTATIONS, join_representations, parse_representations
+from models.representations import (
+    REPRESENTATIONS,
+    build_encoder,
+    complete_sizes,
+    join_representations,
+    parse_representations,
+)
 
-from .checkpoint import is_ours, load_checkpoint, putting_to_use
+from .checkpoint import is_ours, load_checkpoint, checkpoint_errors
 
 RANDOM = "random"  # --pretrained random: an untrained encoder
 COORDINATES = "coordinates"  # --pretrained coordinates: no encoder, the normalised input itself
 
 # The authors' names of the query encoders of the first and second representation.
-RELEASED_QUERY_ENCODERS = ("encoder_q", "encoder_r")
+OFFICIAL_QUERY_ENCODERS = ("encoder_q", "encoder_r")
 
 
 class Encoders(nn.Module):
@@ -76,28 +80,13 @@ def load_strictly(encoder: nn.Module, weights: dict[str, Tensor], path: str, rol
     encoder.load_state_dict(weights, strict=False)
 
 
-def complete_sizes(given: dict) -> dict:
-    """All sizes: those given, and the paper's for those that are None."""
-    try:
-        return asdict(EncoderSizes(**{k: v for k, v in given.items() if v is not None}))
-    except ValueError as error:
-        raise UserError(f"the encoder sizes do not fit together: {error}")
-
-
-def build(name: str, num_outputs: int, **sizes) -> nn.Module:
-    """``build_encoder`` for sizes that a user chose: what cannot be built is a sentence."""
-    try:
-        return build_encoder(name, num_outputs, **sizes)
-    except ValueError as error:
-        raise UserError(f"the {name} encoder cannot be built: {error}")
-
-
 def submodule_weights(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
-def refuse_contradictions(stored: dict, given: dict, path: str) -> None:
+def check_contradictions(stored: dict, given: dict, path: str) -> None:
     """A flag that says otherwise than the checkpoint is an error that names it."""
+    stored = complete_sizes(stored)
     for name, value in given.items():
         if value is not None and value != stored[name]:
             flag = "--" + name.replace("_", "-")
@@ -118,7 +107,7 @@ class Pretrained:
 
     def encoder(self, name: str) -> nn.Module:
         """One of them, built and filled."""
-        encoder = build(name, 1, **self.sizes)
+        encoder = build_encoder(name, 1, **self.sizes)
         load_strictly(encoder, self.weights[name], self.path, f"the {name} encoder")
         return encoder
 
@@ -133,7 +122,7 @@ def open_ours(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) ->
             f"--pretrain-skeleton-representation {pretrain} contradicts {path}, which holds "
             f"{join_representations(held)}; leave the flag out"
         )
-    refuse_contradictions(checkpoint["sizes"], sizes, path)
+    check_contradictions(checkpoint["sizes"], sizes, path)
     state = checkpoint["state_dict"]
     weights = {name: submodule_weights(state, f"encoders.query.{name}.") for name in held}
     title = f"{checkpoint['contrast']}-skeleton {join_representations(held)}, {checkpoint['epoch']} epochs"
@@ -142,7 +131,7 @@ def open_ours(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) ->
     return Pretrained(path, title, complete_sizes(checkpoint["sizes"]), weights)
 
 
-def open_released(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> Pretrained:
+def open_official(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> Pretrained:
     """What one of the authors' checkpoints holds; its contents the flags must name."""
     if pretrain is None:
         raise UserError(
@@ -151,13 +140,13 @@ def open_released(checkpoint: dict, path: str, pretrain: str | None, sizes: dict
         )
     held = parse_representations(pretrain)
     state = {k.removeprefix("module."): v for k, v in checkpoint["state_dict"].items()}
-    present = [name for name in RELEASED_QUERY_ENCODERS if submodule_weights(state, f"{name}.")]
+    present = [name for name in OFFICIAL_QUERY_ENCODERS if submodule_weights(state, f"{name}.")]
     if len(present) != len(held):
         raise UserError(
             f"{path} holds {len(present)} query encoders, --pretrain-skeleton-representation "
             f"{pretrain} names {len(held)}"
         )
-    encoders = zip(held, RELEASED_QUERY_ENCODERS)
+    encoders = zip(held, OFFICIAL_QUERY_ENCODERS)
     weights = {name: submodule_weights(state, f"{encoder}.") for name, encoder in encoders}
     return Pretrained(path, f"released {join_representations(held)}", complete_sizes(sizes), weights)
 
@@ -165,8 +154,8 @@ def open_released(checkpoint: dict, path: str, pretrain: str | None, sizes: dict
 def open_pretrained(path: str, pretrain: str | None, sizes: dict) -> Pretrained:
     """What a checkpoint holds, whoever wrote it."""
     checkpoint = load_checkpoint(Path(path))
-    with putting_to_use(Path(path)):
-        return (open_ours if is_ours(checkpoint) else open_released)(checkpoint, path, pretrain, sizes)
+    with checkpoint_errors(Path(path)):
+        return (open_ours if is_ours(checkpoint) else open_official)(checkpoint, path, pretrain, sizes)
 
 
 def choose_encoders(files: list[Pretrained], finetune: str | None) -> dict[str, Pretrained]:
@@ -233,7 +222,7 @@ def load_encoders(
         encoders = untrained(finetune or (names[0] if names else "seq-based"), sizes)
     else:
         files = [open_pretrained(path, name, sizes) for path, name in zip_longest(paths, names)]
-        encoders = side_by_side(files, finetune)
+        encoders = concatenated(files, finetune)
     return encoders.requires_grad_(False).eval() if frozen else encoders
 
 
@@ -252,11 +241,11 @@ def check_lists(paths: list[str], names: list[str]) -> None:
 def untrained(names: str, sizes: dict) -> Encoders:
     """Encoders as they are initialised."""
     chosen = complete_sizes(sizes)
-    encoders = {name: build(name, 1, **chosen) for name in parse_representations(names)}
+    encoders = {name: build_encoder(name, 1, **chosen) for name in parse_representations(names)}
     return Encoders(encoders, chosen["num_frames"], "untrained")
 
 
-def side_by_side(files: list[Pretrained], finetune: str | None) -> Encoders:
+def concatenated(files: list[Pretrained], finetune: str | None) -> Encoders:
     """The encoders that ``finetune`` names, out of one or several checkpoints."""
     frames = {file.sizes["num_frames"] for file in files}
     if len(frames) > 1:

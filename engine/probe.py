@@ -14,30 +14,30 @@ from tqdm import tqdm
 
 from options.errors import UserError
 
-from .checkpoint import SAVE_MINUTES, Rolling, save_checkpoint
+from .checkpoint import SAVE_MINUTES, RollingCheckpoint, save_checkpoint
 from .classifier import (
     Training, fingerprint, linear_head, new_training, report_epoch, topk_accuracy,
 )
-from .descent import Descent
+from .optimization import GuardedOptimizer
 from .evaluation import Evaluation
 from .features import training_features, validation_features
-from .schedule import learning_rate, set_learning_rate
-from .stop import StopRequest
+from .optimization import learning_rate, set_learning_rate
+from .signals import StopRequest
 
 
 PROBE_FILE = "probe_last.pth.tar"  # beside results.json
 
 
 def train_epoch(
-    probe: Training, descent: Descent, features: Tensor, labels: Tensor, batch_size: int
+    probe: Training, stepper: GuardedOptimizer, features: Tensor, labels: Tensor, batch_size: int
 ) -> float:
     """One pass of the head over the epoch's features; returns the mean loss."""
     total = torch.zeros((), device=features.device)
     for step, (x, y) in enumerate(zip(features.split(batch_size), labels.split(batch_size))):
         loss = F.cross_entropy(probe.module(x), y)
-        descent.step(loss, step)
+        stepper.step(loss, step)
         total += loss.detach() * len(y)
-    if (step := descent.bad_step()) is not None:
+    if (step := stepper.first_nonfinite_step()) is not None:
         raise UserError(
             f"the probe's loss is not finite in epoch {probe.epoch}, step {step}; lower --lr, or look at "
             "the features (action_retrieval.py --save-features)"
@@ -59,13 +59,13 @@ def linear_probe(
     probe = new_training("probe", head, run, args)
     if resume_from is not None:
         probe.restore(*resume_from)
-    descent = Descent(probe.optimizer, "off", run.device)
+    stepper = GuardedOptimizer(probe.optimizer, "off", run.device)
     epoch_features = training_features(
         run.encode, run.encoders, run.train, run.seed, run.device, args.workers, args.cached_crops
     )
     val_features = validation_features(run.encode, run.encoders, run.val, run.device, args.workers)
     val_labels = run.val.labels.to(run.device)
-    rolling = Rolling(run.folder / PROBE_FILE, SAVE_MINUTES)
+    rolling = RollingCheckpoint(run.folder / PROBE_FILE, SAVE_MINUTES)
     bar = tqdm(
         total=args.epochs, initial=probe.epoch, desc="linear probe", leave=False, disable=None,
         unit="epoch", dynamic_ncols=True,
@@ -76,7 +76,7 @@ def linear_probe(
             rate = learning_rate(args.lr, probe.epoch, args.epochs, args.schedule, args.cos)
             set_learning_rate(probe.optimizer, rate)
             features, labels = epoch_features(probe.epoch)
-            loss = train_epoch(probe, descent, features, labels, args.batch_size)
+            loss = train_epoch(probe, stepper, features, labels, args.batch_size)
             with torch.no_grad():
                 probe.history.append(topk_accuracy(head(val_features), val_labels))
             report_epoch(probe, args, loss, rate, time.monotonic() - start, writer)

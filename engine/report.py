@@ -5,19 +5,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterable, Sequence
 
 import torch
 
 from options.errors import UserError, run_script
 
-from .checkpoint import write_json, write_whole
+from options.files import atomic_write, write_json
 
 RESULTS = "results.json"
 KEY_COLUMNS = ("pretrained", "encoder", "representation", "dataset", "protocol", "seed")
@@ -42,12 +39,6 @@ def write_results(folder: Path, task: str, what: dict, numbers: dict) -> Path:
     }
     write_json(path, content)
     return path
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def read_result(path: Path) -> dict:

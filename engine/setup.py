@@ -1,122 +1,127 @@
-"""From flags to a pretraining that can start: device, clips, model."""
+"""From command-line flags to a pretraining that is ready to start or to resume."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Callable
 
 import torch
 from torch import nn
 
-from dataset.augment import Augmentation
 from dataset.clips import ClipSet, open_clips
+from dataset.views import AugmentationSettings, pretraining_view
 from moco.model import MoCo
+from models.representations import (
+    REPRESENTATIONS,
+    build_encoder,
+    complete_sizes,
+    join_representations,
+    size_flags,
+)
 from options import defaults, flags
 from options.errors import UserError
-from options.representations import join_representations
+from options.files import exclusive_folder
 
-from .checkpoint import checkpoints_in, putting_to_use
-from .descent import Descent
+from .checkpoint import checkpoint_errors, checkpoints_in, load_checkpoint, newest_checkpoint
 from .device import (
-    default_workers, describe, parallel, pick_device, place_clips, uses_data_parallel,
+    check_amp,
+    default_workers,
+    describe,
+    in_precision,
+    parallel,
+    pick_device,
+    place_clips,
+    use_tf32,
+    uses_data_parallel,
 )
-from .distributed import Group, check_shares, process_group
-from .lock import sole_use
-from .pretrain import Run, pretrain
-from .precision import check_amp, in_precision, use_tf32
-from .pretrained import build, complete_sizes
+from .distributed import Group, check_shards, process_group
+from .optimization import GuardedOptimizer
+from .pretrain import Pretraining, pretrain
+from .pretrained import check_contradictions
 from .randomness import WEIGHTS, choose_seed, seed_globally
-from .resume import checkpoint_folder, digest, find_resume, refuse_other_run
+
+# Flags that a resumed run may change; all others determine what is trained.
+FREE_FLAGS = {
+    "epochs",
+    "start_epoch",
+    "workers",
+    "gpu",
+    "seed",
+    "print_freq",
+    "save_freq",
+    "resume",
+    "save_minutes",
+    "data_device",
+    "compile",
+    "tf32",
+    "data_root",
+    "checkpoint_path",
+    *size_flags(),
+}
 
 
 def parse_pretraining_flags(
     documentation: str, representation_help: str, representation: str
 ) -> argparse.Namespace:
-    """The flags of both pretraining scripts; they differ in the representations they take."""
+    """The flags of both pretraining scripts, which differ in the representations they accept."""
     parser = flags.Parser(documentation)
     flags.add_data_flags(parser, "--pre-dataset")
     flags.add_contrast_flags(parser, representation_help, representation)
     flags.add_augmentation_flags(parser)
-    flags.add_size_flags(parser)
-    flags.add_optimisation_flags(parser, epochs=None, lr=0.01, schedule=None, weight_decay=1e-4)
+    flags.add_size_flags(parser, size_flags())
+    flags.add_optimization_flags(parser, epochs=None, lr=0.01, schedule=None, weight_decay=1e-4)
     flags.add_checkpoint_flags(parser)
     flags.add_process_flags(parser)
-    flags.add_run_flags(parser, print_freq=10, print_help="steps between updates of the loss shown")
+    flags.add_run_flags(parser, print_freq=10, print_help="steps between updates of the displayed loss")
     return parser.parse_args()
 
 
-def check_modes(args: argparse.Namespace, device: torch.device, group: Group) -> None:
-    """Refuse ways to run that do not go together."""
-    check_amp(args.amp, device)
-    check_shares(group, args.batch_size)
-    if group.size > 1 and args.gpu is not None:
-        raise UserError("--gpu: torchrun gives every process its own GPU; leave --gpu out")
-    if args.compile and group.size == 1 and uses_data_parallel(device, args.gpu):
-        raise UserError(
-            "--compile does not go with several GPUs in one process: start with torchrun, or add --gpu 0"
-        )
-    if args.sync_bn and (group.size == 1 or device.type == "cpu"):
-        raise UserError("--sync-bn is for several processes on GPUs: start with torchrun")
-
-
-def compile_encoders(model: MoCo) -> None:
-    """Compile what gains by it: not the GRU, whose recurrence is one call of a library already."""
-    for encoders in (model.encoders.query, model.encoders.key):
-        for name, encoder in encoders.items():
-            if name != "seq-based":
-                encoder.compile(dynamic=False)
-
-
-def new_run(
-    args: argparse.Namespace, contrast: str, representations: tuple[str, ...],
-    pairs: list[tuple[str, str]], sizes: dict, device: torch.device, clips: ClipSet, group: Group,
-) -> Run:
-    """Model and optimizer at the start of a run."""
-    seed_globally(args.seed, WEIGHTS)
-    model = MoCo(
-        representations, partial(build, **sizes), pairs,
-        args.moco_dim, args.moco_k, args.moco_m, args.moco_t, args.mlp,
-    )
-    if args.sync_bn:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    model = model.to(device)
-    if args.compile:
-        compile_encoders(model)
-    optimizer = torch.optim.SGD(
-        model.encoders.query.parameters(), args.lr, momentum=args.momentum,
-        weight_decay=args.weight_decay, fused=True,
-    )
-    description = {
-        "kind": "pretraining", "contrast": contrast, "representations": list(representations),
-        "sizes": sizes, "flags": vars(args), "dataset": args.dataset, "clips_sha256": digest(clips),
-    }
-    encode = in_precision(parallel(model.encoders, device, args.gpu, group), args.amp, device)
-    descent = Descent(optimizer, args.amp, device)
-    return Run(model, encode, descent, description, args.seed, group, epoch=args.start_epoch)
-
-
 def run_pretraining(
-    args: argparse.Namespace, contrast: str, representations: tuple[str, ...], pairs_of: Callable,
-    show: Callable,
+    args: argparse.Namespace,
+    contrast: str,
+    representations: tuple[str, ...],
+    pairs: list[tuple[str, str]],
+    log_views: Callable,
 ) -> int:
-    """Pretrain as ``args`` say; ``pairs_of(representations)`` are the (query, key) pairs.
+    """Pretrain with ``args``; all flags are checked before anything is written.
 
-    ``show(writer, clips, augmentation, seed)`` puts a sample of views into TensorBoard at the start.
+    Args:
+        args: from ``parse_pretraining_flags``.
+        contrast: ``intra`` or ``inter``.
+        representations: names, in the registry's order.
+        pairs: (query, key) names to contrast.
+        log_views: ``log_views(log, clips, view, seed)`` logs a sample of augmented views.
 
-    Nothing is written before every flag is known to be good. Returns the exit code.
+    Returns:
+        The exit code.
     """
     args.skeleton_representation = join_representations(representations)
     with process_group() as group:
-        return pretrain_in(group, args, contrast, representations, pairs_of(representations), show)
+        folder = checkpoint_folder(args, contrast, args.skeleton_representation)
+        args.checkpoint_path = str(folder)
+        found = checkpoints_in(folder)
+        run = prepare(args, contrast, representations, pairs, group)
+        with exclusive_folder(folder, "--checkpoint-path") if group.is_main else nullcontext():
+            if checkpoints_in(folder) != found:
+                raise UserError(f"another run has just written checkpoints to {folder}; start this one again")
+            (run.clips,) = place_clips([run.clips], args.data_device, run.device)
+            if args.workers is None:
+                args.workers = default_workers(run.clips, run.device)
+            return pretrain(run, args, log_views)
 
 
-def pretrain_in(
-    group: Group, args: argparse.Namespace, contrast: str, representations: tuple[str, ...],
-    pairs: list[tuple[str, str]], show: Callable,
-) -> int:
-    """Pretrain as one of the processes of ``group``."""
+def prepare(
+    args: argparse.Namespace,
+    contrast: str,
+    representations: tuple[str, ...],
+    pairs: list[tuple[str, str]],
+    group: Group,
+) -> Pretraining:
+    """Clips, model and optimizer of a new or resumed run; fills the defaults in ``args``."""
     device = pick_device(args.gpu)
     check_modes(args, device, group)
     use_tf32(args.tf32 == "on")
@@ -124,37 +129,196 @@ def pretrain_in(
     default_lines = defaults.fill_pretraining_defaults(args)
     defaults.check_epochs(args)
     defaults.check_queue(args, len(clips))
-    folder = checkpoint_folder(args, contrast, args.skeleton_representation)
-    args.checkpoint_path = str(folder)
-    found = checkpoints_in(folder)
-    resumed = find_resume(args.resume, folder) if args.resume else None
+    resumed = find_resume(args.resume, Path(args.checkpoint_path)) if args.resume else None
     if resumed:
         path, checkpoint = resumed
-        with putting_to_use(path):
-            refuse_other_run(path, checkpoint, contrast, args, clips)
-            sizes, seed = complete_sizes(checkpoint["sizes"]), int(checkpoint["seed"])
+        with checkpoint_errors(path):
+            check_same_run(path, checkpoint, contrast, args, clips)
+            sizes, args.seed = complete_sizes(checkpoint["sizes"]), int(checkpoint["seed"])
     else:
-        sizes, seed = complete_sizes(flags.sizes_given(args)), None
-    augmentation = Augmentation(
-        tuple(args.augmentations), args.min_crop_ratio, args.min_crop_frames, args.jitter_joints,
-        args.jitter_zero_prob, sizes["num_frames"],
+        sizes = complete_sizes(flags.given_sizes(args, size_flags()))
+        args.seed = group.first(choose_seed(args.seed))
+    settings = AugmentationSettings(
+        args.augmentations,
+        args.min_crop_ratio,
+        args.min_crop_frames,
+        args.jitter_joints,
+        args.jitter_zero_prob,
     )
-    args.seed = group.first(choose_seed(args.seed)) if seed is None else seed
-    run = new_run(args, contrast, representations, pairs, sizes, device, clips, group)
+    description = {
+        "kind": "pretraining",
+        "contrast": contrast,
+        "representations": list(representations),
+        "sizes": sizes,
+        "flags": vars(args),
+        "dataset": args.dataset,
+        "clips_sha256": clips_digest(clips),
+    }
+    model = build_model(args, representations, pairs, sizes, device)
+    run = Pretraining(
+        model=model,
+        encode=parallel(in_precision(model.encoders, args.amp, device), device, args.gpu, group),
+        optimizer=GuardedOptimizer(make_sgd(model, args), args.amp, device),
+        clips=clips,
+        view=pretraining_view(settings, sizes["num_frames"]),
+        description=description,
+        seed=args.seed,
+        device=device,
+        group=group,
+        epoch=args.start_epoch,
+    )
     if resumed:
-        with putting_to_use(path):
+        with checkpoint_errors(path):
             run.restore(checkpoint)
         print(f"resumed {path}: epoch {run.epoch}, step {run.step}")
     print(
         f"{contrast}-skeleton contrast of {args.skeleton_representation} on {args.dataset} "
-        f"{args.protocol}: {len(clips)} clips from {clips.source}, {describe(device, args.gpu, group)}"
+        f"{args.protocol}: {len(clips)} clips from {clips.source}, {describe(device, args.gpu, group)}; "
+        f"{'MLP' if args.mlp else 'linear'} head, embedding dimension {args.moco_dim}"
     )
     for line in [*default_lines, *defaults.queue_note(args, len(clips))]:
         print(line)
-    with sole_use(folder, "--checkpoint-path") if group.is_main else nullcontext():
-        if checkpoints_in(folder) != found:
-            raise UserError(f"another run wrote checkpoints into {folder} just now; start this one again")
-        (clips,) = place_clips([clips], args.data_device, device)
-        if args.workers is None:
-            args.workers = default_workers(clips, device)
-        return pretrain(run, clips, augmentation, args, device, show)
+    return run
+
+
+def build_model(
+    args: argparse.Namespace,
+    representations: tuple[str, ...],
+    pairs: list[tuple[str, str]],
+    sizes: dict,
+    device: torch.device,
+) -> MoCo:
+    """The contrastive model at its initialization, on ``device``."""
+    seed_globally(args.seed, WEIGHTS)
+    model = MoCo(
+        representations,
+        partial(build_encoder, **sizes),
+        pairs,
+        args.moco_dim,
+        args.moco_k,
+        args.moco_m,
+        args.moco_t,
+        args.mlp,
+    )
+    if args.sync_bn:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model = model.to(device)
+    if args.compile:
+        compile_encoders(model)
+    return model
+
+
+def make_sgd(model: MoCo, args: argparse.Namespace) -> torch.optim.SGD:
+    """SGD for the query encoders; the key encoders follow by their momentum update."""
+    return torch.optim.SGD(
+        model.encoders.query.parameters(),
+        args.lr,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+        fused=True,
+    )
+
+
+def compile_encoders(model: MoCo) -> None:
+    """Compile the encoders whose registry entry allows it."""
+    for encoders in (model.encoders.query, model.encoders.key):
+        for name, encoder in encoders.items():
+            if REPRESENTATIONS[name].compile:
+                encoder.compile(dynamic=False)
+
+
+def check_modes(args: argparse.Namespace, device: torch.device, group: Group) -> None:
+    """Raise ``UserError`` for flags that exclude each other on this device."""
+    check_amp(args.amp, device)
+    check_shards(group, args.batch_size)
+    if group.size > 1 and args.gpu is not None:
+        raise UserError("--gpu: torchrun assigns a GPU to every process; omit --gpu")
+    if args.compile and group.size == 1 and uses_data_parallel(device, args.gpu):
+        raise UserError(
+            "--compile does not support several GPUs in one process: start with torchrun or add --gpu 0"
+        )
+    if args.sync_bn and (group.size == 1 or device.type == "cpu"):
+        raise UserError("--sync-bn needs several processes on GPUs: start with torchrun")
+
+
+def checkpoint_folder(args: argparse.Namespace, contrast: str, name: str) -> Path:
+    """``--checkpoint-path`` or its default; raises ``UserError`` if an earlier run would be overwritten."""
+    folder = Path(
+        args.checkpoint_path or f"checkpoints/{args.dataset}_{args.protocol}/{contrast}_{name}"
+    )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--checkpoint-path {folder} is a file; give a folder")
+    if args.resume is None and checkpoints_in(folder):
+        raise UserError(
+            f"{folder} contains checkpoints of an earlier run: add --resume auto to continue it, or "
+            "choose another --checkpoint-path"
+        )
+    return folder
+
+
+def find_resume(resume: str, folder: Path) -> tuple[Path, dict] | None:
+    """The checkpoint to resume from, and its content.
+
+    ``auto`` selects the most advanced checkpoint in ``folder``; None if there is none, so that the
+    same command starts a run and resumes it.
+
+    Raises:
+        UserError: no checkpoint is readable, or the checkpoint belongs to another kind of run.
+    """
+    if resume == "auto":
+        existing = checkpoints_in(folder)
+        if not existing:
+            print(f"--resume auto: no checkpoint in {folder} yet; starting a new run")
+            return None
+        newest = newest_checkpoint(folder)
+        if newest is None:
+            raise UserError(
+                f"--resume auto: none of the {len(existing)} checkpoints in {folder} can be read; move "
+                "them away to start over"
+            )
+        path, checkpoint = newest
+    else:
+        path = Path(resume)
+        checkpoint = load_checkpoint(path)
+        if path.resolve().parent != folder.resolve() and checkpoints_in(folder):
+            raise UserError(
+                f"--resume {path}: {folder} contains checkpoints of another run; choose another "
+                "--checkpoint-path"
+            )
+    if checkpoint.get("kind") != "pretraining":
+        raise UserError(f"--resume {path}: not a pretraining checkpoint of this code base")
+    return path, checkpoint
+
+
+def clips_digest(clips: ClipSet) -> str:
+    """Digest of the list of clips; sampling depends on positions in it."""
+    lines = [f"{name} {count}" for name, count in zip(clips.names, clips.num_frames.tolist())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def check_same_run(
+    path: Path, checkpoint: dict, contrast: str, args: argparse.Namespace, clips: ClipSet
+) -> None:
+    """Raise ``UserError`` if flags or clips differ from those of the run that is resumed."""
+    if checkpoint["contrast"] != contrast:
+        raise UserError(f"{path} is a {checkpoint['contrast']}-skeleton pretraining: use that script")
+    check_contradictions(checkpoint["sizes"], flags.given_sizes(args, size_flags()), str(path))
+    stored = {**checkpoint["flags"], "seed": checkpoint["seed"]}
+    free = FREE_FLAGS - ({"seed"} if args.seed is not None else set())
+    for name, value in stored.items():
+        current = getattr(args, name, value)
+        if name not in free and current != value:
+            raise UserError(
+                f"{flags.spelled(name, current, 'pre-dataset')}, but {path} was trained with "
+                f"{flags.spelled(name, value, 'pre-dataset')}: use the same value, or choose another "
+                "--checkpoint-path to start over"
+            )
+    if checkpoint["clips_sha256"] != clips_digest(clips):
+        raise UserError(
+            f"the {len(clips)} training clips in {clips.source} are not those that {path} was trained "
+            "on: use the same --data-root, or choose another --checkpoint-path to start over"
+        )
+    if checkpoint["epoch"] > args.epochs:
+        raise UserError(
+            f"{path} has finished {checkpoint['epoch']} epochs, more than --epochs {args.epochs}"
+        )

@@ -1,7 +1,8 @@
 """Momentum contrast between representations (paper sections 3.1 and 3.3).
 
-``MoCo`` knows names of representations and encoders, nothing of skeletons. Intra- and
-inter-skeleton contrast differ in one thing: which queries meet which keys.
+``MoCo`` keeps a query encoder, a momentum key encoder and a key queue per representation name.
+Intra- and inter-skeleton contrast differ only in the (query, key) pairs. Nothing here depends on
+skeletons.
 """
 
 from __future__ import annotations
@@ -13,38 +14,94 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .loss import contrast_logits, info_nce, momentum_update
-from .queue import KeyQueue
-
 Views = Mapping[str, Tensor]  # representation -> a batch in its layout
 
 
 def intra_pairs(representations: Sequence[str]) -> list[tuple[str, str]]:
-    """(query, key): each representation against itself (section 3.1)."""
+    """(query, key) pairs of each representation with itself (section 3.1)."""
     return [(name, name) for name in representations]
 
 
 def inter_pairs(representations: Sequence[str]) -> list[tuple[str, str]]:
-    """(query, key): each representation against every other, all ordered pairs (section 3.3)."""
+    """(query, key) pairs of each representation with every other one, in both orders (section 3.3)."""
     return [(q, k) for q in representations for k in representations if q != k]
 
 
+def contrast_logits(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """Cosine similarities of the queries to their positive key and to the queue (argument of eq. 1).
+
+    Args:
+        query: ``(N, D)`` unit vectors.
+        key: ``(N, D)`` unit vectors, the positives.
+        queue: ``(K, D)`` unit vectors, the negatives.
+        temperature: divides the similarities.
+
+    Returns:
+        ``(N, 1 + K)`` logits; column 0 is the positive pair.
+    """
+    positive = (query * key).sum(dim=1, keepdim=True)  # N x 1
+    negative = query @ queue.t()  # N x K
+    return torch.cat([positive, negative], dim=1) / temperature
+
+
+def info_nce(logits: Tensor) -> Tensor:
+    """InfoNCE loss (eq. 1): cross-entropy with column 0, the positive pair, as the target."""
+    target = torch.zeros(logits.shape[0], dtype=torch.long, device=logits.device)
+    return F.cross_entropy(logits, target)
+
+
+@torch.no_grad()
+def momentum_update(query_encoder: nn.Module, key_encoder: nn.Module, momentum: float) -> None:
+    """Update the key encoder's parameters in place: ``k = m k + (1 - m) q``.
+
+    Buffers (BatchNorm statistics) are not updated; the key encoder computes its own.
+    """
+    keys, queries = [*key_encoder.parameters()], [*query_encoder.parameters()]
+    torch._foreach_lerp_(keys, queries, 1.0 - momentum)  # one multi-tensor kernel
+
+
 def add_mlp_head(encoder: nn.Module) -> None:
-    """Put ``Linear(d, d)-ReLU`` before the encoder's last layer, d its number of features."""
+    """Insert ``Linear(d, d)-ReLU`` before the encoder's last layer; d is its feature dimension."""
     features = encoder.fc.in_features
     encoder.fc = nn.Sequential(nn.Linear(features, features), nn.ReLU(), encoder.fc)
 
 
 def unit(x: Tensor) -> Tensor:
-    """Rows scaled to length one, in float32 whatever the encoder computed in."""
+    """Rows normalized to length one, in float32 regardless of autocast."""
     return F.normalize(x.float(), dim=1)
 
 
-class MomentumEncoders(nn.Module):
-    """A query and a momentum key encoder for each representation.
+class KeyQueue(nn.Module):
+    """FIFO queue of the last ``size`` keys: ``keys`` (size, dim), random unit vectors at the start.
 
-    This is all that data-parallel replicas hold. Its forward pass treats every clip alone and
-    changes no state but BatchNorm's, so a batch may be split over devices and gathered.
+    ``pointer`` is the row of the next key. It is a buffer, so it is saved with the keys.
+    """
+
+    keys: Tensor
+    pointer: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("pointer", torch.zeros(1, dtype=torch.long))
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Replace the oldest keys with ``keys`` (N, dim); N must divide the queue size."""
+        size, batch = self.keys.shape[0], keys.shape[0]
+        if size % batch:
+            raise ValueError(f"a batch of {batch} keys does not divide the queue size {size}")
+        # Index with a tensor, so that the host need not wait for the pointer in every step.
+        rows = self.pointer + torch.arange(batch, device=keys.device)
+        self.keys.index_copy_(0, rows, keys.to(self.keys.dtype))
+        self.pointer.add_(batch).remainder_(size)
+
+
+class MomentumEncoders(nn.Module):
+    """Query and momentum key encoders, one pair per representation.
+
+    Only this module is replicated by data-parallel wrappers. The forward pass treats every clip
+    independently (BatchNorm aside), so a batch can be split over devices and gathered.
     """
 
     def __init__(self, query_encoders: Mapping[str, nn.Module]) -> None:
@@ -54,7 +111,7 @@ class MomentumEncoders(nn.Module):
         self.key.requires_grad_(False)
 
     def forward(self, query_views: Views, key_views: Views) -> tuple[dict, dict]:
-        """``representation -> (N, D)`` unit vectors, for the queries and for the keys."""
+        """Query and key embeddings: two dictionaries, representation -> ``(N, D)`` unit vectors."""
         queries = {name: unit(self.query[name](x)) for name, x in query_views.items()}
         with torch.no_grad():
             keys = {name: unit(self.key[name](x)) for name, x in key_views.items()}
@@ -62,17 +119,17 @@ class MomentumEncoders(nn.Module):
 
 
 class MoCo(nn.Module):
-    """Query encoders, momentum key encoders and a key queue per representation.
+    """Momentum contrast between the representations of a clip.
 
     Args:
-        representations: names, in the order that fixes the random initialisation.
-        build_encoder: ``build_encoder(name, dim)`` gives a module with a last layer ``fc``.
+        representations: names, in the order that determines the random initialization.
+        build_encoder: ``build_encoder(name, dim)`` returns a module whose last layer is ``fc``.
         pairs: (query, key) names to contrast, from ``intra_pairs`` or ``inter_pairs``.
-        dim: dimensions of the space of contrast.
+        dim: embedding dimension.
         queue_size: keys in each queue; the batch size must divide it.
-        momentum: share that a key weight keeps in a step.
-        temperature: of the softmax, eq. 1.
-        mlp: a two-layer head instead of one layer; removed after pretraining.
+        momentum: momentum of the key encoders.
+        temperature: temperature of the softmax (eq. 1).
+        mlp: MLP head instead of a linear one; the head is discarded after pretraining.
     """
 
     def __init__(
@@ -84,7 +141,7 @@ class MoCo(nn.Module):
         queue_size: int = 16384,
         momentum: float = 0.999,
         temperature: float = 0.07,
-        mlp: bool = False,
+        mlp: bool = True,
     ) -> None:
         super().__init__()
         self.pairs = list(pairs)
@@ -97,7 +154,7 @@ class MoCo(nn.Module):
         self.queues = nn.ModuleDict({name: KeyQueue(queue_size, dim) for name in representations})
 
     def momentum_update(self) -> None:
-        """One step of every key encoder towards its query encoder; before the keys are computed."""
+        """Move every key encoder towards its query encoder; called before the keys are computed."""
         for name in self.queues:
             momentum_update(self.encoders.query[name], self.encoders.key[name], self.momentum)
 
@@ -109,22 +166,27 @@ class MoCo(nn.Module):
         ]
 
     def enqueue(self, keys: Mapping[str, Tensor]) -> None:
+        """Add the batch's keys to every queue."""
         for name, queue in self.queues.items():
             queue.enqueue(keys[name])
 
     def forward(
-        self, query_views: Views, key_views: Views, encode: Callable | None = None,
+        self,
+        query_views: Views,
+        key_views: Views,
+        encode: Callable | None = None,
         gather: Callable[[Tensor], Tensor] = lambda keys: keys,
     ) -> tuple[Tensor, list[Tensor]]:
-        """One step of contrast: loss (eq. 2, summed over pairs) and the logits of each pair.
+        """One training step: the loss (eq. 2, summed over pairs) and the logits of each pair.
 
-        Momentum update and enqueue happen here, outside any replica, on the keys of all devices:
-        once a step, however many there are.
+        The momentum update and the enqueue happen here, outside any replica and on the keys of all
+        devices, so they run once per step on any number of devices.
 
         Args:
-            query_views, key_views: the batch, or this process's share of it.
-            encode: ``self.encoders`` or a wrapper of it (parallel, mixed precision).
-            gather: ``(N, D)`` keys of this process to those of all, in the order of the batch.
+            query_views: the batch, or this process's shard of it.
+            key_views: another view of the same clips.
+            encode: ``self.encoders`` or a wrapper of it (data parallel, mixed precision).
+            gather: maps this process's ``(N, D)`` keys to those of all processes, in batch order.
         """
         self.momentum_update()
         queries, keys = (encode or self.encoders)(query_views, key_views)

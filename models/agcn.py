@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .graph import spatial_adjacency
+from .representation import Representation, Size, grid_layout
 
 # Channels of the ten blocks in units of the width. Where they double, time is halved.
 CHANNEL_FACTORS = (1, 1, 1, 1, 2, 2, 2, 4, 4, 4)
@@ -169,3 +170,49 @@ class GraphEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.forward_features(x))
+
+
+class SpatialGraphConv(nn.Module):
+    """Graph convolution with edge importance: ``(N, C, T, V) -> (N, C', T, V)``."""
+
+    def __init__(self, in_channels: int, out_channels: int, adjacency: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("A", adjacency.clone(), persistent=False)
+        self.edge_importance = nn.Parameter(torch.ones_like(adjacency))
+        self.conv = nn.Conv2d(in_channels, out_channels * adjacency.shape[0], 1)
+        self.bn = batch_norm(out_channels)
+        init_conv(self.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        adjacency = self.A * self.edge_importance  # S x V x V
+        n, _, t, v = x.shape
+        y = self.conv(x).view(n, adjacency.shape[0], -1, v)  # N x S x CT x V
+        y = torch.matmul(y, adjacency).sum(dim=1).view(n, -1, t, v)
+        return F.relu(self.bn(y))
+
+
+class STGCNEncoder(GraphEncoder):
+    """ST-GCN, ``--graph-encoder stgcn``: the same blocks and sizes with a fixed graph."""
+
+    def graph_conv(self, in_channels: int, out_channels: int, adjacency: Tensor) -> nn.Module:
+        return SpatialGraphConv(in_channels, out_channels, adjacency)
+
+
+def build(
+    num_classes: int, num_frames: int, graph_encoder: str, graph_width: int, graph_num_blocks: int
+) -> GraphEncoder:
+    """The encoder of the ``graph-based`` representation; a graph encoder reads any number of frames."""
+    return GRAPH_ENCODERS[graph_encoder](num_classes, width=graph_width, num_blocks=graph_num_blocks)
+
+
+GRAPH_ENCODERS = {"agcn": GraphEncoder, "stgcn": STGCNEncoder}
+GRAPH = Representation(
+    name="graph-based",
+    layout=grid_layout,
+    build=build,
+    sizes={
+        "graph_width": Size(64, "channels of the graph encoder's first blocks", multiple_of=4),
+        "graph_num_blocks": Size(10, "blocks of the graph encoder", maximum=len(CHANNEL_FACTORS)),
+        "graph_encoder": Size("agcn", "graph encoder", choices=("agcn", "stgcn")),
+    },
+)

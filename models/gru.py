@@ -13,7 +13,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from .recurrence import grus_side_by_side
+from .recurrence import parallel_grus
+from .representation import Representation, Size
 
 # cuDNN copies the weights into one block at every call; at these sizes that is no cost to speak of.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
@@ -65,7 +66,7 @@ class CausalBiGRU(nn.Module):
                 if x.is_cuda:
                     x = torch.cat([self.on_gpu(x, weights) for weights in pair], dim=2)  # N x T x 2H
                 else:
-                    x = grus_side_by_side(x.transpose(0, 1), pair).transpose(0, 1)  # N x T x 2H
+                    x = parallel_grus(x.transpose(0, 1), pair).transpose(0, 1)  # N x T x 2H
         return x[:, -1]  # N x 2H: both GRUs of the last layer after the last frame
 
 
@@ -88,3 +89,25 @@ class GRUEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.forward_features(x))
+
+
+def sequence_layout(batch: Tensor) -> Tensor:
+    """``(N, T, V, 3, M) -> (N, T, 150)`` in the order joint, coordinate, person."""
+    return batch.flatten(start_dim=2)
+
+
+def build(num_classes: int, num_frames: int, gru_hidden_size: int, gru_num_layers: int) -> GRUEncoder:
+    """The encoder of the ``seq-based`` representation; a GRU reads any number of frames."""
+    return GRUEncoder(num_classes, hidden_size=gru_hidden_size, num_layers=gru_num_layers)
+
+
+SEQUENCE = Representation(
+    name="seq-based",
+    layout=sequence_layout,
+    build=build,
+    sizes={
+        "gru_hidden_size": Size(1024, "hidden units of each GRU of the sequence encoder"),
+        "gru_num_layers": Size(3, "layers of the sequence encoder"),
+    },
+    compile=False,  # its recurrence is a single library call
+)

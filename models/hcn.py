@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .representation import Representation, Size, grid_layout
+
 
 def conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
@@ -79,3 +81,16 @@ class HCNEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.forward_features(x))
+
+
+def build(num_classes: int, num_frames: int, image_width: int) -> HCNEncoder:
+    """The encoder of the ``image-based`` representation."""
+    return HCNEncoder(num_classes, width=image_width, num_frames=num_frames)
+
+
+IMAGE = Representation(
+    name="image-based",
+    layout=grid_layout,
+    build=build,
+    sizes={"image_width": Size(64, "channels of the image encoder's first layers")},
+)

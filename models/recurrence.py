@@ -70,7 +70,7 @@ class Recurrence(Function):
         return to_inputs, torch.bmm(by_gru.transpose(1, 2), before), by_gru.sum(dim=1)
 
 
-def grus_side_by_side(x: Tensor, weights: list[list[Tensor]]) -> Tensor:
+def parallel_grus(x: Tensor, weights: list[list[Tensor]]) -> Tensor:
     """GRUs that read the same sequence: ``(T, N, C) -> (T, N, D H)``.
 
     ``weights``: of each of the D GRUs weight_ih, weight_hh, bias_ih, bias_hh, as torch names them.
@@ -78,7 +78,7 @@ def grus_side_by_side(x: Tensor, weights: list[list[Tensor]]) -> Tensor:
     weights of the one at work stay in the cache.
     """
     if len(weights) > 1 and weights[0][1].nbytes > TOGETHER:
-        return torch.cat([grus_side_by_side(x, [gru]) for gru in weights], dim=2)
+        return torch.cat([parallel_grus(x, [gru]) for gru in weights], dim=2)
     inputs = torch.stack([F.linear(x, gru[0], gru[2]) for gru in weights], dim=1)  # T x D x N x 3H
     recurrent = (torch.stack([gru[i] for gru in weights]) for i in (1, 3))
     states = Recurrence.apply(inputs, *recurrent)  # T x D x N x H

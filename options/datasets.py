@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Mapping, NamedTuple, Optional
 
 NUM_JOINTS, NUM_COORDINATES, NUM_PEOPLE = 25, 3, 2
-MAX_FRAMES = 300  # clips are cut here by the released preparation
+MAX_FRAMES = 300  # the official preparation truncates clips to this length
+NUM_FRAMES = 64  # frames of a view (section 4.2)
 
 # Training subjects. NTU-120's first twenty are NTU-60's: one list serves both.
 NTU_TRAIN_SUBJECTS = frozenset(

@@ -27,7 +27,7 @@ def first_line(error: BaseException) -> str:
     return lines[0][:160] if lines else type(error).__name__
 
 
-def short_of_memory(error: BaseException) -> str | None:
+def out_of_memory(error: BaseException) -> str | None:
     """``"the GPU"`` or ``"this machine"`` where ``error`` says that its memory ran out, else None."""
     text = str(error)
     if type(error).__name__ == "OutOfMemoryError" or any(words in text for words in DEVICE_MEMORY):
@@ -37,9 +37,9 @@ def short_of_memory(error: BaseException) -> str | None:
     return None
 
 
-def sentence_for(error: BaseException, saves_memory: str | None) -> str | None:
+def message_for(error: BaseException, saves_memory: str | None) -> str | None:
     """One sentence for what a machine runs out of; None for an error that is the program's own."""
-    where = short_of_memory(error)
+    where = out_of_memory(error)
     if where is not None:
         cure = f"{saves_memory} can lower what is needed (--help)" if saves_memory else "free some of it"
         return f"{where} ran out of memory ({first_line(error)}): {cure}"
@@ -48,9 +48,9 @@ def sentence_for(error: BaseException, saves_memory: str | None) -> str | None:
     return None
 
 
-def end_of_thread(args: threading.ExceptHookArgs) -> None:
+def report_thread_error(args: threading.ExceptHookArgs) -> None:
     """TensorBoard writes from a thread of its own, which may find the disk full first."""
-    sentence = sentence_for(args.exc_value, None)
+    sentence = message_for(args.exc_value, None)
     if sentence is None:
         threading.__excepthook__(args)
     else:
@@ -63,7 +63,7 @@ def run_script(main: Callable[[], int | None], saves_memory: str | None = None) 
     Args:
         saves_memory: the script's flags that help where memory runs out, as text.
     """
-    before, threading.excepthook = threading.excepthook, end_of_thread
+    before, threading.excepthook = threading.excepthook, report_thread_error
     try:
         code = main()
     except UserError as error:
@@ -76,7 +76,7 @@ def run_script(main: Callable[[], int | None], saves_memory: str | None = None) 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except (MemoryError, OSError, RuntimeError) as error:
-        sentence = sentence_for(error, saves_memory)
+        sentence = message_for(error, saves_memory)
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)

@@ -1,41 +1,54 @@
-"""Every flag of the scripts, in groups that the scripts share. One meaning, one place.
+"""Command-line flags in groups that the scripts share; every flag is defined once.
 
-Flags keep the released program's names. A default of None means that something else decides:
-the dataset (queue, epochs, schedule), the mode, or the checkpoint (sizes); see ``options.defaults``.
+Flags keep the names of the official code. A default of None means that the value comes from the
+dataset (queue size, epochs, schedule), from ``--mode``, or from the checkpoint (encoder sizes); see
+``options.defaults``.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Callable, NoReturn
+from typing import Any, Callable, Mapping, NoReturn
 
 from .datasets import DATASETS
 from .defaults import CLASSIFIER_DEFAULTS
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one sentence, and which guesses no abbreviation."""
+    """An argument parser that reports errors in one line and accepts no abbreviated flags."""
 
     def __init__(self, documentation: str) -> None:
         super().__init__(
-            description=documentation, allow_abbrev=False,
+            description=documentation,
+            allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
     def error(self, message: str) -> NoReturn:
+        """Print the error and exit with code 2."""
         print(f"error: {message} (--help lists the flags)", file=sys.stderr)
         sys.exit(2)
 
 
-def number(kind: type, low: float, high: float = float("inf"), above: bool = False) -> Callable:
-    """An argparse type: an int or float from ``low`` (or above it) to ``high``."""
+def spelled(name: str, value: Any, dataset_flag: str = "dataset") -> str:
+    """A parsed flag as the user would write it: ``--moco-k 256``, ``--no-mlp``."""
+    flag = {"dataset": dataset_flag}.get(name, name.replace("_", "-"))
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+    return f"--{flag} {shown}"
 
-    def parse(text: str):
+
+def number(kind: type, low: float, high: float = float("inf"), above: bool = False) -> Callable:
+    """An argparse type: an int or float of at least ``low`` (or above it) and at most ``high``."""
+
+    def parse(text: str) -> float:
         try:
             value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a number of type {kind.__name__}")
+        except ValueError as error:
+            name = {"int": "an integer", "float": "a number"}[kind.__name__]
+            raise argparse.ArgumentTypeError(f"'{text}' is not {name}") from error
         if not (low < value if above else low <= value) or not value <= high:
             bound = "above" if above else "at least"
             limit = f" and at most {high}" if high != float("inf") else ""
@@ -50,201 +63,349 @@ COUNT = number(int, 0)
 POSITIVE = number(float, 0.0, above=True)
 NON_NEGATIVE = number(float, 0.0)
 FRACTION = number(float, 0.0, 1.0)
-SHARE = number(float, 0.0, 1.0, above=True)
+POSITIVE_FRACTION = number(float, 0.0, 1.0, above=True)
+
+
+def add_gpu_flag(group: argparse._ArgumentGroup) -> None:
+    """``--gpu`` of all scripts that run an encoder."""
+    group.add_argument(
+        "--gpu", type=COUNT, metavar="N", help="use only this GPU (default: all visible GPUs, or the CPU)"
+    )
 
 
 def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
-    """Flags of any run: threads, randomness, device."""
+    """Flags of every run: workers, seed, device, precision."""
     group = parser.add_argument_group("run")
     group.add_argument(
-        "-j", "--workers", type=COUNT, metavar="N",
-        help="threads that draw batches ahead of the step; 0 draws them in line. "
-        "Default: 2 where the CPU draws for a GPU, else 0. Results do not depend on it",
+        "-j",
+        "--workers",
+        type=COUNT,
+        metavar="N",
+        help="threads that prepare batches ahead of the training step; 0: none (default: 2 if the CPU "
+        "prepares batches for a GPU, else 0). Results do not depend on it",
     )
     group.add_argument(
-        "--seed", type=COUNT, help="makes a run repeat exactly (on a CPU, with as many threads); drawn and printed if "
-        "left out"
+        "--seed",
+        type=COUNT,
+        help="random seed; a run is reproducible on a CPU with the same number of threads (default: a "
+        "random seed, which is printed)",
+    )
+    add_gpu_flag(group)
+    group.add_argument(
+        "-p",
+        "--print-freq",
+        type=POSITIVE_INT,
+        default=print_freq,
+        metavar="N",
+        help=f"{print_help} (default {print_freq})",
     )
     group.add_argument(
-        "--gpu", type=COUNT, metavar="N", help="use this GPU only; default: all visible GPUs, or the CPU"
+        "--data-device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="keep the clips in GPU memory or in a memory map of the store; auto: on the GPU if they fit "
+        "(default auto). Results do not depend on it",
     )
-    group.add_argument("-p", "--print-freq", type=POSITIVE_INT, default=print_freq, metavar="N",
-                       help=f"{print_help} (default {print_freq})")
-    group.add_argument("--data-device", choices=["auto", "cpu", "cuda"], default="auto",
-                       help="where the clips lie: on the GPU if there is room, or in a memory map of the "
-                       "store (default auto). Results do not depend on it")
-    group.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off",
-                       help="mixed precision of the encoders; bf16 for GPUs from Ampere on (default off)")
-    group.add_argument("--tf32", choices=["on", "off"], default="on",
-                       help="float32 products of GPUs from Ampere on in TF32, 10 bits of mantissa: much "
-                       "faster (default on)")
+    group.add_argument(
+        "--amp",
+        choices=["off", "bf16", "fp16"],
+        default="off",
+        help="mixed precision of the encoders; bf16 needs an Ampere or newer GPU (default off)",
+    )
+    group.add_argument(
+        "--tf32",
+        choices=["on", "off"],
+        default="on",
+        help="TF32 matrix products on Ampere and newer GPUs: much faster, 10 bits of mantissa (default on)",
+    )
 
 
 def add_process_flags(parser: Parser) -> None:
-    """Flags of pretraining on fast or many devices."""
+    """Speed flags of pretraining."""
     group = parser.add_argument_group("speed")
-    group.add_argument("--compile", action="store_true",
-                       help="compile the graph and image encoders; worth its minute on a GPU")
-    group.add_argument("--sync-bn", action="store_true",
-                       help="BatchNorm over the whole batch of torchrun's processes, not over each share")
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the convolutional encoders with torch.compile; takes about a minute at the start",
+    )
+    group.add_argument(
+        "--sync-bn",
+        action="store_true",
+        help="synchronize BatchNorm over the processes of torchrun instead of using the local batch",
+    )
 
 
-def add_optimisation_flags(
-    parser: Parser, epochs: int | None, lr: float | None, schedule: list[int] | None,
-    weight_decay: float, note: str = "", momentum: float | None = 0.9, by: str = "the dataset",
+def add_optimization_flags(
+    parser: Parser,
+    epochs: int | None,
+    lr: float | None,
+    schedule: list[int] | None,
+    weight_decay: float,
+    note: str = "",
+    momentum: float | None = 0.9,
+    source: str = "the dataset",
 ) -> None:
-    """Flags of the optimizer and its schedule; ``by`` decides those whose default is None.
+    """Flags of the optimizer and the learning-rate schedule.
 
-    ``note`` is added to the group's title.
+    Args:
+        note: appended to the title of the group.
+        source: what determines the flags whose default is None.
     """
-    group = parser.add_argument_group("optimisation" + note)
+    group = parser.add_argument_group("optimization" + note)
 
     def default(value: object) -> str:
-        shown = " ".join(map(str, value)) if isinstance(value, list) else value
-        return f"; default: by {by}, as in the paper" if value is None else f" (default {shown})"
+        shown = " ".join(map(str, value)) or "none" if isinstance(value, list) else value
+        return f" (default: depends on {source}, as in the paper)" if value is None else f" (default {shown})"
 
-    group.add_argument("--epochs", type=POSITIVE_INT, default=epochs, help="epochs in all" + default(epochs))
-    group.add_argument("--start-epoch", type=COUNT, default=0, metavar="N",
-                       help="count from this epoch, for a restart without --resume")
-    group.add_argument("-b", "--batch-size", type=POSITIVE_INT, default=64, metavar="N",
-                       help="clips a step, over all GPUs (default 64)")
-    group.add_argument("--lr", "--learning-rate", type=POSITIVE, default=lr,
-                       help="learning rate at the start" + default(lr))
-    group.add_argument("--schedule", type=COUNT, nargs="*", default=schedule, metavar="EPOCH",
-                       help="epochs at which the learning rate drops by ten" + default(schedule))
-    group.add_argument("--cos", action="store_true", help="half a cosine; --schedule has no effect then")
-    group.add_argument("--momentum", type=FRACTION, default=momentum, help="of SGD (default 0.9)")
-    group.add_argument("--wd", "--weight-decay", dest="weight_decay", type=NON_NEGATIVE,
-                       default=weight_decay, help=f"default {weight_decay:g}")
-    group.add_argument("--resume", metavar="PATH",
-                       help="go on from this checkpoint; 'auto': from the newest in the folder")
+    group.add_argument(
+        "--epochs", type=POSITIVE_INT, default=epochs, metavar="N", help="total number of epochs" + default(epochs)
+    )
+    group.add_argument(
+        "--start-epoch",
+        type=COUNT,
+        default=0,
+        metavar="N",
+        help="number of the first epoch, for a manual restart without --resume (default 0)",
+    )
+    group.add_argument(
+        "-b",
+        "--batch-size",
+        type=POSITIVE_INT,
+        default=64,
+        metavar="N",
+        help="global batch size, over all GPUs and processes (default 64)",
+    )
+    group.add_argument(
+        "--lr", "--learning-rate", type=POSITIVE, default=lr, help="initial learning rate" + default(lr)
+    )
+    group.add_argument(
+        "--schedule",
+        type=COUNT,
+        nargs="*",
+        default=schedule,
+        metavar="EPOCH",
+        help="epochs at which the learning rate is divided by 10" + default(schedule),
+    )
+    group.add_argument(
+        "--cos", action="store_true", help="cosine learning-rate schedule; --schedule is ignored"
+    )
+    group.add_argument("--momentum", type=FRACTION, default=momentum, help="SGD momentum (default 0.9)")
+    group.add_argument(
+        "--wd",
+        "--weight-decay",
+        dest="weight_decay",
+        type=NON_NEGATIVE,
+        default=weight_decay,
+        help=f"weight decay (default {weight_decay:g})",
+    )
+    group.add_argument(
+        "--resume",
+        metavar="PATH",
+        help="checkpoint to resume from; 'auto': the most advanced one in the folder, if any",
+    )
 
 
 def add_data_flags(parser: Parser, dataset_flag: str) -> None:
-    """Which clips: dataset, protocol and where the stores are."""
+    """Dataset, protocol and the folder of the stores."""
     group = parser.add_argument_group("data")
     group.add_argument(
-        dataset_flag, dest="dataset", default="ntu60", metavar="NAME",
-        help=f"{', '.join(DATASETS)}, or the folder of your own store below --data-root (default ntu60)",
+        dataset_flag,
+        dest="dataset",
+        default="ntu60",
+        metavar="NAME",
+        help=f"{', '.join(DATASETS)}, or the folder name of your own store under --data-root (default ntu60)",
     )
-    group.add_argument("--protocol", default="cross_view",
-                       help="cross_view, cross_subject or cross_setup, as the dataset has them "
-                       "(default cross_view)")
-    group.add_argument("--data-root", default="data", metavar="DIR",
-                       help="folder that holds the stores (default data)")
+    group.add_argument(
+        "--protocol",
+        default="cross_view",
+        help="protocol (train/validation split): cross_view, cross_subject, cross_setup or a column of "
+        "your own store (default cross_view)",
+    )
+    group.add_argument(
+        "--data-root", default="data", metavar="DIR", help="folder with the stores (default data)"
+    )
 
 
 def add_contrast_flags(parser: Parser, representation_help: str, representation: str) -> None:
     """Flags of momentum contrast (section 3.1)."""
     group = parser.add_argument_group("contrast")
-    group.add_argument("--skeleton-representation", default=representation, metavar="NAMES",
-                       help=f"{representation_help} (default {representation})")
-    group.add_argument("--moco-dim", type=POSITIVE_INT, default=128, metavar="D",
-                       help="dimensions of the space of contrast (default 128)")
-    group.add_argument("--moco-k", type=POSITIVE_INT, metavar="K",
-                       help="keys in each queue; default: the dataset's, as in the paper")
-    group.add_argument("--moco-m", type=FRACTION, default=0.999, metavar="M",
-                       help="momentum of the key encoders (default 0.999)")
-    group.add_argument("--moco-t", type=POSITIVE, default=0.07, metavar="T",
-                       help="temperature of the softmax (default 0.07)")
-    group.add_argument("--mlp", action="store_true", help="two-layer head, as the paper's models have")
+    group.add_argument(
+        "--skeleton-representation",
+        default=representation,
+        metavar="NAMES",
+        help=f"{representation_help} (default {representation})",
+    )
+    group.add_argument(
+        "--moco-dim", type=POSITIVE_INT, default=128, metavar="D", help="embedding dimension (default 128)"
+    )
+    group.add_argument(
+        "--moco-k",
+        type=POSITIVE_INT,
+        metavar="K",
+        help="queue size, the number of negatives (default: depends on the dataset, as in the paper)",
+    )
+    group.add_argument(
+        "--moco-m", type=FRACTION, default=0.999, metavar="M", help="key-encoder momentum (default 0.999)"
+    )
+    group.add_argument(
+        "--moco-t", type=POSITIVE, default=0.07, metavar="T", help="softmax temperature (default 0.07)"
+    )
+    group.add_argument(
+        "--mlp",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="MLP head, as in the paper; --no-mlp: linear head (default --mlp)",
+    )
 
 
 def add_augmentation_flags(parser: Parser) -> None:
-    """Flags of the views (section 3.4; Tables 5, 8 and 9)."""
-    group = parser.add_argument_group("views")
-    group.add_argument("--augmentations", nargs="*", default=["crop", "pose", "jitter"], metavar="A",
-                       help="any of crop, pose, jitter; none: the resized whole clip twice (Table 5)")
-    group.add_argument("--jitter-joints", type=int, default=15, metavar="N",
-                       help="joints that jittering moves (Table 8; default 15)")
-    group.add_argument("--min-crop-ratio", type=float, default=0.1, metavar="R",
-                       help="shortest crop as a share of the clip (Table 9; default 0.1)")
-    group.add_argument("--min-crop-frames", type=int, default=64, metavar="N",
-                       help="shortest crop in frames, where the clip has as many (default 64)")
-    group.add_argument("--jitter-zero-prob", type=float, default=0.5, metavar="P",
-                       help="how often jittering zeroes the joints instead (released program: 0.5, "
-                       "paper's text: 0)")
+    """Augmentation flags (section 3.4; Tables 5, 8 and 9)."""
+    group = parser.add_argument_group("augmentation")
+    group.add_argument(
+        "--augmentations",
+        nargs="*",
+        default=["crop", "pose", "jitter"],
+        metavar="A",
+        help="any of crop, pose, jitter; without a value: no augmentation (Table 5; default crop pose jitter)",
+    )
+    group.add_argument(
+        "--jitter-joints",
+        type=int,
+        default=15,
+        metavar="N",
+        help="joints changed by jittering (Table 8; default 15)",
+    )
+    group.add_argument(
+        "--min-crop-ratio",
+        type=float,
+        default=0.1,
+        metavar="R",
+        help="shortest temporal crop as a fraction of the clip (Table 9; default 0.1)",
+    )
+    group.add_argument(
+        "--min-crop-frames",
+        type=int,
+        default=64,
+        metavar="N",
+        help="shortest temporal crop in frames; shorter clips are not cropped (default 64)",
+    )
+    group.add_argument(
+        "--jitter-zero-prob",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="probability that jittering sets the joints to zero (official code: 0.5, paper: 0; default 0.5)",
+    )
 
 
-SIZE_FLAGS = {  # field of EncoderSizes -> what it is; the paper's value stands in models/build.py
-    "gru_hidden_size": "units of each GRU of the sequence encoder (paper: 1024)",
-    "gru_num_layers": "layers of the sequence encoder (paper: 3)",
-    "graph_width": "channels of the graph encoder's first blocks (paper: 64)",
-    "graph_num_blocks": "blocks of the graph encoder (paper: 10)",
-    "image_width": "channels of the image encoder's first layers (paper: 64)",
-    "num_frames": "frames that a view is resized to (paper: 64)",
-}
-
-
-def add_size_flags(parser: Parser, note: str = "") -> None:
-    """Sizes of the encoders; None where not given."""
+def add_size_flags(parser: Parser, sizes: Mapping[str, Any], note: str = "") -> None:
+    """Encoder sizes; ``sizes`` is ``models.representations.size_flags()``. None if not given."""
     group = parser.add_argument_group("encoders" + note)
-    for name, meaning in SIZE_FLAGS.items():
-        group.add_argument("--" + name.replace("_", "-"), type=POSITIVE_INT, metavar="N", help=meaning)
-    group.add_argument("--graph-encoder", choices=["agcn", "stgcn"], help="paper: agcn")
+    for name, size in sizes.items():
+        kind: dict[str, Any] = {"choices": size.choices} if size.choices else {"type": POSITIVE_INT, "metavar": "N"}
+        group.add_argument("--" + name.replace("_", "-"), help=f"{size.help} (paper: {size.default})", **kind)
 
 
-def sizes_given(args: argparse.Namespace) -> dict:
-    """The size flags as fields of ``EncoderSizes``, None where not given."""
-    return {name: getattr(args, name) for name in [*SIZE_FLAGS, "graph_encoder"]}
+def given_sizes(args: argparse.Namespace, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """The size flags of ``args`` by name, None if not given."""
+    return {name: getattr(args, name) for name in sizes}
 
 
 def add_checkpoint_flags(parser: Parser) -> None:
-    """Where a pretraining keeps its checkpoints, and how many."""
+    """Where and how often a pretraining saves checkpoints."""
     group = parser.add_argument_group("checkpoints")
-    group.add_argument("--checkpoint-path", metavar="DIR",
-                       help="folder for checkpoints and TensorBoard events; "
-                       "default: checkpoints/DATASET_PROTOCOL/CONTRAST_REPRESENTATIONS")
-    group.add_argument("--save-freq", type=POSITIVE_INT, default=10, metavar="N",
-                       help="epochs between checkpoints (default 10, as the released program)")
-    group.add_argument("--save-minutes", type=POSITIVE, default=10.0, metavar="M",
-                       help="minutes between rewrites of checkpoint_last.pth.tar, from which a killed run "
-                       "is resumed; a finished run removes it (default 10)")
+    group.add_argument(
+        "--checkpoint-path",
+        metavar="DIR",
+        help="folder for checkpoints and logs (default checkpoints/DATASET_PROTOCOL/CONTRAST_REPRESENTATIONS)",
+    )
+    group.add_argument(
+        "--save-freq",
+        type=POSITIVE_INT,
+        default=10,
+        metavar="N",
+        help="epochs between numbered checkpoints (default 10, as in the official code)",
+    )
+    group.add_argument(
+        "--save-minutes",
+        type=POSITIVE,
+        default=10.0,
+        metavar="M",
+        help="minutes between saves of checkpoint_last.pth.tar, from which a killed run resumes (default 10)",
+    )
 
 
 def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = True) -> None:
-    """Which encoder a downstream script takes, and where the ``results`` of its evaluation go."""
+    """The encoder of a downstream script; ``results`` adds the output folder of an evaluation."""
     group = parser.add_argument_group("encoder")
-    group.add_argument("--pretrained", nargs="+", required=required, metavar="PATH",
-                       help="a checkpoint, ours or the authors'; 'random' for an untrained encoder; "
-                       "'coordinates' for the normalised coordinates themselves. Several "
-                       "checkpoints: their features side by side")
-    group.add_argument("--pretrain-skeleton-representation", nargs="+", metavar="NAMES",
-                       help="what each checkpoint holds; ours say it themselves")
-    group.add_argument("--finetune-skeleton-representation", metavar="NAMES",
-                       help="which of their encoders to evaluate; two or three joined by _and_: "
-                       "their features side by side")
+    group.add_argument(
+        "--pretrained",
+        nargs="+",
+        required=required,
+        metavar="PATH",
+        help="a checkpoint of this repository or of the official code; 'random': an untrained encoder; "
+        "'coordinates': the normalized coordinates. Features of several checkpoints are concatenated",
+    )
+    group.add_argument(
+        "--pretrain-skeleton-representation",
+        nargs="+",
+        metavar="NAMES",
+        help="representations in each checkpoint; only needed for official checkpoints",
+    )
+    group.add_argument(
+        "--finetune-skeleton-representation",
+        metavar="NAMES",
+        help="encoder to evaluate; features of several, joined by _and_, are concatenated",
+    )
     if results:
-        group.add_argument("--output-dir", metavar="DIR",
-                           help="folder for results.json and curves; default: beside the "
-                           "checkpoint, or below runs/ where there is none")
+        group.add_argument(
+            "--output-dir",
+            metavar="DIR",
+            help="folder for results.json and logs (default: a folder next to the checkpoint, or under runs/ "
+            "without one)",
+        )
 
 
 def add_classifier_flags(parser: Parser) -> None:
-    """What a classifier trains, and on which labels (section 4.3; Tables 2, 4 and 7)."""
-    group = parser.add_argument_group("protocol")
+    """What a classifier trains, and with which labels (section 4.3; Tables 2, 4 and 7)."""
+    group = parser.add_argument_group("evaluation")
     group.add_argument(
-        "--mode", choices=[*CLASSIFIER_DEFAULTS], default="linear",
-        help="linear: a classifier on frozen features; finetune: encoder and classifier together; "
-        "supervised: the same from random weights, without --pretrained (default linear)",
+        "--mode",
+        choices=[*CLASSIFIER_DEFAULTS],
+        default="linear",
+        help="linear: linear probe on frozen features; finetune: encoder and classifier; supervised: the "
+        "same from random weights, without --pretrained (default linear)",
     )
-    group.add_argument("--optimizer", choices=["sgd", "adam"],
-                       help="default: sgd for linear, adam for finetune and supervised, as in the paper")
-    group.add_argument("--label-fraction", type=SHARE, metavar="F",
-                       help="train on this share of the training clips, 0.01 for one percent; their "
-                       "names are written to label_subset.csv; default: all")
-    group.add_argument("--label-sampling", choices=["balanced", "uniform"],
-                       help="balanced: the share of each class, halves rounded up, at least one clip; "
-                       "uniform: of all clips, whatever their class (default balanced)")
-    group.add_argument("--label-seed", type=COUNT, metavar="S",
-                       help="which clips these are (default 0)")
+    group.add_argument(
+        "--optimizer",
+        choices=["sgd", "adam"],
+        help="default: sgd for linear, adam for finetune and supervised, as in the paper",
+    )
+    group.add_argument(
+        "--label-fraction",
+        type=POSITIVE_FRACTION,
+        metavar="F",
+        help="train on this fraction of the labels, 0.01 for 1%%; the clips are listed in label_subset.csv "
+        "(default: all)",
+    )
+    group.add_argument(
+        "--label-sampling",
+        choices=["balanced", "uniform"],
+        help="balanced: the fraction of each class, rounded half up, at least one clip; uniform: of all "
+        "clips (default balanced)",
+    )
+    group.add_argument(
+        "--label-seed", type=COUNT, metavar="S", help="seed of the label subset (default 0)"
+    )
 
 
 def add_probe_flags(parser: Parser) -> None:
-    """What the linear probe's head is trained on."""
+    """Flags of the linear probe."""
     group = parser.add_argument_group("linear probe")
     group.add_argument(
-        "--cached-crops", type=POSITIVE_INT, metavar="K",
-        help="train the head on the features of K random crops a clip, computed once and reused in "
-        "turn; default: fresh crops every epoch, as in the paper",
+        "--cached-crops",
+        type=POSITIVE_INT,
+        metavar="K",
+        help="train on the features of K random crops per clip, computed once and reused in turn (default: "
+        "new crops in every epoch, as in the paper)",
     )

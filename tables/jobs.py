@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.checkpoint import checkpoint_name
 from engine.report import RESULTS
 from options.datasets import DATASETS
-from options.representations import join_representations
+from models.representations import join_representations
 
 from .data import data_job
 from .job import Job, command, in_order

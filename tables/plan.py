@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Callable, Iterable
 
-from options.representations import REPRESENTATIONS
+from models.representations import REPRESENTATIONS
 
 from .paper import PaperRow
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Mapping, Sequence
 
-from engine.checkpoint import make_folder
-from engine.stop import STOPPED, StopRequest
+from options.files import ensure_folder
+from engine.signals import EXIT_RESUMABLE, StopRequest
 
 from .job import Job
 
 POLL_SECONDS = 0.1
 # Exit codes of a job that was asked to stop: saved, or so early that there was nothing to save.
-ASKED_TO_STOP = {STOPPED, -signal.SIGTERM, -signal.SIGINT, 130}
+ASKED_TO_STOP = {EXIT_RESUMABLE, -signal.SIGTERM, -signal.SIGINT, 130}
 
 
 @dataclass
@@ -103,7 +103,7 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], logs: Path
     A slot is what is added to the environment of its job. Where this program is asked to stop, or
     one of the jobs was, the others are asked too: they save and end, and no other is begun.
     """
-    make_folder(logs)
+    ensure_folder(logs)
     outcome, waiting = Outcome(), list(jobs)
     free, running = list(range(len(slots))), {}
     asked = False

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Sequence
 
-from engine.checkpoint import write_whole
-from engine.report import format_table, read_result, write_csv
+from options.files import atomic_write
+from engine.report import format_table, read_result
+from options.files import write_csv
 
 from .jobs import Place
 from .paper import TITLES, PaperRow
@@ -113,6 +114,6 @@ def write_tables(cells: Sequence[Cell], place: Place) -> Path:
     path = place.folder / "tables.md"
     parts = ["# The paper's tables, run here\n", *([SMOKE_NOTE] if place.scale.synthetic else []), NOTES]
     parts += [table_text(table, cells) for table in dict.fromkeys(cell.row.table for cell in cells)]
-    write_whole(path, lambda file: file.write("\n".join(parts).encode()))
+    atomic_write(path, lambda file: file.write("\n".join(parts).encode()))
     write_csv(path.with_suffix(".csv"), CSV_COLUMNS, [csv_row(cell) for cell in cells])
     return path

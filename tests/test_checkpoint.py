@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine.checkpoint import (
-    LAST, checkpoints_in, load_checkpoint, newest_checkpoint, save_checkpoint, write_whole,
+    LAST, checkpoints_in, load_checkpoint, newest_checkpoint, save_checkpoint, atomic_write,
 )
 from options.errors import UserError
 
@@ -32,7 +32,7 @@ def save(path, value=1.0, room=None):
     state = {"epoch": 1, "state_dict": {"weight": torch.full((500,), value)}}
     if room is None:
         return save_checkpoint(path, state)
-    write_whole(path, lambda file: torch.save(state, FullDisk(file, room)))
+    atomic_write(path, lambda file: torch.save(state, FullDisk(file, room)))
 
 
 def test_saved_and_loaded(tmp_path):
@@ -60,7 +60,7 @@ def test_an_interrupt_while_writing_leaves_the_old_checkpoint(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_whole(path, interrupted)
+        atomic_write(path, interrupted)
     assert load_checkpoint(path)["epoch"] == 1 and len(list(tmp_path.iterdir())) == 1
 
 

@@ -64,7 +64,7 @@ def test_both_layouts_give_the_same_views(tmp_path):
         released[i, :, :length] = frames[end - length : end].transpose(2, 0, 1, 3)
     write_released(tmp_path / "b" / "ntu60" / "xview", names, [0, 1, 2], lengths, frames=released)
     views = [
-        evaluation_view(open_clips(tmp_path / root, "ntu60", "cross_view", "train"), torch.arange(3))
+        evaluation_view().of(open_clips(tmp_path / root, "ntu60", "cross_view", "train"), torch.arange(3))
         for root in "ab"
     ]
     torch.testing.assert_close(*views, rtol=1e-6, atol=1e-6)

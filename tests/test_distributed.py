@@ -13,8 +13,8 @@ import torch
 import engine.evaluation
 from conftest import TINY_FLAGS
 from engine.checkpoint import load_checkpoint
-from engine.distributed import Group, check_shares
-from engine.stop import STOPPED
+from engine.distributed import Group, check_shards
+from engine.signals import EXIT_RESUMABLE
 from options.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -79,7 +79,7 @@ def test_two_processes_stopped_and_resumed_are_one_process(train, tmp_path):
     assert one.returncode == 0, one.stderr
     stopped = train("two", 2, STOP_AT="(1, 2)")
     assert stopped.returncode == 1  # torchrun's own; it tells that of the processes
-    assert re.search(rf"exitcode *: {STOPPED}\b", stopped.stderr), stopped.stderr
+    assert re.search(rf"exitcode *: {EXIT_RESUMABLE}\b", stopped.stderr), stopped.stderr
     assert stopped.stdout.count("stopped in epoch 1, step 3") == 1  # one of the processes speaks
     resumed = train("two", 2, "--resume", "auto")
     assert resumed.returncode == 0, resumed.stderr
@@ -104,9 +104,9 @@ def test_two_processes_stopped_and_resumed_are_one_process(train, tmp_path):
 
 
 def test_a_batch_that_cannot_be_shared():
-    check_shares(Group(0, 2), 64)
+    check_shards(Group(0, 2), 64)
     with pytest.raises(UserError, match="a multiple of the 3"):
-        check_shares(Group(0, 3), 64)
+        check_shards(Group(0, 3), 64)
 
 
 def test_shares_make_up_the_batch():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from scipy import stats
 
-from dataset.augment import Augmentation, draw_jitter, draw_pose, draw_spatial
-from dataset.crop import draw_crop
+from dataset.augment import JointJitter, PoseAugmentation, RandomCrop
+from dataset.views import AugmentationSettings, pretraining_view
 
 DRAWS = 10_000
 P_VALUE = 0.001
@@ -13,6 +13,15 @@ P_VALUE = 0.001
 
 def source(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def crop(num_frames, generator, ratio, min_frames):
+    parameters = RandomCrop(ratio, min_frames).sample(num_frames, generator)
+    return parameters.start, parameters.length
+
+
+def spatial(names, count, generator):
+    return pretraining_view(AugmentationSettings(names)).spatial.sample(count, 25, generator)
 
 
 def uniform(sample, low, high):
@@ -31,7 +40,7 @@ def frequencies(counts, expected):
 @pytest.mark.parametrize("ratio, min_frames", [(0.1, 64), (0.5, 64), (0.1, 1)])
 def test_crop_length(ratio, min_frames):
     n = 250
-    start, length = draw_crop(torch.full((DRAWS,), n), source(), ratio, min_frames)
+    start, length = crop(torch.full((DRAWS,), n), source(), ratio, min_frames)
     assert length.min() >= min_frames and (start >= 0).all() and (start + length <= n).all()
     # P(length >= x) = P(floor(n u) >= x), where the minimum does not bind
     u = torch.linspace(ratio, 1, 2_000_001, dtype=torch.float64)
@@ -45,7 +54,7 @@ def test_crop_length(ratio, min_frames):
 
 def test_crop_start_is_uniform_over_what_fits():
     n = torch.full((DRAWS,), 80)
-    start, length = draw_crop(n, source(1), 0.1, 64)
+    start, length = crop(n, source(1), 0.1, 64)
     shortest = length == 64
     counts = torch.bincount(start[shortest], minlength=17)
     assert len(counts) == 17 and frequencies(counts, torch.full((17,), 1 / 17))
@@ -53,12 +62,12 @@ def test_crop_start_is_uniform_over_what_fits():
 
 def test_short_clips_are_kept_whole():
     n = torch.randint(1, 65, (DRAWS,), generator=source(2))
-    start, length = draw_crop(n, source(3), 0.1, 64)
+    start, length = crop(n, source(3), 0.1, 64)
     assert torch.equal(length, n) and not start.any()
 
 
 def test_pose():
-    shear = draw_pose(DRAWS, source(4))
+    shear = PoseAugmentation().sample(DRAWS, 25, source(4)).matrix
     assert torch.equal(shear.diagonal(dim1=1, dim2=2), torch.ones(DRAWS, 3))
     for i in range(3):
         for j in range(3):
@@ -66,7 +75,8 @@ def test_pose():
 
 
 def test_jitter_matrices_and_zeros():
-    matrix, joints = draw_jitter(DRAWS, 25, 15, 0.5, source(5))
+    maps = JointJitter(15, 0.5).sample(DRAWS, 25, source(5))
+    matrix, joints = maps.matrix, maps.joints
     is_zero = (matrix == 0).flatten(1).all(dim=1)
     assert frequencies([is_zero.sum(), (~is_zero).sum()], [0.5, 0.5])
     for entry in matrix[~is_zero].flatten(1).t():
@@ -74,13 +84,14 @@ def test_jitter_matrices_and_zeros():
     assert (joints.sum(dim=1) == 15).all()
     # each joint equally often, and the sets are not always the same
     assert frequencies(joints.sum(dim=0), torch.full((25,), 1 / 25)) and len(joints.unique(dim=0)) > 9_900
-    never, _ = draw_jitter(DRAWS, 25, 15, 0.0, source(6))
+    never = JointJitter(15, 0.0).sample(DRAWS, 25, source(6)).matrix
     assert not (never == 0).flatten(1).all(dim=1).any()
 
 
 def test_pose_or_jitter_with_equal_chance():
-    maps = draw_spatial(DRAWS, 25, Augmentation(), source(7))
-    is_pose = maps.joints.all(dim=1)
+    parameters = spatial(("crop", "pose", "jitter"), DRAWS, source(7))
+    maps, is_pose = parameters.maps, parameters.choice == 0
+    assert torch.equal(is_pose, maps.joints.all(dim=1))
     assert frequencies([is_pose.sum(), (~is_pose).sum()], [0.5, 0.5])
     diagonal = maps.matrix.diagonal(dim1=1, dim2=2)
     assert (diagonal[is_pose] == 1).all() and not (diagonal[~is_pose] == 1).all(dim=1).any()
@@ -88,10 +99,10 @@ def test_pose_or_jitter_with_equal_chance():
 
 @pytest.mark.parametrize("kinds, share", [(("pose",), 1), (("crop", "pose"), 1), (("jitter",), 0), (("crop", "jitter"), 0)])
 def test_one_of_them_alone_is_always_applied(kinds, share):
-    maps = draw_spatial(500, 25, Augmentation(kinds), source(8))
+    maps = spatial(kinds, 500, source(8)).maps
     assert maps.joints.all(dim=1).float().mean() == share
 
 
 @pytest.mark.parametrize("kinds", [(), ("crop",)])
 def test_no_spatial_augmentation(kinds):
-    assert draw_spatial(5, 25, Augmentation(kinds), source(9)) is None
+    assert pretraining_view(AugmentationSettings(kinds)).spatial is None

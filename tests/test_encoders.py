@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from conftest import GOLDEN, TINY
 from models.agcn import AdaptiveGraphConv, channel_factors
-from models.build import build_encoder
+from models.representations import build_encoder
 from models.graph import spatial_adjacency
 from models.recurrence import Recurrence
-from options.representations import REPRESENTATIONS, parse_representations
+from models.representations import REPRESENTATIONS, parse_representations
 from options.errors import UserError
 
 SHAPES = {"seq-based": (64, 150), "graph-based": (3, 64, 25, 2), "image-based": (3, 64, 25, 2)}

@@ -12,7 +12,7 @@ from conftest import clusters
 from engine.autoencoder import Autoencoder, codes, train_autoencoder
 from engine.classifier import fingerprint, linear_head, topk_accuracy
 from engine.report import format_table, read_results, results_table
-from engine.schedule import learning_rate
+from engine.optimization import learning_rate
 from options.errors import UserError
 
 

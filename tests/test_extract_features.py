@@ -7,7 +7,7 @@ import pytest
 
 from conftest import TINY_FLAGS
 from data_gen import ntu_gendata, synthetic_gendata
-from engine.recordings import read_recordings
+from engine.raw_clips import read_raw_clips
 from options.errors import UserError
 
 ENCODER = ["--pretrained", "random", *TINY_FLAGS, "--num-frames", 16]
@@ -54,7 +54,7 @@ def test_every_kind_of_input(raw, tmp_path):
     np.savez(tmp_path / "more.npz", wave=two, walk=one)
     with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
         archive.write(files[0], "inside/" + files[0].name)
-    clips, left_out = read_recordings([files[0], tmp_path], "--input")
+    clips, left_out = read_raw_clips([files[0], tmp_path], "--input")
     assert not left_out and len(clips) == 5
     # a name that occurs twice comes with its place
     assert clips.names == [files[0].name, f"packed.zip/inside/{files[0].name}", "one", "wave", "walk"]
@@ -75,7 +75,7 @@ def test_what_cannot_be_used_is_listed(run, raw, tmp_path):
     assert "left out: short.skeleton, line " in out and "left out: flat.npy: the array is (4, 75)" in out
     assert "left out: broken.npz: it cannot be read" in out
     with pytest.raises(UserError, match="no recording can be used; the first reason: flat.npy"):
-        read_recordings([tmp_path / "in/flat.npy"], "--input")
+        read_raw_clips([tmp_path / "in/flat.npy"], "--input")
 
 
 @pytest.mark.parametrize("flags, sentence", [

@@ -13,7 +13,7 @@ import action_classification
 import engine.finetune
 from conftest import TINY, TINY_FLAGS, write_store
 from dataset.clips import open_clips
-from dataset.layout import lay_out
+from models.representations import lay_out
 from dataset.views import classifier_view
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.classifier import linear_head
@@ -21,8 +21,8 @@ from engine.finetune import FINETUNE_FILE
 from engine.pretrained import load_encoders
 from engine.randomness import DROPOUT, ORDER, VIEWS, generator, seed_globally
 from engine.report import read_results, results_table
-from engine.stop import STOPPED
-from models.build import build_encoder
+from engine.signals import EXIT_RESUMABLE
+from models.representations import build_encoder
 from options.errors import UserError
 from options.defaults import check_mode, fill_classifier_defaults
 
@@ -116,7 +116,7 @@ def test_stopped_in_mid_epoch_and_resumed_is_the_uninterrupted_run(run, tmp_path
         with monkeypatch.context() as patch:
             stop_at(patch, 1, 1, lambda: os.kill(os.getpid(), number))
             code, out, _ = run(*flags, folder)
-        assert code == STOPPED and "stopped in epoch 1, step 2" in out and not (folder / "results.json").exists()
+        assert code == EXIT_RESUMABLE and "stopped in epoch 1, step 2" in out and not (folder / "results.json").exists()
         code, out, err = run(*flags, folder)
         assert code == 0 and "resumed" in out and "epoch 1, step 2" in out, err
         assert same(weights(tmp_path / "whole"), weights(folder))

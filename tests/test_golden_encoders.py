@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from conftest import golden, tensors
-from models.build import build_encoder
+from models.representations import build_encoder
 from models.graph import spatial_adjacency
 
 def check(encoder, arrays):

@@ -7,9 +7,10 @@ import torch
 from conftest import golden
 from dataset.augment import JointMaps, map_joints
 from dataset.clips import ClipSet
-from dataset.crop import centre_crop, cut_and_resize
-from dataset.layout import grid_layout, sequence_layout
-from dataset.views import evaluation_view
+from dataset.augment import CenterCrop
+from dataset.views import crop_and_resize, evaluation_view
+from models.gru import sequence_layout
+from models.representation import grid_layout
 
 ARRAYS = golden("augmentations")
 ONE = torch.zeros(1, dtype=torch.long)
@@ -35,15 +36,16 @@ def golden_view():
 @pytest.mark.parametrize("name", [k for k in ARRAYS if k.startswith("resize/")])
 def test_crop_and_resize(name, released):
     start, length = (int("".join(filter(str.isdigit, part))) for part in name.split("/")[1].split("_"))
-    view = cut_and_resize(one_clip(released=released), ONE, torch.tensor([start]), torch.tensor([length]))
+    view = crop_and_resize(one_clip(released=released), ONE, torch.tensor([start]), torch.tensor([length]))
     close(view, ARRAYS[name])
 
 
 @pytest.mark.parametrize("name", [k for k in ARRAYS if k.startswith("center_crop")])
 def test_centre_crop(name):
     num_frames = int(name.split("frames")[1])
-    close(evaluation_view(one_clip(num_frames), ONE), ARRAYS[name])
-    start, length = centre_crop(torch.tensor([num_frames]))
+    close(evaluation_view().of(one_clip(num_frames), ONE), ARRAYS[name])
+    crop = CenterCrop().sample(torch.tensor([num_frames]))
+    start, length = crop.start, crop.length
     assert (start, start + length) == (int((1 - 0.95) * num_frames / 2), num_frames - start)
 
 

@@ -10,19 +10,18 @@ import torch
 
 from conftest import TINY, TINY_FLAGS
 from dataset.clips import open_clips
-from dataset.crop import cut_and_resize
-from dataset.augment import Augmentation
-from dataset.layout import lay_out
+from dataset.views import crop_and_resize
+from models.representations import lay_out
 from dataset.views import pretraining_view
-from engine.descent import Descent
+from engine.optimization import GuardedOptimizer
 from engine.device import place_clips
 from engine.distributed import Group
-from engine.precision import in_precision
+from engine.device import in_precision
 from engine.pretrain import EpochMetrics
 from engine.randomness import VIEWS, generator
-from models.build import build_encoder
+from models.representations import build_encoder
 from moco.model import MoCo, inter_pairs
-from options.representations import REPRESENTATIONS
+from models.representations import REPRESENTATIONS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -36,7 +35,7 @@ pytestmark = [
 def test_encoders_at_the_papers_sizes(representation, small_store):
     clips = open_clips(small_store, "ntu60", "cross_view", "val")
     lengths = clips.num_frames[:4]
-    view = cut_and_resize(clips, torch.arange(4), torch.zeros_like(lengths), lengths)
+    view = crop_and_resize(clips, torch.arange(4), torch.zeros_like(lengths), lengths)
     x = lay_out(view, (representation,))[representation]
     encoder = build_encoder(representation, 8).eval()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -56,7 +55,7 @@ def test_real_encoders_under_data_parallel(small_store):
     one = one.cuda().eval()
     many = copy.deepcopy(one)
     views = [
-        lay_out(pretraining_view(clips, torch.arange(20), Augmentation(), generator(i, VIEWS)).cuda(), names)
+        lay_out(pretraining_view().of(clips, torch.arange(20), generator(i, VIEWS)).cuda(), names)
         for i in range(2)
     ]
     loss, _ = one(*views)
@@ -76,7 +75,7 @@ def test_a_step_of_contrast_on_the_gpu(small_store):
     cpu = MoCo(names, lambda name, dim: build_encoder(name, dim, **TINY), inter_pairs(names), 16, 40)
     gpu = copy.deepcopy(cpu).cuda()
     views = [
-        lay_out(pretraining_view(clips, torch.arange(20), Augmentation(), generator(i, VIEWS)), names)
+        lay_out(pretraining_view().of(clips, torch.arange(20), generator(i, VIEWS)), names)
         for i in range(2)
     ]
     loss, _ = cpu(*views)
@@ -93,7 +92,7 @@ def test_views_of_clips_on_the_gpu_are_those_on_the_cpu(small_store):
     clips = open_clips(small_store, "ntu60", "cross_view", "train")
     (moved,) = place_clips([clips], "cuda", torch.device("cuda"))
     index = torch.arange(20)
-    views = [pretraining_view(c, index, Augmentation(), generator(3, VIEWS)).cpu() for c in (clips, moved)]
+    views = [pretraining_view().of(c, index, generator(3, VIEWS)).cpu() for c in (clips, moved)]
     torch.testing.assert_close(*views, rtol=1e-5, atol=1e-6)
 
 
@@ -105,20 +104,20 @@ def test_a_step_does_not_wait_for_the_device(small_store, amp):
     names = ("seq-based", "graph-based")
     torch.manual_seed(0)
     model = MoCo(names, lambda name, dim: build_encoder(name, dim, **TINY), inter_pairs(names), 16, 40).to(device)
-    descent = Descent(torch.optim.SGD(model.encoders.query.parameters(), 0.01, momentum=0.9, fused=True), amp, device)
+    stepper = GuardedOptimizer(torch.optim.SGD(model.encoders.query.parameters(), 0.01, momentum=0.9, fused=True), amp, device)
     metrics, encode = EpochMetrics(model.pairs, device), in_precision(model.encoders, amp, device)
     before = copy.deepcopy(model.encoders.query.state_dict())
     try:
         for step in range(4):
             torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")  # the first ones set up
             source = generator(0, VIEWS, step)
-            views = [lay_out(pretraining_view(clips, torch.arange(20), Augmentation(), source), names) for _ in range(2)]
+            views = [lay_out(pretraining_view().of(clips, torch.arange(20), source), names) for _ in range(2)]
             loss, logits = model(*views, encode=encode)
-            descent.step(loss, step)
+            stepper.step(loss, step)
             metrics.add(loss, logits)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert descent.bad_step() is None and metrics.means(Group())[0] > 0
+    assert stepper.first_nonfinite_step() is None and metrics.means(Group())[0] > 0
     assert any(not torch.equal(x, before[name]) for name, x in model.encoders.query.state_dict().items())
 
 
@@ -129,7 +128,7 @@ def test_mixed_precision_agrees_to_its_rounding(small_store, amp):
     torch.manual_seed(0)
     model = MoCo(names, lambda name, dim: build_encoder(name, dim, **TINY), inter_pairs(names), 16, 40).to(device).eval()
     views = [
-        lay_out(pretraining_view(clips, torch.arange(20), Augmentation(), generator(i, VIEWS)).cuda(), names)
+        lay_out(pretraining_view().of(clips, torch.arange(20), generator(i, VIEWS)).cuda(), names)
         for i in range(2)
     ]
     other = copy.deepcopy(model)

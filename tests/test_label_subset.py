@@ -6,7 +6,7 @@ import torch
 
 from conftest import write_store
 from dataset.clips import open_clips
-from dataset.label_subset import classes_without_clip, draw_labelled, keep_clips, share_of
+from dataset.label_subset import classes_without_clip, sample_labelled, keep_clips, fraction_of
 from engine.randomness import LABELS, generator
 
 PER_CLASS = [1, 3, 10, 25, 50, 150]  # training clips of each class
@@ -25,7 +25,7 @@ def clips(tmp_path_factory):
 
 
 def draw(clips, fraction, seed=0, sampling="balanced"):
-    return draw_labelled(clips, fraction, sampling, generator(seed, LABELS))
+    return sample_labelled(clips, fraction, sampling, generator(seed, LABELS))
 
 
 @pytest.mark.parametrize("fraction, expected", [
@@ -88,4 +88,4 @@ def test_classes_without_a_clip(clips):
 
 @pytest.mark.parametrize("count, fraction, expected", [(0, 0.5, 0), (1, 0.01, 1), (50, 0.29, 15), (5, 0.1, 1), (15, 0.1, 2)])
 def test_rounding(count, fraction, expected):
-    assert share_of(count, fraction) == expected
+    assert fraction_of(count, fraction) == expected

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from moco.loss import contrast_logits, info_nce, momentum_update
+from moco.model import contrast_logits, info_nce, momentum_update
 from moco.model import MoCo, inter_pairs, intra_pairs
-from moco.queue import KeyQueue
+from moco.model import KeyQueue
 
 NAMES = ("seq-based", "graph-based", "image-based")
 

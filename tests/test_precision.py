@@ -7,17 +7,16 @@ import torch
 from torch import nn
 
 from conftest import TINY
-from dataset.augment import Augmentation
 from dataset.clips import open_clips
-from dataset.layout import lay_out
+from models.representations import lay_out
 from dataset.views import pretraining_view
-from engine.descent import Descent
-from engine.precision import autocast, check_amp, in_precision
+from engine.optimization import GuardedOptimizer
+from engine.device import check_amp, in_precision
 from engine.randomness import VIEWS, generator
-from models.build import build_encoder
+from models.representations import build_encoder
 from moco.model import MoCo, inter_pairs
 from options.errors import UserError
-from options.representations import REPRESENTATIONS
+from models.representations import REPRESENTATIONS
 
 CPU = torch.device("cpu")
 NAMES = ("seq-based", "graph-based", "image-based")
@@ -31,7 +30,7 @@ def small_moco():
 def views_of(store):
     clips = open_clips(store, "ntu60", "cross_view", "train")
     return [
-        lay_out(pretraining_view(clips, torch.arange(20), Augmentation(), generator(i, VIEWS)), NAMES)
+        lay_out(pretraining_view().of(clips, torch.arange(20), generator(i, VIEWS)), NAMES)
         for i in range(2)
     ]
 
@@ -63,8 +62,7 @@ def test_autocast_reaches_the_encoders(representation):
     for amp, expected in (("bf16", torch.bfloat16), ("off", torch.float32)):
         found = []
         hooks = [m.register_forward_hook(lambda *call: found.append(call[2].dtype)) for m in layers]
-        with autocast(amp, CPU):
-            encoder(torch.randn(shape))
+        in_precision(encoder, amp, CPU)(torch.randn(shape))
         for hook in hooks:
             hook.remove()
         assert found and set(found) == {expected}
@@ -83,14 +81,14 @@ def test_formats_that_a_cpu_has_not():
 def test_from_the_first_loss_that_is_no_number_nothing_moves(make):
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
-    descent = Descent(make(model.parameters()), "off", CPU)
+    stepper = GuardedOptimizer(make(model.parameters()), "off", CPU)
     inputs = torch.randn(5, 4, 3)
     states = []
     for number, x in enumerate(inputs):
         loss = model(x).square().mean() * (float("inf") if number == 2 else 1.0)
-        descent.step(loss, number, lambda flag: 2 * flag)  # as if two processes had the same loss
-        states.append((copy.deepcopy(model.state_dict()), copy.deepcopy(descent.optimizer.state_dict())))
-        assert descent.bad_step() == (None if number < 2 else 2)
+        stepper.step(loss, number, lambda flag: 2 * flag)  # as if two processes had the same loss
+        states.append((copy.deepcopy(model.state_dict()), copy.deepcopy(stepper.optimizer.state_dict())))
+        assert stepper.first_nonfinite_step() == (None if number < 2 else 2)
     assert not torch.equal(states[0][0]["weight"], states[1][0]["weight"])
     for weights, optimizer in states[2:]:
         assert all(torch.equal(x, states[1][0][name]) for name, x in weights.items())
@@ -102,10 +100,10 @@ def test_a_finite_step_is_that_of_plain_sgd():
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
     other = copy.deepcopy(model)
-    descent = Descent(torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, fused=True), "off", CPU)
+    stepper = GuardedOptimizer(torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, fused=True), "off", CPU)
     plain = torch.optim.SGD(other.parameters(), 0.1, momentum=0.9)
     for number, x in enumerate(torch.randn(4, 6, 3)):
-        descent.step(model(x).square().mean(), number)
+        stepper.step(model(x).square().mean(), number)
         plain.zero_grad()
         other(x).square().mean().backward()
         plain.step()

@@ -9,9 +9,9 @@ import torch
 from conftest import GOLDEN, TINY
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.pretrained import load_encoders
-from models.build import build_encoder
+from models.representations import build_encoder
 from options.errors import UserError
-from options.representations import REPRESENTATIONS
+from models.representations import REPRESENTATIONS
 
 KEYS = json.loads((GOLDEN / "released_checkpoint_keys.json").read_text())
 NO_SIZES = dict.fromkeys([*TINY, "graph_encoder", "num_frames"])

@@ -17,7 +17,7 @@ from engine.features import storage_for, training_features
 from engine.pretrained import load_encoders
 from engine.probe import PROBE_FILE
 from engine.report import read_results, results_table
-from engine.stop import STOPPED
+from engine.signals import EXIT_RESUMABLE
 from options.errors import UserError
 
 CPU = torch.device("cpu")
@@ -91,7 +91,7 @@ def test_a_cached_probe_resumes_exactly_and_says_what_it_is(run, tmp_path, monke
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(engine.probe, "report_epoch", stop_after_epoch_2)
-    assert run(*probe, "--output-dir", tmp_path / "two")[0] == STOPPED
+    assert run(*probe, "--output-dir", tmp_path / "two")[0] == EXIT_RESUMABLE
     monkeypatch.setattr(engine.probe, "report_epoch", report)
     for other in (["--cached-crops", 3], []):
         code, _, err = run(*probe[:-2], *other, "--output-dir", tmp_path / "two", "--resume", "auto")

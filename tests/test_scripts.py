@@ -15,7 +15,7 @@ import engine.probe
 from conftest import TINY_FLAGS
 from engine.checkpoint import load_checkpoint
 from engine.probe import PROBE_FILE
-from engine.stop import STOPPED
+from engine.signals import EXIT_RESUMABLE
 
 PRETRAIN = ["--moco-k", "16", "--batch-size", "4", "--epochs", "2", "--seed", "5", "--mlp", *TINY_FLAGS]
 
@@ -116,7 +116,7 @@ def test_stopped_in_mid_epoch_and_resumed_is_the_uninterrupted_run(run, tmp_path
         folder = tmp_path / signal.Signals(number).name
         monkeypatch.setattr(engine.pretrain, "seed_globally", stop_at(number))
         code, out, _ = pretrain(run, folder, *image)
-        assert code == STOPPED and "stopped in epoch 1, step 3" in out
+        assert code == EXIT_RESUMABLE and "stopped in epoch 1, step 3" in out
         monkeypatch.setattr(engine.pretrain, "seed_globally", seed)
         code, out, err = pretrain(run, folder, *image, "--resume", "auto")
         assert code == 0 and "epoch 1, step 3" in out, err
@@ -135,7 +135,7 @@ def test_the_probe_stopped_and_resumed_is_the_uninterrupted_probe(run, tmp_path,
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(engine.probe, "report_epoch", stop_after_epoch_1)
-    assert run(*probe, "--output-dir", tmp_path / "two")[0] == STOPPED
+    assert run(*probe, "--output-dir", tmp_path / "two")[0] == EXIT_RESUMABLE
     assert not (tmp_path / "two/results.json").exists()
     monkeypatch.setattr(engine.probe, "report_epoch", report)
     assert run(*probe, "--output-dir", tmp_path / "two", "--resume", "auto")[0] == 0

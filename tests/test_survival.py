@@ -22,8 +22,8 @@ import engine.probe
 import engine.setup
 from conftest import TINY_FLAGS, write_store
 from engine.checkpoint import LAST, load_checkpoint, newest_checkpoint, position, save_checkpoint
-from engine.lock import LOCK_FILE, sole_use
-from engine.stop import STOPPED
+from options.files import LOCK_FILE, exclusive_folder
+from engine.signals import EXIT_RESUMABLE
 from test_scripts import PRETRAIN, pretrain
 
 SCRIPT = Path(__file__).resolve().parents[1] / "main_moco_inter_skeleton.py"
@@ -114,7 +114,7 @@ def test_a_run_killed_twice_and_stopped_twice_ends_as_the_one_that_was_not(store
         wait_until_at(child, tmp_path, *at)
         child.send_signal(number)
         code, out, err = finish(child)
-        assert code == (-signal.SIGKILL if number == signal.SIGKILL else STOPPED), err
+        assert code == (-signal.SIGKILL if number == signal.SIGKILL else EXIT_RESUMABLE), err
         assert ("stopped in epoch" in out) == (number == signal.SIGTERM)
         assert "Traceback" not in err
         assert ("resumed" in out) == (workers > 0), "each goes on from the one before"
@@ -136,7 +136,7 @@ def test_twenty_random_moments(store, whole, tmp_path, number):
         time.sleep(moments.uniform(0.0, whole[1]))
         child.send_signal(number)
         code, out, err = finish(child)
-        assert code in (-number, STOPPED, 0) and "Traceback" not in err, err
+        assert code in (-number, EXIT_RESUMABLE, 0) and "Traceback" not in err, err
         found = newest_checkpoint(folder)
         ended.append((code, found and position(found[1])))
         code, out, err = finish(start(store, folder))
@@ -160,7 +160,7 @@ def test_a_second_ctrl_c_leaves_at_once(store, tmp_path):
 
 def test_a_second_run_in_the_same_folder_is_refused(run, tmp_path):
     folder = tmp_path / "c"
-    with sole_use(folder, "--checkpoint-path"):
+    with exclusive_folder(folder, "--checkpoint-path"):
         code, _, err = pretrain(run, folder)
         assert code == 2 and f"another run is writing to {folder} (process {os.getpid()} on " in err
         assert "name another --checkpoint-path" in err and len(err.strip().splitlines()) == 1
@@ -173,7 +173,7 @@ def test_a_lock_left_by_a_killed_run_is_no_lock(tmp_path):
     (tmp_path / LOCK_FILE).write_text("process 1 on elsewhere")
     (tmp_path / ".checkpoint_last.pth.tar.1234.tmp").write_text("half")
     (tmp_path / ".hidden").write_text("not ours")
-    with sole_use(tmp_path, "--checkpoint-path"):
+    with exclusive_folder(tmp_path, "--checkpoint-path"):
         assert str(os.getpid()) in (tmp_path / LOCK_FILE).read_text()
     assert [path.name for path in tmp_path.iterdir()] == [".hidden"]
 
@@ -183,7 +183,7 @@ def test_a_file_system_without_locks_is_a_note(tmp_path, monkeypatch, capsys):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with sole_use(tmp_path, "--checkpoint-path"):
+    with exclusive_folder(tmp_path, "--checkpoint-path"):
         pass
     assert "cannot be locked (No locks available); start no second run there" in capsys.readouterr().out
 
@@ -207,7 +207,7 @@ def test_a_run_that_another_one_overtook_is_refused(run, tmp_path, monkeypatch):
 
 def test_a_second_evaluation_in_the_same_folder_is_refused(run, tmp_path):
     flags = ["--pretrained", "random", *TINY_FLAGS, "--epochs", 1, "--output-dir", tmp_path / "o"]
-    with sole_use(tmp_path / "o", "--output-dir"):
+    with exclusive_folder(tmp_path / "o", "--output-dir"):
         code, _, err = run("action_classification.py", *flags)
     assert code == 2 and f"another run is writing to {tmp_path / 'o'}" in err and "name another --output-dir" in err
 

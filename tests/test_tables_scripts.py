@@ -12,7 +12,7 @@ import pytest
 
 from engine.setup import parse_pretraining_flags
 from options.defaults import check_mode, fill_classifier_defaults
-from options.representations import join_representations, parse_representations
+from models.representations import join_representations, parse_representations
 from tables.paper import read_paper
 from tables.plan import evaluations_of
 from tables.scale import PAPER

@@ -3,15 +3,14 @@
 import pytest
 import torch
 
-from dataset.augment import AUGMENTATIONS, Augmentation
-from dataset.batches import draw_ahead, ordered_batches, shuffled_batches
+from dataset.augment import AUGMENTATIONS, WholeClip
+from dataset.batches import prefetch, ordered_batches, shuffled_batches
 from dataset.clips import open_clips
-from dataset.crop import cut_and_resize, whole_clip
-from dataset.layout import lay_out
-from dataset.views import classifier_view, evaluation_view, pretraining_view
+from models.representations import lay_out
+from dataset.views import AugmentationSettings, View, classifier_view, evaluation_view, pretraining_view
 from engine.randomness import ORDER, VIEWS, generator
 from options.errors import UserError
-from options.representations import REPRESENTATIONS
+from models.representations import REPRESENTATIONS
 
 
 @pytest.fixture
@@ -19,10 +18,14 @@ def clips(small_store):
     return open_clips(small_store, "ntu60", "cross_view", "train")
 
 
+def augmented(clips, index, **settings):
+    return pretraining_view(AugmentationSettings(**settings)).of(clips, index, generator(0, VIEWS))
+
+
 def views(clips, workers, seed=3, epoch=1):
     batches = shuffled_batches(len(clips), 4, generator(seed, ORDER, epoch), drop_last=True)
-    draw = lambda i: pretraining_view(clips, batches[i], Augmentation(), generator(seed, VIEWS, epoch, i))
-    return batches, list(draw_ahead(draw, range(len(batches)), workers))
+    draw = lambda i: pretraining_view().of(clips, batches[i], generator(seed, VIEWS, epoch, i))
+    return batches, list(prefetch(draw, range(len(batches)), workers))
 
 
 def test_views_depend_on_seed_and_position_only(clips):
@@ -37,40 +40,38 @@ def test_views_depend_on_seed_and_position_only(clips):
 
 def test_a_view_of_a_batch_is_the_view_of_its_clips_alone_where_nothing_is_drawn(clips):
     index = torch.tensor([3, 0, 7])
-    together = evaluation_view(clips, index)
-    alone = torch.cat([evaluation_view(clips, index[i : i + 1]) for i in range(3)])
+    together = evaluation_view().of(clips, index)
+    alone = torch.cat([evaluation_view().of(clips, index[i : i + 1]) for i in range(3)])
     assert together.shape == (3, 64, 25, 3, 2) and torch.equal(together, alone)
 
 
 def test_no_augmentation_is_the_whole_clip(clips):
     index = torch.arange(5)
-    view = pretraining_view(clips, index, Augmentation(()), generator(0, VIEWS))
-    assert torch.equal(view, cut_and_resize(clips, index, *whole_clip(clips.num_frames[:5])))
+    view = augmented(clips, index, names=())
+    assert torch.equal(view, View(WholeClip()).of(clips, index))
 
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_each_augmentation_changes_the_view(clips, kind):
     index = torch.arange(20)
-    plain = pretraining_view(clips, index, Augmentation(()), generator(0, VIEWS))
-    changed = pretraining_view(clips, index, Augmentation((kind,)), generator(0, VIEWS))
+    plain = augmented(clips, index, names=())
+    changed = augmented(clips, index, names=(kind,))
     different = (plain != changed).flatten(2).any(dim=2).any(dim=1)
     expected = clips.num_frames > 64 if kind == "crop" else torch.ones(20, dtype=torch.bool)
     assert different[~expected].sum() == 0 and different[expected].float().mean() > 0.8
 
 
 def test_jitter_touches_as_many_joints_as_asked_for(clips):
-    plain = pretraining_view(clips, torch.arange(20), Augmentation(()), generator(0, VIEWS))
+    plain = augmented(clips, torch.arange(20), names=())
     for count in (2, 20):
-        settings = Augmentation(("jitter",), jitter_joints=count)
-        view = pretraining_view(clips, torch.arange(20), settings, generator(0, VIEWS))
+        view = augmented(clips, torch.arange(20), names=("jitter",), jitter_joints=count)
         touched = (view != plain).any(dim=1).flatten(2).any(dim=2)  # N x V
         assert (touched.sum(dim=1) == count).all()
 
 
 def test_zeroing_never_or_always(clips):
     for probability, zeros in ((0.0, 0), (1.0, 15)):
-        settings = Augmentation(("jitter",), jitter_zero_prob=probability)
-        view = pretraining_view(clips, torch.arange(20), settings, generator(0, VIEWS))
+        view = augmented(clips, torch.arange(20), names=("jitter",), jitter_zero_prob=probability)
         assert ((view == 0).all(dim=1).flatten(2).all(dim=2).sum(dim=1) == zeros).all()
 
 
@@ -79,13 +80,13 @@ def test_classifier_view_keeps_at_least_half(clips):
     counting = torch.arange(len(clips.frames), dtype=torch.float32)[:, None, None, None].expand_as(clips.frames)
     clips = type(clips)(**{**vars(clips), "frames": counting.contiguous()})
     for seed in range(50):
-        view = classifier_view(clips, torch.arange(20), generator(seed, VIEWS))[:, :, 0, 0, 0]
+        view = classifier_view().of(clips, torch.arange(20), generator(seed, VIEWS))[:, :, 0, 0, 0]
         span = view[:, -1] - view[:, 0] + 1
         assert (span >= 0.5 * clips.num_frames - 2).all() and (span <= clips.num_frames).all()
 
 
 def test_layouts(clips):
-    view = evaluation_view(clips, torch.arange(3))
+    view = evaluation_view().of(clips, torch.arange(3))
     laid = lay_out(view, REPRESENTATIONS)
     n, t, joint, axis, person = 1, 5, 7, 2, 1
     value = view[n, t, joint, axis, person]
@@ -111,17 +112,17 @@ def test_drawing_ahead_reports_what_goes_wrong():
         return i
 
     for workers in (0, 2):
-        drawn = draw_ahead(draw, range(6), workers)
+        drawn = prefetch(draw, range(6), workers)
         assert [next(drawn) for _ in range(3)] == [0, 1, 2]
         with pytest.raises(UserError, match="clip 3"):
             next(drawn)
 
 
 @pytest.mark.parametrize("settings, flag", [
-    ({"kinds": ("mirror",)}, "--augmentations mirror"), ({"min_crop_ratio": 0.0}, "--min-crop-ratio"),
+    ({"names": ("mirror",)}, "--augmentations mirror"), ({"min_crop_ratio": 0.0}, "--min-crop-ratio"),
     ({"jitter_zero_prob": 1.5}, "--jitter-zero-prob"), ({"jitter_joints": 26}, "--jitter-joints"),
     ({"min_crop_frames": 0}, "--min-crop-frames"),
 ])
 def test_impossible_settings_name_their_flag(settings, flag):
     with pytest.raises(UserError, match=flag):
-        Augmentation(**settings)
+        pretraining_view(AugmentationSettings(**settings))

@@ -12,7 +12,7 @@ from conftest import TINY_FLAGS
 from data_gen.synthetic_body import CHANNELS, JOINT, bone_offsets, forward_kinematics
 from data_gen.normalise import clip_frames
 from models.graph import INWARD_EDGES
-from options.action_names import NTU_ACTIONS, class_name, short_class_name
+from options.class_names import NTU_ACTIONS, class_name, short_class_name
 from options.errors import UserError
 from visual import packages
 from visual.camera import place_camera, seen_joints, upright, viewing_axes

@@ -1,15 +1,16 @@
 """Pictures themselves: what is drawn where, and the commands that write them. Skipped without the packages."""
 
+import argparse
 import re
 import sys
 
 import pytest
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from conftest import TINY_FLAGS
-from dataset.augment import Augmentation
 from dataset.clips import open_clips
+from dataset.views import pretraining_view
+from engine.log import RunLog
 from engine.randomness import VIEWS, generator
 from options.errors import UserError
 from test_visual import Outline, standing_person
@@ -40,8 +41,8 @@ def test_a_clip_that_cannot_be_drawn_ends_no_pretraining(tmp_path, capsys, small
     clips.frames[:] = float("nan")  # in memory only: the map of the file is copied on write
     with pytest.raises(UserError, match="not finite cannot be drawn"):
         draw_clip(clips.frames[:4], SIZE)
-    with SummaryWriter(str(tmp_path)) as writer:
-        show_views(writer, clips, Augmentation(), seed=0)
+    with RunLog(tmp_path, argparse.Namespace(), 0) as log:
+        show_views(log, clips, pretraining_view(), seed=0)
     assert capsys.readouterr().out.count("note: no views of S001C002") == 2
 
 
@@ -100,17 +101,16 @@ def test_jittered_joints_are_marked():
 
 @needs_skeletons
 def test_views_are_those_of_pretraining(small_store):
-    from dataset.views import pretraining_view
     from visual.views import draw_views
 
     clips = open_clips(small_store, "ntu60", "cross_view", "train")
-    augmentation = Augmentation(num_frames=8)
+    pretraining = pretraining_view(num_frames=8)
     for seed in range(6):
-        pictures, lines = draw_views(clips, 3, augmentation, 2, generator(seed, VIEWS), size=40)
+        pictures, lines = draw_views(clips, 3, pretraining, 2, generator(seed, VIEWS), size=40)
         assert [tuple(drawn.shape) for drawn in pictures] == [(8, 3, 40, 40)] * 3
         source = generator(seed, VIEWS)
         for drawn, text in zip(pictures[1:], lines[1:]):
-            view = pretraining_view(clips, torch.tensor([3]), augmentation, source)[0]
+            view = pretraining.of(clips, torch.tensor([3]), source)[0]
             zeroed = ((view == 0).all(dim=0).all(dim=1).all(dim=1)).sum()
             assert ("set to zero" in text[1]) == (zeroed >= 15)
             assert has_colour(drawn.flatten(0, 1)[:3], MARK) == ("jitter" in text[1]), text
@@ -184,8 +184,7 @@ def test_the_feature_map(run, tmp_path):
 @needs_plots
 def test_the_picture_of_a_confusion(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from torch.utils.tensorboard import SummaryWriter
-    from visual.confusion import report_confusion
+        from visual.confusion import report_confusion
 
     labels = torch.arange(40)
     with SummaryWriter(str(tmp_path)) as writer:

@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dataset.augment import Augmentation
 from dataset.clips import ClipSet, open_clips
+from dataset.views import AugmentationSettings, pretraining_view
 from dataset.store_format import SPLITS
-from engine.checkpoint import make_folder
+from options.files import ensure_folder
 from engine.randomness import VIEWS, choose_seed, generator
 from options import flags
-from options.action_names import class_name
+from options.class_names import class_name
 from options.errors import UserError, run_script
 
 from .packages import SKELETONS, require
@@ -101,19 +101,19 @@ def save_views(
 def main() -> int:
     args = parse_args()
     require("visual.clips", SKELETONS)
-    augmentation = Augmentation(
-        tuple(args.augmentations), args.min_crop_ratio, args.min_crop_frames, args.jitter_joints,
-        args.jitter_zero_prob, args.num_frames,
+    settings = AugmentationSettings(
+        args.augmentations, args.min_crop_ratio, args.min_crop_frames, args.jitter_joints, args.jitter_zero_prob
     )
+    view = pretraining_view(settings, args.num_frames)
     clips, index = find_clip(args.data_root, args.dataset, args.protocol, args.name)
     folder = Path(args.out)
-    make_folder(folder)
+    ensure_folder(folder)
     title = f"{args.name}, {class_name(args.dataset, int(clips.labels[index]))}"
     save_clip(whole_clip(clips, index), title, folder / args.name)
     written = [f"{args.name}.gif", f"{args.name}.png"]
     if args.views:
         source = generator(choose_seed(args.seed), VIEWS)
-        drawn = draw_views(clips, index, augmentation, args.views, source)
+        drawn = draw_views(clips, index, view, args.views, source)
         seconds = int(clips.num_frames[index]) / FRAMES_PER_SECOND
         save_views(*drawn, title, folder / f"{args.name}_views", seconds)
         written += [f"{args.name}_views.gif", f"{args.name}_views.png"]

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from engine.checkpoint import write_whole
+from options.files import atomic_write
 
 from .packages import PLOTS, why_not
 from .plots import figure, save_figure
@@ -151,7 +151,7 @@ def report_confusion(
     """
     confusion = count_confusion(labels, predictions, name_of)
     text = csv_text(confusion)
-    write_whole(folder / TABLE, lambda file: file.write(text.encode()))
+    atomic_write(folder / TABLE, lambda file: file.write(text.encode()))
     lines = [*log_lines(confusion), f"written: {folder / TABLE}"]
     reason = why_not(PLOTS)
     if reason:

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from dataset.clips import ClipSet
 from engine.randomness import PICTURES, generator
-from options.action_names import short_class_name
+from options.class_names import short_class_name
 from options.errors import UserError
 
 from .plots import figure, save_figure

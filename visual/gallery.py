@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from dataset.clips import ClipSet
-from dataset.crop import cut_and_resize
+from dataset.views import crop_and_resize
 from engine.randomness import PICTURES, generator
-from options.action_names import class_name
+from options.class_names import class_name
 from options.errors import UserError
 
 from .markup import image, page, save_page
@@ -58,7 +58,7 @@ class Drawing:
         self.class_name = class_name(clips.dataset, self.label)
         length = clips.num_frames[[index]].cpu()
         frames = min(FRAMES, int(length))
-        clip = cut_and_resize(clips, torch.tensor([index]), torch.zeros_like(length), length, frames)
+        clip = crop_and_resize(clips, torch.tensor([index]), torch.zeros_like(length), length, frames)
         pictures = draw_clip(clip[0].cpu(), SIZE)
         narrow = trim([pictures])[0]
         self.strip = film_strip(narrow, max(STRIP_WIDTH // narrow.shape[-1], 2))

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Sequence
 
-from engine.checkpoint import write_whole
+from options.files import atomic_write
 from options.errors import UserError
 
 STYLE = """
@@ -95,4 +95,4 @@ def main_part(path: Path) -> str:
 
 
 def save_page(path: Path, text: str) -> None:
-    write_whole(path, lambda file: file.write(text.encode()))
+    atomic_write(path, lambda file: file.write(text.encode()))

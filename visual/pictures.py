@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Sequence
 import torch
 from torch import Tensor
 
-from engine.checkpoint import write_whole
+from options.files import atomic_write
 
 from .skeleton import LIMBS, MARK, PALETTE, PAPER, Colour, lighter
 
@@ -133,7 +133,7 @@ def legend(width: int, marks: str | None = None) -> Image:
 
 
 def save_png(path: Path, image: Image) -> None:
-    write_whole(path, lambda file: image.save(file, format="PNG", optimize=True))
+    atomic_write(path, lambda file: image.save(file, format="PNG", optimize=True))
 
 
 def gif_palette() -> Image:
@@ -160,4 +160,4 @@ def gif_bytes(images: Sequence[Image], frames_per_second: float) -> bytes:
 
 def save_gif(path: Path, images: Sequence[Image], frames_per_second: float) -> None:
     content = gif_bytes(images, frames_per_second)
-    write_whole(path, lambda file: file.write(content))
+    atomic_write(path, lambda file: file.write(content))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.checkpoint import write_whole
+from options.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,4 +24,4 @@ def figure(width: float, height: float) -> Figure:
 
 
 def save_figure(path: Path, drawn: Figure) -> None:
-    write_whole(path, lambda file: drawn.savefig(file, format="png"))
+    atomic_write(path, lambda file: drawn.savefig(file, format="png"))

@@ -6,7 +6,7 @@ import os
 import signal
 from contextlib import suppress
 
-STOPPED = 75  # exit code of a run that was asked to stop and can be resumed
+EXIT_RESUMABLE = 75  # exit code of a run that was asked to stop and can be resumed
 
 
 class StopRequest:

@@ -32,7 +32,7 @@ class PlainUnpickler(pickle.Unpickler):
 
 
 @dataclass(frozen=True)
-class ReleasedSplit:
+class OfficialSplit:
     """One split of one protocol; the clips stay on disk."""
 
     frames: np.ndarray  # (N, 3, 300, 25, 2) float32, a memory map
@@ -41,15 +41,15 @@ class ReleasedSplit:
     num_frames: np.ndarray  # (N,) int64, at most 300
 
 
-def find_released(folder: Path, protocol: str, split: str) -> Path | None:
+def find_official(folder: Path, protocol: str, split: str) -> Path | None:
     """The path of ``<split>_data_joint.npy``, or None where ``folder`` has no such layout."""
     path = folder / PROTOCOL_FOLDERS.get(protocol, protocol) / f"{split}_data_joint.npy"
     return path if path.is_file() else None
 
 
-def has_released(folder: Path) -> bool:
+def has_official(folder: Path) -> bool:
     """Whether ``folder`` has any protocol in the released layout."""
-    return any(find_released(folder, protocol, "train") for protocol in PROTOCOL_FOLDERS)
+    return any(find_official(folder, protocol, "train") for protocol in PROTOCOL_FOLDERS)
 
 
 def read_labels(path: Path) -> tuple[list[str], np.ndarray]:
@@ -105,7 +105,7 @@ def load_array(path: Path, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> n
     return array
 
 
-def open_released(path: Path) -> ReleasedSplit:
+def open_official(path: Path) -> OfficialSplit:
     """Open the split whose clips are ``path``, a ``<split>_data_joint.npy``."""
     split = path.name.removesuffix("_data_joint.npy")
     frames = load_array(path, CLIP_SHAPE, ("float32",))
@@ -118,4 +118,4 @@ def open_released(path: Path) -> ReleasedSplit:
         )
     # The released preparation counts the frames of the file, of which it keeps 300.
     num_frames = np.clip(np.array(counts, dtype=np.int64), 1, MAX_FRAMES)
-    return ReleasedSplit(frames, names, labels, num_frames)
+    return OfficialSplit(frames, names, labels, num_frames)

@@ -62,7 +62,7 @@ def read_file(file: RawFile, suffix: str) -> tuple[list[Recording], list[Remark]
     return found, left_out
 
 
-def read_recordings(roots: Sequence[str | Path], flag: str) -> tuple[ClipSet, list[Remark]]:
+def read_raw_clips(roots: Sequence[str | Path], flag: str) -> tuple[ClipSet, list[Remark]]:
     """All recordings in files, folders and zip archives, and those left out, with the reason.
 
     Their labels are -1. A name that occurs twice is given with its folder or archive.

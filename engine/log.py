@@ -1,0 +1,87 @@
+"""The log of a run in its folder: ``config.json``, ``log.jsonl`` and TensorBoard events."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from pathlib import Path
+from typing import Any, Mapping
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from options.files import atomic_write, write_json
+
+CONFIG_FILE = "config.json"
+LOG_FILE = "log.jsonl"
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON can store it."""
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+
+
+def config_text(args: argparse.Namespace) -> str:
+    """All flags of a run, wrapped for a terminal."""
+    flags = ", ".join(f"{name}={plain(value)}" for name, value in sorted(vars(args).items()))
+    return textwrap.fill(f"config: {flags}", 110, subsequent_indent="  ", break_on_hyphens=False)
+
+
+class RunLog:
+    """Writes the configuration once and the metrics of every epoch.
+
+    ``log.jsonl`` has one JSON object per line and epoch. A resumed run removes the lines, and hides
+    the TensorBoard events, of epochs that it repeats.
+
+    Args:
+        folder: the run's folder.
+        args: flags, stored in ``config.json``.
+        first_epoch: the epoch at which the run starts or resumes.
+    """
+
+    def __init__(self, folder: Path, args: argparse.Namespace, first_epoch: int) -> None:
+        self.config = {name: plain(value) for name, value in vars(args).items()}
+        write_json(folder / CONFIG_FILE, self.config)
+        self._path = folder / LOG_FILE
+        lines = self._lines_before(first_epoch)
+        atomic_write(self._path, lambda file: file.write("".join(lines).encode()))
+        self._events = SummaryWriter(str(folder), purge_step=first_epoch)
+
+    def _lines_before(self, epoch: int) -> list[str]:
+        """The complete lines of earlier epochs, if this run continues one."""
+        if epoch == 0 or not self._path.is_file():
+            return []
+        kept = []
+        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                if json.loads(line)["epoch"] < epoch:
+                    kept.append(line + "\n")
+            except (ValueError, TypeError, KeyError):
+                continue  # cut off when an earlier process was killed
+        return kept
+
+    def epoch(self, prefix: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of a finished epoch; ``prefix`` groups them in TensorBoard."""
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": epoch, **metrics}) + "\n")
+        for name, value in metrics.items():
+            self._events.add_scalar(f"{prefix}/{name}", value, epoch)
+
+    def image(self, name: str, image: Tensor, step: int = 0) -> None:
+        """Add an image ``(3, height, width)`` to TensorBoard."""
+        self._events.add_image(name, image, step)
+
+    def hyperparameters(self, metrics: Mapping[str, float]) -> None:
+        """Add the flags and the final metrics to TensorBoard's table that compares runs."""
+        flags = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in self.config.items()}
+        last = {f"last/{name}": value for name, value in metrics.items()}
+        self._events.add_hparams(flags, last, run_name=".")  # into the run's own folder
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._events.close()

@@ -1,0 +1,105 @@
+"""Learning-rate schedules, and the optimizer step that skips updates once the loss is non-finite."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dataset.clips import ClipSet
+from options.errors import UserError
+
+from .checkpoint import save_checkpoint
+
+CPU_SYNC_INTERVAL, GPU_SYNC_INTERVAL = 1, 10  # steps
+
+
+def learning_rate(base: float, epoch: int, epochs: int, schedule: Sequence[int], cosine: bool) -> float:
+    """Learning rate of ``epoch`` (0-based): a tenth after each epoch in ``schedule``, or half a cosine."""
+    if cosine:
+        return base * 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
+    return base * 0.1 ** sum(epoch >= milestone for milestone in schedule)
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameter groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def sync_interval(device: torch.device) -> int:
+    """Steps between two reads of device values by the host; on a GPU each read waits for the stream."""
+    return CPU_SYNC_INTERVAL if device.type == "cpu" else GPU_SYNC_INTERVAL
+
+
+class GuardedOptimizer:
+    """Backward pass and optimizer step that leave the weights unchanged once a loss is non-finite.
+
+    The check runs on the device: from the first non-finite loss on, every update is skipped without
+    host-device synchronization. ``first_nonfinite_step`` reads the result and does synchronize.
+
+    Args:
+        optimizer: a fused optimizer, which can skip a step by a flag on the device.
+        amp: ``fp16`` enables loss scaling.
+        device: the device of the loss.
+    """
+
+    def __init__(self, optimizer: Optimizer, amp: str, device: torch.device) -> None:
+        self.optimizer = optimizer
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+        self._nonfinite = torch.zeros((), device=device)  # 1 from the first non-finite loss on
+        self._first_step = torch.full((), -1, dtype=torch.long, device=device)
+
+    def step(
+        self, loss: Tensor, number: int, sum_over_processes: Callable[[Tensor], Tensor] = lambda flag: flag
+    ) -> None:
+        """Backpropagate ``loss`` and update the weights.
+
+        Args:
+            loss: scalar.
+            number: the step within the epoch, reported by ``first_nonfinite_step``.
+            sum_over_processes: sums a flag over the processes, so that all of them skip together.
+        """
+        now = sum_over_processes((~torch.isfinite(loss.detach())).float()).clamp(max=1.0)
+        self._first_step = torch.where((self._first_step < 0) & (now > 0), number, self._first_step)
+        self._nonfinite = torch.maximum(self._nonfinite, now)
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.scaler.is_enabled():
+            # The scaler skips a step by its gradients; a loss divided by zero has no finite ones.
+            self.scaler.scale(loss / (1.0 - self._nonfinite)).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            loss.backward()
+            self.optimizer.found_inf = self._nonfinite
+            self.optimizer.step()
+
+    def first_nonfinite_step(self) -> int | None:
+        """The number of the first step with a non-finite loss, or None."""
+        number = int(self._first_step.item())
+        return None if number < 0 else number
+
+    def check(
+        self,
+        epoch: int,
+        clips: ClipSet,
+        batches: list[Tensor],
+        folder: Path,
+        state: Callable[[], dict] | None,
+    ) -> None:
+        """Raise ``UserError`` if a loss of ``epoch`` was non-finite; ``state()`` is saved for inspection."""
+        step = self.first_nonfinite_step()
+        if step is None:
+            return
+        path = folder / "checkpoint_nonfinite.pth.tar"
+        if state is not None:
+            save_checkpoint(path, state())
+        names = ", ".join(clips.names[i] for i in batches[step][:8].tolist())
+        raise UserError(
+            f"non-finite loss in epoch {epoch}, step {step} (clips {names}, ...); the state before that "
+            f"step is saved in {path} for inspection: check these clips or lower --lr"
+        )

@@ -1,0 +1,60 @@
+"""What defines a skeleton representation, and the layouts that encoders share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable, Mapping
+
+from torch import Tensor, nn
+
+from options.datasets import NUM_FRAMES
+
+
+@dataclass(frozen=True)
+class Size:
+    """An encoder size that is a command-line flag.
+
+    ``default`` is the paper's value (section 4.2). Integers must be at least 1, at most ``maximum``
+    and divisible by ``multiple_of``; strings must be one of ``choices``.
+    """
+
+    default: int | str
+    help: str
+    choices: tuple[str, ...] = ()
+    maximum: int | None = None
+    multiple_of: int = 1
+
+    def problem(self, value: int | str) -> str | None:
+        """Why ``value`` is not allowed, or None if it is."""
+        if self.choices:
+            return None if value in self.choices else f"choose from {', '.join(self.choices)}"
+        if type(value) is not int or value < 1:
+            return "must be an integer of at least 1"
+        if self.maximum is not None and value > self.maximum:
+            return f"must be at most {self.maximum}"
+        if value % self.multiple_of:
+            return f"must be a multiple of {self.multiple_of}"
+        return None
+
+
+NUM_FRAMES_SIZE = Size(NUM_FRAMES, "frames that a view is resized to")
+
+
+@dataclass(frozen=True)
+class Representation:
+    """One representation of a clip and the encoder that reads it.
+
+    ``layout`` maps views ``(N, T, V, 3, M)`` to the encoder's input. ``build(num_classes,
+    num_frames=..., **sizes)`` returns the encoder. ``compile``: whether ``--compile`` applies.
+    """
+
+    name: str
+    layout: Callable[[Tensor], Tensor]
+    build: Callable[..., nn.Module]
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    compile: bool = True
+
+
+def grid_layout(batch: Tensor) -> Tensor:
+    """``(N, T, V, 3, M) -> (N, 3, T, V, M)``, the input of graph and image encoders."""
+    return batch.permute(0, 3, 1, 2, 4).contiguous()
