@@ -105,4 +105,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_script(main, saves_memory="--batch-size, --amp, --data-device")
+    run_script(main, memory_flags="--batch-size, --amp, --data-device")

@@ -123,4 +123,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_script(main, saves_memory="--amp, --data-device")
+    run_script(main, memory_flags="--amp, --data-device")

@@ -7,31 +7,32 @@ The sequence encoder on NTU-60 cross-view, as in the paper (section 3.1):
         --skeleton-representation seq-based \\
         --checkpoint-path ./checkpoints/ntu_60_cross_view/intraskeleton_seq_based
 
-All visible GPUs are used. SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 let a run finish its step, save and
-end with exit code 75; the same command with --resume auto goes on from there.
+All visible GPUs are used. On SIGTERM, SIGINT (Ctrl-C), SIGHUP or SIGUSR1 the run finishes the current
+step, saves and exits with code 75; the same command with --resume auto continues it.
 """
 
 from engine.setup import parse_pretraining_flags, run_pretraining
 from moco.model import intra_pairs
+from models.representations import REPRESENTATIONS, parse_representations
 from options.errors import UserError, run_script
-from models.representations import parse_representations
 from visual.sample import show_views
 
 
 def main() -> int:
+    """Parse the flags and pretrain; returns the exit code."""
     args = parse_pretraining_flags(
         __doc__,
-        representation_help="seq-based, graph-based or image-based",
+        representation_help=f"one of {', '.join(REPRESENTATIONS)}",
         representation="seq-based",
     )
     representations = parse_representations(args.skeleton_representation)
     if len(representations) > 1:
         raise UserError(
-            f"--skeleton-representation {args.skeleton_representation}: intra-skeleton contrast takes "
-            "one; main_moco_inter_skeleton.py contrasts several with each other"
+            f"--skeleton-representation {args.skeleton_representation}: intra-skeleton contrast takes one "
+            "representation; to contrast several, use main_moco_inter_skeleton.py"
         )
     return run_pretraining(args, "intra", representations, intra_pairs(representations), show_views)
 
 
 if __name__ == "__main__":
-    run_script(main, saves_memory="--batch-size, --amp, --data-device")
+    run_script(main, memory_flags="--batch-size, --amp, --data-device")

@@ -1,10 +1,11 @@
-"""Which clips make a batch, and threads that draw batches ahead of the training step."""
+"""Batches of clip indices, and threads that prepare batches ahead of the training step."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, Iterable, Iterator, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -13,10 +14,8 @@ Item = TypeVar("Item")
 Batch = TypeVar("Batch")
 
 
-def shuffled_batches(
-    count: int, batch_size: int, generator: Generator, drop_last: bool
-) -> list[Tensor]:
-    """All of ``count`` clips in random order, cut into index tensors of ``batch_size``."""
+def shuffled_batches(count: int, batch_size: int, generator: Generator, drop_last: bool) -> list[Tensor]:
+    """A random permutation of ``count`` clips, split into index tensors of ``batch_size``."""
     batches = list(torch.randperm(count, generator=generator).split(batch_size))
     if drop_last and batches and len(batches[-1]) < batch_size:
         batches.pop()
@@ -24,31 +23,33 @@ def shuffled_batches(
 
 
 def ordered_batches(count: int, batch_size: int) -> list[Tensor]:
-    """All of ``count`` clips in the store's order."""
+    """The indices of ``count`` clips in order, split into tensors of ``batch_size``."""
     return list(torch.arange(count).split(batch_size))
 
 
-def prefetch(
-    draw: Callable[[Item], Batch], items: Iterable[Item], workers: int
-) -> Iterator[Batch]:
-    """``draw(item)`` for each item, in order, at most ``workers`` of them ahead of the consumer.
+def prefetch(make: Callable[[Item], Batch], items: Iterable[Item], workers: int) -> Iterator[Batch]:
+    """Yield ``make(item)`` for each item in order, computed by threads ahead of the consumer.
 
-    Torch and numpy let go of the interpreter while they gather and interpolate, so threads draw
-    beside the training step without copying clips between processes. What is drawn does not
-    depend on ``workers``; 0 draws in line.
+    Torch and numpy release the GIL while they gather and interpolate, so threads work in parallel
+    with the training step without copying clips between processes.
+
+    Args:
+        make: a function of the item alone; the results do not depend on ``workers``.
+        items: what to prepare.
+        workers: number of threads and of batches ahead; 0 calls ``make`` when an item is needed.
     """
     if workers == 0:
-        yield from map(draw, items)
+        yield from map(make, items)
         return
     with ThreadPoolExecutor(workers) as pool:
         pending: deque = deque()
         try:
             for item in items:
-                pending.append(pool.submit(draw, item))
+                pending.append(pool.submit(make, item))
                 if len(pending) > workers:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-        finally:  # the consumer left early: what has not begun need not begin
+        finally:  # the consumer may stop early
             for future in pending:
                 future.cancel()

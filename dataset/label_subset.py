@@ -1,7 +1,7 @@
-"""Semi-supervised training: which clips of the training split keep their label (Table 2).
+"""Label subsets for semi-supervised training (Table 2).
 
-Clips are drawn in the order of their names, so a seed means the same clips in whatever order and
-layout they are stored. Of one seed, a smaller fraction's clips are among a larger one's.
+Clips are sampled in the order of their names, so a seed selects the same clips in any storage order
+and layout. For the same seed, the subset of a smaller fraction is contained in that of a larger one.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ SAMPLINGS = ("balanced", "uniform")
 
 
 def fraction_of(count: int, fraction: float) -> int:
-    """``fraction`` of ``count`` clips, halves rounded up, at least one where there is one.
+    """Return ``fraction`` of ``count`` clips, rounded half up, but at least one if there are any.
 
-    The fraction is taken as it is written in decimals: 0.29 of 50 are 14.5 clips, so 15.
+    The fraction is read as a decimal number, not as a binary one: 0.29 of 50 is 14.5, rounded to 15.
     """
     exact = Fraction(str(fraction)) * count
     return min(max(math.floor(exact + Fraction(1, 2)), 1), count)
 
 
 def sample_labelled(clips: ClipSet, fraction: float, sampling: str, generator: Generator) -> Tensor:
-    """Positions of the clips that keep their label, ascending: (K,) int64.
+    """Sample the clips that keep their label; returns their indices ``(K,)``, ascending.
 
     Args:
         clips: the training split.
         fraction: in (0, 1].
-        sampling: ``balanced`` takes ``fraction_of`` each class's clips, so at least one of every class
-            that has one; ``uniform`` takes ``fraction_of`` all clips, whatever their class.
-        generator: decides which.
+        sampling: ``balanced`` samples ``fraction_of`` the clips of each class, so at least one per
+            class; ``uniform`` samples ``fraction_of`` all clips.
+        generator: source of the random permutation.
     """
     by_name = sorted(range(len(clips)), key=clips.names.__getitem__)
     order = torch.tensor(by_name)[torch.randperm(len(clips), generator=generator)]
@@ -47,9 +47,9 @@ def sample_labelled(clips: ClipSet, fraction: float, sampling: str, generator: G
 
 
 def keep_clips(clips: ClipSet, index: Tensor) -> ClipSet:
-    """The clips at ``index`` (K,) as a split of their own.
+    """Return the clips at ``index`` (K,) as a new set.
 
-    A store's frames are shared. Those of the released layout are copied, 180 kB a clip.
+    Frames of a store are shared; those of the official layout are copied, 180 kB per clip.
     """
     frames, first_frame = clips.frames, clips.first_frame
     here = index.to(frames.device)
@@ -64,5 +64,5 @@ def keep_clips(clips: ClipSet, index: Tensor) -> ClipSet:
 
 
 def classes_without_clip(train: ClipSet, val: ClipSet) -> list[int]:
-    """Classes that ``val`` has clips of and ``train`` has none of, from zero, ascending."""
+    """Return the classes (0-based, ascending) with validation clips but without training clips."""
     return sorted(set(val.labels.tolist()) - set(train.labels.tolist()))

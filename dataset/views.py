@@ -9,8 +9,8 @@ a seed gives the same views everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -104,7 +104,9 @@ class AugmentationSettings:
     jitter_zero_prob: float = 0.5
 
 
-def pretraining_view(settings: AugmentationSettings = AugmentationSettings(), num_frames: int = NUM_FRAMES) -> View:
+def pretraining_view(
+    settings: AugmentationSettings = AugmentationSettings(), num_frames: int = NUM_FRAMES
+) -> View:
     """A random view as contrasted in pretraining (section 3.4).
 
     Without any augmentation it is the whole clip, resized (Table 5).

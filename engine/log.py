@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -80,7 +81,7 @@ class RunLog:
         last = {f"last/{name}": value for name, value in metrics.items()}
         self._events.add_hparams(flags, last, run_name=".")  # into the run's own folder
 
-    def __enter__(self) -> "RunLog":
+    def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Callable
 
 import torch
 from torch import nn
@@ -243,9 +243,7 @@ def check_modes(args: argparse.Namespace, device: torch.device, group: Group) ->
 
 def checkpoint_folder(args: argparse.Namespace, contrast: str, name: str) -> Path:
     """``--checkpoint-path`` or its default; raises ``UserError`` if an earlier run would be overwritten."""
-    folder = Path(
-        args.checkpoint_path or f"checkpoints/{args.dataset}_{args.protocol}/{contrast}_{name}"
-    )
+    folder = Path(args.checkpoint_path or f"checkpoints/{args.dataset}_{args.protocol}/{contrast}_{name}")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--checkpoint-path {folder} is a file; give a folder")
     if args.resume is None and checkpoints_in(folder):
@@ -319,6 +317,4 @@ def check_same_run(
             "on: use the same --data-root, or choose another --checkpoint-path to start over"
         )
     if checkpoint["epoch"] > args.epochs:
-        raise UserError(
-            f"{path} has finished {checkpoint['epoch']} epochs, more than --epochs {args.epochs}"
-        )
+        raise UserError(f"{path} has finished {checkpoint['epoch']} epochs, more than --epochs {args.epochs}")

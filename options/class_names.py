@@ -1,7 +1,7 @@
-"""What the classes are called: the 120 actions of NTU RGB+D, in the words of its authors.
+"""Class names: the 120 actions of NTU RGB+D as published.
 
-Class 0 is action A001. NTU-60 is the first sixty. PKU-MMD's classes and those of your own data go
-by their number: this program has no list of them that it could be sure of.
+Class 0 is action A001; NTU-60 has the first 60. Classes of PKU-MMD and of your own datasets are
+shown by number.
 """
 
 from __future__ import annotations
@@ -134,12 +134,12 @@ NAMED_DATASETS = ("ntu60", "ntu120")
 
 
 def class_name(dataset: str, label: int) -> str:
-    """The name of class ``label``, counted from zero: ``drink water``; else ``class 3``."""
+    """The name of class ``label`` (0-based), for example ``drink water``; ``class 3`` if unknown."""
     if dataset in NAMED_DATASETS and 0 <= label < len(NTU_ACTIONS):
         return NTU_ACTIONS[label]
     return f"class {label}"
 
 
 def short_class_name(dataset: str, label: int) -> str:
-    """The same without what stands in brackets, for where there is little room."""
+    """The class name without parenthesized remarks, for plots and tables."""
     return re.sub(r"\s*\([^)]*\)", "", class_name(dataset, label))

@@ -1,8 +1,8 @@
 """The one table of datasets: classes, protocols, official counts, pretraining defaults.
 
-Everything that depends on *which* dataset is read from here: the data preparation takes the
-splits and the official counts, the scripts take the number of classes, the allowed protocols and
-the paper's pretraining defaults. Nothing in this file imports torch.
+Everything that depends on the dataset is defined here: splits and official counts for the data
+preparation; number of classes, protocols and the paper's pretraining defaults for the scripts.
+Nothing in this module imports torch.
 
 Sources: Shahroudy et al., CVPR 2016 (NTU RGB+D 60); Liu et al., TPAMI 2019 (NTU RGB+D 120);
 Liu et al., 2017 (PKU-MMD); section 4 of the skeleton-contrastive paper for the defaults.
@@ -11,14 +11,15 @@ Liu et al., 2017 (PKU-MMD); section 4 of the skeleton-contrastive paper for the 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Mapping, NamedTuple, Optional
+from typing import NamedTuple
 
 NUM_JOINTS, NUM_COORDINATES, NUM_PEOPLE = 25, 3, 2
 MAX_FRAMES = 300  # the official preparation truncates clips to this length
 NUM_FRAMES = 64  # frames of a view (section 4.2)
 
-# Training subjects. NTU-120's first twenty are NTU-60's: one list serves both.
+# Training subjects of cross-subject; the first twenty are those of NTU-60.
 NTU_TRAIN_SUBJECTS = frozenset(
     [1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38]
     + [45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78]
@@ -29,7 +30,7 @@ NTU60_LAST_SETUP = 17  # NTU-60 is setups 1 to 17 of NTU-120
 
 
 class NtuName(NamedTuple):
-    """The numbers in an NTU file name ``SsssCcccPpppRrrrAaaa``, all counted from one."""
+    """The numbers in an NTU file name ``SsssCcccPpppRrrrAaaa``, all 1-based."""
 
     setup: int
     camera: int
@@ -39,15 +40,15 @@ class NtuName(NamedTuple):
 
     @property
     def label(self) -> int:
-        """The class as the program counts it, from zero."""
+        """The 0-based class."""
         return self.action - 1
 
 
 _NTU_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})")
 
 
-def parse_ntu_name(name: str) -> Optional[NtuName]:
-    """Read ``S001C002P003R002A013``; None where the name does not have this form."""
+def parse_ntu_name(name: str) -> NtuName | None:
+    """Parse ``S001C002P003R002A013``; None if the name does not have this form."""
     match = _NTU_NAME.fullmatch(name)
     return NtuName(*map(int, match.groups())) if match else None
 
@@ -64,14 +65,14 @@ def ntu_splits(name: NtuName) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What the program knows of a dataset by its name."""
+    """Constants of a dataset and the paper's pretraining settings for it."""
 
     title: str
     num_classes: int
     protocols: tuple[str, ...]
-    # protocol -> clips (train, val) as published
+    # protocol -> published number of training and validation clips
     official_counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    # pretraining defaults: queue length, epochs, epochs at which the learning rate drops
+    # pretraining defaults: queue size, epochs, epochs at which the learning rate is divided by 10
     moco_k: int = 16384
     epochs: int = 451
     schedule: tuple[int, ...] = (351,)
@@ -79,20 +80,35 @@ class DatasetInfo:
 
 DATASETS: dict[str, DatasetInfo] = {
     "ntu60": DatasetInfo(
-        "NTU RGB+D 60", 60, ("cross_subject", "cross_view"),
+        "NTU RGB+D 60",
+        60,
+        ("cross_subject", "cross_view"),
         {"cross_subject": (40091, 16487), "cross_view": (37646, 18932)},
     ),
     "ntu120": DatasetInfo(
-        "NTU RGB+D 120", 120, ("cross_subject", "cross_setup"),
+        "NTU RGB+D 120",
+        120,
+        ("cross_subject", "cross_setup"),
         {"cross_subject": (63026, 50919), "cross_setup": (54468, 59477)},
-        epochs=351, schedule=(251,),
+        epochs=351,
+        schedule=(251,),
     ),
     "pku1": DatasetInfo(
-        "PKU-MMD I", 51, ("cross_subject", "cross_view"), {"cross_subject": (18841, 2704)},
-        moco_k=8192, epochs=600, schedule=(),
+        "PKU-MMD I",
+        51,
+        ("cross_subject", "cross_view"),
+        {"cross_subject": (18841, 2704)},
+        moco_k=8192,
+        epochs=600,
+        schedule=(),
     ),
-    "pku2": DatasetInfo(  # 41 of part I's classes: the head keeps 51 outputs
-        "PKU-MMD II", 51, ("cross_subject", "cross_view"), {"cross_subject": (5332, 1613)},
-        moco_k=2048, epochs=600, schedule=(),
+    "pku2": DatasetInfo(  # 41 of the classes of part I; the classifier keeps 51 outputs
+        "PKU-MMD II",
+        51,
+        ("cross_subject", "cross_view"),
+        {"cross_subject": (5332, 1613)},
+        moco_k=2048,
+        epochs=600,
+        schedule=(),
     ),
 }

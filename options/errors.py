@@ -1,4 +1,4 @@
-"""How a program of this project ends when something is wrong: one sentence, never a traceback."""
+"""Errors for users: every script ends with a one-line message and an exit code, not a traceback."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import errno
 import os
 import sys
 import threading
-from typing import Callable
+from collections.abc import Callable
 
-# What torch, which this module must not import, says when an allocation fails.
+# Messages of failed allocations in torch, which this module must not import.
 DEVICE_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "ALLOC_FAILED")
 HOST_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
+
 
 class UserError(Exception):
-    """What is wrong, where, and what to do, as a sentence for the person at the keyboard."""
+    """A mistake or a problem that the user can fix: what is wrong, where, and what to do, in one line."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(" ".join(sentence.splitlines()))  # whatever a library's message brought in
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # messages of libraries may have several lines
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, short enough for a sentence."""
+    """The first line of a library's error message, at most 160 characters."""
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """``"the GPU"`` or ``"this machine"`` where ``error`` says that its memory ran out, else None."""
+    """``"the GPU"`` or ``"this machine"`` if ``error`` means that its memory is exhausted, else None."""
     text = str(error)
     if type(error).__name__ == "OutOfMemoryError" or any(words in text for words in DEVICE_MEMORY):
         return "the GPU"
@@ -37,50 +39,51 @@ def out_of_memory(error: BaseException) -> str | None:
     return None
 
 
-def message_for(error: BaseException, saves_memory: str | None) -> str | None:
-    """One sentence for what a machine runs out of; None for an error that is the program's own."""
-    where = out_of_memory(error)
-    if where is not None:
-        cure = f"{saves_memory} can lower what is needed (--help)" if saves_memory else "free some of it"
-        return f"{where} ran out of memory ({first_line(error)}): {cure}"
+def message_for(error: BaseException, memory_flags: str | None) -> str | None:
+    """One line about an exhausted resource, or None if ``error`` is a bug of the program."""
+    device = out_of_memory(error)
+    if device is not None:
+        advice = f"use {memory_flags} to reduce memory (see --help)" if memory_flags else "free some memory"
+        return f"{device} is out of memory ({first_line(error)}): {advice}"
     if isinstance(error, OSError) and error.errno in FULL_DISK:
-        return f"the disk is full ({first_line(error)}): make room; every file written before is whole"
+        return f"the disk is full ({first_line(error)}): free some space; all files written before are intact"
     return None
 
 
 def report_thread_error(args: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes from a thread of its own, which may find the disk full first."""
-    sentence = message_for(args.exc_value, None)
-    if sentence is None:
+    """Report a full disk in one line if TensorBoard's writer thread is the first to hit it."""
+    message = message_for(args.exc_value, None)
+    if message is None:
         threading.__excepthook__(args)
     else:
-        print(f"note: {sentence}", file=sys.stderr)
+        print(f"note: {message}", file=sys.stderr)
 
 
-def run_script(main: Callable[[], int | None], saves_memory: str | None = None) -> None:
-    """Run a script's ``main`` and exit: with its code, or 2 and a sentence on stderr.
+def run_script(main: Callable[[], int | None], memory_flags: str | None = None) -> None:
+    """Run a script's ``main`` and exit with its code; with 2 and one line on stderr for user errors.
 
     Args:
-        saves_memory: the script's flags that help where memory runs out, as text.
+        main: returns the exit code; None means 0.
+        memory_flags: the script's flags that reduce memory, named in out-of-memory messages.
     """
-    before, threading.excepthook = threading.excepthook, report_thread_error
+    previous, threading.excepthook = threading.excepthook, report_thread_error
     try:
         code = main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = EXIT_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # who read the output has left, as head does
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of the output has closed it, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+        code = EXIT_BROKEN_PIPE
     except (MemoryError, OSError, RuntimeError) as error:
-        sentence = message_for(error, saves_memory)
-        if sentence is None:
+        message = message_for(error, memory_flags)
+        if message is None:
             raise
-        print(f"error: {sentence}", file=sys.stderr)
-        code = 2
+        print(f"error: {message}", file=sys.stderr)
+        code = EXIT_ERROR
     finally:
-        threading.excepthook = before
+        threading.excepthook = previous
     sys.exit(code or 0)

@@ -13,9 +13,10 @@ import os
 import re
 import socket
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Callable, Iterable, Iterator, Sequence
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -66,7 +67,9 @@ def ensure_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot create the folder {folder} ({error.strerror}); choose another one") from error
+        raise UserError(
+            f"cannot create the folder {folder} ({error.strerror}); choose another one"
+        ) from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

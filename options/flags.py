@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any, Callable, Mapping, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 from .datasets import DATASETS
 from .defaults import CLASSIFIER_DEFAULTS
@@ -158,7 +159,11 @@ def add_optimization_flags(
         return f" (default: depends on {source}, as in the paper)" if value is None else f" (default {shown})"
 
     group.add_argument(
-        "--epochs", type=POSITIVE_INT, default=epochs, metavar="N", help="total number of epochs" + default(epochs)
+        "--epochs",
+        type=POSITIVE_INT,
+        default=epochs,
+        metavar="N",
+        help="total number of epochs" + default(epochs),
     )
     group.add_argument(
         "--start-epoch",
@@ -266,7 +271,7 @@ def add_augmentation_flags(parser: Parser) -> None:
         nargs="*",
         default=["crop", "pose", "jitter"],
         metavar="A",
-        help="any of crop, pose, jitter; without a value: no augmentation (Table 5; default crop pose jitter)",
+        help="any of crop, pose, jitter; no value: no augmentation (Table 5; default crop pose jitter)",
     )
     group.add_argument(
         "--jitter-joints",
@@ -302,7 +307,9 @@ def add_size_flags(parser: Parser, sizes: Mapping[str, Any], note: str = "") -> 
     """Encoder sizes; ``sizes`` is ``models.representations.size_flags()``. None if not given."""
     group = parser.add_argument_group("encoders" + note)
     for name, size in sizes.items():
-        kind: dict[str, Any] = {"choices": size.choices} if size.choices else {"type": POSITIVE_INT, "metavar": "N"}
+        kind: dict[str, Any] = (
+            {"choices": size.choices} if size.choices else {"type": POSITIVE_INT, "metavar": "N"}
+        )
         group.add_argument("--" + name.replace("_", "-"), help=f"{size.help} (paper: {size.default})", **kind)
 
 
@@ -317,7 +324,8 @@ def add_checkpoint_flags(parser: Parser) -> None:
     group.add_argument(
         "--checkpoint-path",
         metavar="DIR",
-        help="folder for checkpoints and logs (default checkpoints/DATASET_PROTOCOL/CONTRAST_REPRESENTATIONS)",
+        help="folder for checkpoints and logs (default: "
+        "checkpoints/DATASET_PROTOCOL/CONTRAST_REPRESENTATIONS)",
     )
     group.add_argument(
         "--save-freq",
@@ -394,9 +402,7 @@ def add_classifier_flags(parser: Parser) -> None:
         help="balanced: the fraction of each class, rounded half up, at least one clip; uniform: of all "
         "clips (default balanced)",
     )
-    group.add_argument(
-        "--label-seed", type=COUNT, metavar="S", help="seed of the label subset (default 0)"
-    )
+    group.add_argument("--label-seed", type=COUNT, metavar="S", help="seed of the label subset (default 0)")
 
 
 def add_probe_flags(parser: Parser) -> None:
