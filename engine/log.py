@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
+from options.errors import first_line
 from options.files import atomic_write, write_json
 
 CONFIG_FILE = "config.json"
@@ -29,6 +30,18 @@ def config_text(args: argparse.Namespace) -> str:
     """All flags of a run, wrapped for a terminal."""
     flags = ", ".join(f"{name}={plain(value)}" for name, value in sorted(vars(args).items()))
     return textwrap.fill(f"config: {flags}", 110, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def open_events(folder: Path, first_epoch: int) -> Any:
+    """Return TensorBoard's writer, or None with a note if it is not installed or does not work."""
+    try:
+        os.fsencode(folder).decode()  # TensorBoard accepts UTF-8 paths only
+        from torch.utils.tensorboard import SummaryWriter  # imported here: it may be missing or broken
+
+        return SummaryWriter(str(folder), purge_step=first_epoch)
+    except Exception as error:  # a protobuf that does not fit raises TypeError, for example
+        print(f"note: no TensorBoard curves ({first_line(error)}); {LOG_FILE} has the same numbers")
+        return None
 
 
 class RunLog:
@@ -49,7 +62,7 @@ class RunLog:
         self._path = folder / LOG_FILE
         lines = self._lines_before(first_epoch)
         atomic_write(self._path, lambda file: file.write("".join(lines).encode()))
-        self._events = SummaryWriter(str(folder), purge_step=first_epoch)
+        self._events = open_events(folder, first_epoch)
 
     def _lines_before(self, epoch: int) -> list[str]:
         """The complete lines of earlier epochs, if this run continues one."""
@@ -68,15 +81,19 @@ class RunLog:
         """Write the metrics of a finished epoch; ``prefix`` groups them in TensorBoard."""
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, **metrics}) + "\n")
-        for name, value in metrics.items():
-            self._events.add_scalar(f"{prefix}/{name}", value, epoch)
+        if self._events:
+            for name, value in metrics.items():
+                self._events.add_scalar(f"{prefix}/{name}", value, epoch)
 
     def image(self, name: str, image: Tensor, step: int = 0) -> None:
         """Add an image ``(3, height, width)`` to TensorBoard."""
-        self._events.add_image(name, image, step)
+        if self._events:
+            self._events.add_image(name, image, step)
 
     def hyperparameters(self, metrics: Mapping[str, float]) -> None:
         """Add the flags and the final metrics to TensorBoard's table that compares runs."""
+        if not self._events:
+            return
         flags = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in self.config.items()}
         last = {f"last/{name}": value for name, value in metrics.items()}
         self._events.add_hparams(flags, last, run_name=".")  # into the run's own folder
@@ -85,4 +102,5 @@ class RunLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._events.close()
+        if self._events:
+            self._events.close()

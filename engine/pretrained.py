@@ -20,7 +20,7 @@ from models.representations import (
     parse_representations,
 )
 
-from .checkpoint import is_ours, load_checkpoint, checkpoint_errors
+from .checkpoint import checkpoint_errors, is_official, load_checkpoint
 
 RANDOM = "random"  # --pretrained random: an untrained encoder
 COORDINATES = "coordinates"  # --pretrained coordinates: no encoder, the normalised input itself
@@ -155,7 +155,7 @@ def open_pretrained(path: str, pretrain: str | None, sizes: dict) -> Pretrained:
     """What a checkpoint holds, whoever wrote it."""
     checkpoint = load_checkpoint(Path(path))
     with checkpoint_errors(Path(path)):
-        return (open_ours if is_ours(checkpoint) else open_official)(checkpoint, path, pretrain, sizes)
+        return (open_official if is_official(checkpoint) else open_ours)(checkpoint, path, pretrain, sizes)
 
 
 def choose_encoders(files: list[Pretrained], finetune: str | None) -> dict[str, Pretrained]:

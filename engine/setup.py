@@ -24,7 +24,7 @@ from models.representations import (
 )
 from options import defaults, flags
 from options.errors import UserError
-from options.files import exclusive_folder
+from options.files import check_output_folder, exclusive_folder
 
 from .checkpoint import checkpoint_errors, checkpoints_in, load_checkpoint, newest_checkpoint
 from .device import (
@@ -244,8 +244,7 @@ def check_modes(args: argparse.Namespace, device: torch.device, group: Group) ->
 def checkpoint_folder(args: argparse.Namespace, contrast: str, name: str) -> Path:
     """``--checkpoint-path`` or its default; raises ``UserError`` if an earlier run would be overwritten."""
     folder = Path(args.checkpoint_path or f"checkpoints/{args.dataset}_{args.protocol}/{contrast}_{name}")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--checkpoint-path {folder} is a file; give a folder")
+    check_output_folder(folder, "--checkpoint-path")
     if args.resume is None and checkpoints_in(folder):
         raise UserError(
             f"{folder} contains checkpoints of an earlier run: add --resume auto to continue it, or "

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextlib import suppress
+
+from options.streams import stdout_is_broken
 
 EXIT_RESUMABLE = 75  # exit code of a run that was stopped by a signal and can be resumed
 
@@ -15,17 +18,23 @@ class StopRequest:
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
     def __init__(self) -> None:
-        self.requested = False
+        self._requested = False
         self._previous: dict = {}
 
+    @property
+    def requested(self) -> bool:
+        """Whether to stop: a signal arrived, or nobody reads the output any more (``| head``)."""
+        return self._requested or stdout_is_broken()
+
     def _on_signal(self, number: int, frame: object) -> None:
-        if self.requested and number == signal.SIGINT:
+        if self._requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True
+        self._requested = True
         name = signal.Signals(number).name
         # Not print(): the signal may interrupt a print to stderr, for example by a progress bar.
-        with suppress(OSError):  # the terminal may be gone
-            os.write(2, f"\n{name}: finishing the step, then saving (press Ctrl-C again to abort)\n".encode())
+        text = f"\n{name}: finishing the step, then saving (press Ctrl-C again to abort)\n"
+        with suppress(OSError, ValueError):  # the terminal may be gone
+            os.write(sys.stderr.fileno(), text.encode())
 
     def __enter__(self) -> StopRequest:
         self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}

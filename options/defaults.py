@@ -23,14 +23,14 @@ def fill_defaults(args: argparse.Namespace, defaults: dict, source: str) -> list
             value = [] if name == "schedule" and args.cos else value  # the cosine has no milestones
             setattr(args, name, value)
             shown = " ".join(map(str, value)) or "none" if isinstance(value, list) else value
-            lines.append(f"--{name.replace('_', '-')} {shown} (default, {source})")
+            lines.append(f"--{name.replace('_', '-')} {shown} (default for {source})")
     return lines
 
 
 def fill_pretraining_defaults(args: argparse.Namespace) -> list[str]:
     """Set queue size, epochs and schedule by the dataset; return a line about each for the log."""
     info = DATASETS.get(args.dataset)
-    source = args.dataset if info else "for datasets without an entry in options/datasets.py"
+    source = args.dataset if info else "datasets without an entry in options/datasets.py"
     info = info or DatasetInfo(args.dataset, 0, ())
     defaults = {"moco_k": info.moco_k, "epochs": info.epochs, "schedule": list(info.schedule)}
     return fill_defaults(args, defaults, source)

@@ -8,12 +8,14 @@ import sys
 import threading
 from collections.abc import Callable
 
+from .streams import guarded_streams
+
 # Messages of failed allocations in torch, which this module must not import.
 DEVICE_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "ALLOC_FAILED")
 HOST_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
+EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 
 
 class UserError(Exception):
@@ -40,13 +42,15 @@ def out_of_memory(error: BaseException) -> str | None:
 
 
 def message_for(error: BaseException, memory_flags: str | None) -> str | None:
-    """One line about an exhausted resource, or None if ``error`` is a bug of the program."""
+    """One line about a resource or a path, or None if ``error`` is a bug of the program."""
     device = out_of_memory(error)
     if device is not None:
         advice = f"use {memory_flags} to reduce memory (see --help)" if memory_flags else "free some memory"
         return f"{device} is out of memory ({first_line(error)}): {advice}"
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         return f"the disk is full ({first_line(error)}): free some space; all files written before are intact"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot access {os.fsdecode(error.filename)} ({error.strerror}): check the path"
     return None
 
 
@@ -66,24 +70,27 @@ def run_script(main: Callable[[], int | None], memory_flags: str | None = None) 
         main: returns the exit code; None means 0.
         memory_flags: the script's flags that reduce memory, named in out-of-memory messages.
     """
+    with guarded_streams():
+        code = run_guarded(main, memory_flags)
+    sys.exit(code)
+
+
+def run_guarded(main: Callable[[], int | None], memory_flags: str | None) -> int:
+    """Run ``main`` and return its exit code; errors that a user can fix are printed in one line."""
     previous, threading.excepthook = threading.excepthook, report_thread_error
     try:
-        code = main()
+        return main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = EXIT_ERROR
+        return EXIT_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of the output has closed it, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EXIT_BROKEN_PIPE
+        return EXIT_INTERRUPTED
     except (MemoryError, OSError, RuntimeError) as error:
         message = message_for(error, memory_flags)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
-        code = EXIT_ERROR
+        return EXIT_ERROR
     finally:
         threading.excepthook = previous
-    sys.exit(code or 0)

@@ -1,7 +1,8 @@
-"""Output files and folders: atomic writes, JSON and CSV, and the lock on a run's folder.
+"""Output files and folders: checks before the work, atomic writes, and the lock on a run's folder.
 
 A file appears under its name only when it is complete: it is written to a temporary name in the same
-folder, flushed to disk and renamed. Nothing in this module imports torch.
+folder, flushed to disk and renamed. Symbolic links are followed. Devices and FIFOs are written to
+directly and never replaced. Nothing in this module imports torch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import re
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,30 +28,96 @@ LOCK_FILE = ".lock"
 LOCK_HOLDER_FILE = ".lock-holder"  # filelock empties the lock file itself
 
 
+def file_type(path: Path) -> str | None:
+    """Return what ``path`` refers to, links followed: ``file``, ``folder``, ``stream``, ``other``, or None.
+
+    A stream (character device or FIFO) can be written to but not replaced.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "stream" if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) else "other"
+
+
+def check_output_folder(folder: Path, flag: str) -> None:
+    """Raise ``UserError`` unless files can be created in ``folder``, which need not exist yet."""
+    try:
+        existing = Path(os.path.realpath(folder))
+        while (kind := file_type(existing)) is None:
+            existing = existing.parent
+    except OSError as error:
+        raise UserError(f"{flag} {folder}: {error.strerror}; choose another folder") from error
+    if kind != "folder":
+        raise UserError(f"{flag} {folder}: {existing} is not a folder; choose another path")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {folder}: no permission to write to {existing}; choose another folder")
+
+
+def check_output_file(path: Path, flag: str) -> None:
+    """Raise ``UserError`` unless ``path`` can be written; call it before the work starts."""
+    try:
+        kind = file_type(path)
+    except OSError as error:
+        raise UserError(f"{flag} {path}: {error.strerror}; choose another file") from error
+    if kind == "folder":
+        raise UserError(f"{flag} {path} is a folder; give a file")
+    if kind == "other":
+        raise UserError(f"{flag} {path} is neither a file, a FIFO nor a character device; give a file")
+    if kind == "stream":
+        if not os.access(path, os.W_OK):
+            raise UserError(f"{flag} {path}: no permission to write; choose another file")
+    else:
+        check_output_folder(Path(os.path.realpath(path)).parent, flag)
+
+
 def atomic_write(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Write a file so that ``path`` has either its previous content or all of the new one.
 
-    Raises ``UserError`` if the file cannot be written, for example on a full disk.
+    The target of a symbolic link is replaced, not the link. A device or FIFO receives the bytes.
+
+    Raises:
+        UserError: the file cannot be written, for example because the disk is full.
     """
-    ensure_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if file_type(path) in ("stream", "other"):
+            write_stream(path, write)
+            return
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); choose another file") from error
+    target = Path(os.path.realpath(path))
+    ensure_folder(target.parent)
+    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         if out_of_memory(error):
             raise
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
-        kept = "the previous file is unchanged; " if path.exists() else ""
+        kept = "the previous file is unchanged; " if target.exists() else ""
         raise UserError(
             f"cannot write {path} ({first_line(cause)}): {kept}free some space or choose another folder"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
-    flush_folder(path.parent)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    flush_folder(target.parent)
+
+
+def write_stream(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write to a device or FIFO; the content is buffered, because writers may seek."""
+    content = io.BytesIO()
+    write(content)
+    with open(path, "wb") as file:
+        file.write(content.getbuffer())
 
 
 def flush_folder(folder: Path) -> None:
@@ -74,15 +142,18 @@ def ensure_folder(folder: Path) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` as indented JSON, atomically."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    atomic_write(path, lambda file: file.write(text.encode()))
+    try:
+        data = json.dumps(content, indent=2, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a path that is not UTF-8: store its bytes as escapes
+        data = json.dumps(content, indent=2).encode()
+    atomic_write(path, lambda file: file.write(data + b"\n"))
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Write ``header`` and ``rows`` as CSV, atomically."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    atomic_write(path, lambda file: file.write(text.getvalue().encode()))
+    atomic_write(path, lambda file: file.write(text.getvalue().encode(errors="surrogateescape")))
 
 
 def remove_temporary_files(folder: Path) -> None:

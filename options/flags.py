@@ -8,6 +8,7 @@ dataset (queue size, epochs, schedule), from ``--mode``, or from the checkpoint 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -57,6 +58,19 @@ def number(kind: type, low: float, high: float = float("inf"), above: bool = Fal
         return value
 
     return parse
+
+
+def path(text: str) -> str:
+    """An argparse type: a path with ``~`` expanded; missing files are allowed, inaccessible ones are not."""
+    expanded = os.path.expanduser(text)
+    try:
+        os.stat(expanded)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise argparse.ArgumentTypeError(f"{text} cannot be accessed: {reason}") from error
+    return expanded
 
 
 POSITIVE_INT = number(int, 1)
@@ -205,6 +219,7 @@ def add_optimization_flags(
     )
     group.add_argument(
         "--resume",
+        type=path,
         metavar="PATH",
         help="checkpoint to resume from; 'auto': the most advanced one in the folder, if any",
     )
@@ -227,7 +242,7 @@ def add_data_flags(parser: Parser, dataset_flag: str) -> None:
         "your own store (default cross_view)",
     )
     group.add_argument(
-        "--data-root", default="data", metavar="DIR", help="folder with the stores (default data)"
+        "--data-root", type=path, default="data", metavar="DIR", help="folder with the stores (default data)"
     )
 
 
@@ -323,6 +338,7 @@ def add_checkpoint_flags(parser: Parser) -> None:
     group = parser.add_argument_group("checkpoints")
     group.add_argument(
         "--checkpoint-path",
+        type=path,
         metavar="DIR",
         help="folder for checkpoints and logs (default: "
         "checkpoints/DATASET_PROTOCOL/CONTRAST_REPRESENTATIONS)",
@@ -348,6 +364,7 @@ def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = 
     group = parser.add_argument_group("encoder")
     group.add_argument(
         "--pretrained",
+        type=path,
         nargs="+",
         required=required,
         metavar="PATH",
@@ -368,6 +385,7 @@ def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = 
     if results:
         group.add_argument(
             "--output-dir",
+            type=path,
             metavar="DIR",
             help="folder for results.json and logs (default: a folder next to the checkpoint, or under runs/ "
             "without one)",
