@@ -13,7 +13,7 @@ exits with code 75; the same command with --resume auto continues it.
 """
 
 from engine.setup import parse_pretraining_flags, run_pretraining
-from moco.model import inter_pairs
+from moco.model import all_pairs, inter_pairs
 from models.representations import REPRESENTATIONS, parse_representations
 from options.errors import UserError, run_script
 from visual.sample import show_views
@@ -25,6 +25,7 @@ def main() -> int:
         __doc__,
         representation_help=f"two or more of {', '.join(REPRESENTATIONS)}, joined by _and_",
         representation="seq-based_and_graph-based",
+        pairs=["inter", "all"],
     )
     representations = parse_representations(args.skeleton_representation)
     if len(representations) < 2:
@@ -32,7 +33,8 @@ def main() -> int:
             f"--skeleton-representation {args.skeleton_representation}: inter-skeleton contrast needs "
             "at least two representations; for one, use main_moco_intra_skeleton.py"
         )
-    return run_pretraining(args, "inter", representations, inter_pairs(representations), show_views)
+    pairs = {"inter": inter_pairs, "all": all_pairs}[args.pairs](representations)
+    return run_pretraining(args, "inter", representations, pairs, show_views)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -63,14 +63,17 @@ FREE_FLAGS = {
     *size_flags(),
 }
 
+# Flags that older checkpoints do not have, with the values that these were trained with.
+ADDED_FLAGS: dict[str, dict] = {"inter": {"pairs": "inter"}}
+
 
 def parse_pretraining_flags(
-    documentation: str, representation_help: str, representation: str
+    documentation: str, representation_help: str, representation: str, pairs: Sequence[str] = ()
 ) -> argparse.Namespace:
-    """The flags of both pretraining scripts, which differ in the representations they accept."""
+    """The flags of both pretraining scripts, which differ in representations and choices of ``--pairs``."""
     parser = flags.Parser(documentation)
     flags.add_data_flags(parser, "--pre-dataset")
-    flags.add_contrast_flags(parser, representation_help, representation)
+    flags.add_contrast_flags(parser, representation_help, representation, pairs)
     flags.add_augmentation_flags(parser)
     flags.add_size_flags(parser, size_flags())
     flags.add_optimization_flags(parser, epochs=None, lr=0.01, schedule=None, weight_decay=1e-4)
@@ -300,7 +303,7 @@ def check_same_run(
     if checkpoint["contrast"] != contrast:
         raise UserError(f"{path} is a {checkpoint['contrast']}-skeleton pretraining: use that script")
     check_contradictions(checkpoint["sizes"], flags.given_sizes(args, size_flags()), str(path))
-    stored = {**checkpoint["flags"], "seed": checkpoint["seed"]}
+    stored = {**ADDED_FLAGS.get(contrast, {}), **checkpoint["flags"], "seed": checkpoint["seed"]}
     free = FREE_FLAGS - ({"seed"} if args.seed is not None else set())
     for name, value in stored.items():
         current = getattr(args, name, value)

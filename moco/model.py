@@ -27,6 +27,11 @@ def inter_pairs(representations: Sequence[str]) -> list[tuple[str, str]]:
     return [(q, k) for q in representations for k in representations if q != k]
 
 
+def all_pairs(representations: Sequence[str]) -> list[tuple[str, str]]:
+    """Both ``inter_pairs`` and ``intra_pairs``."""
+    return inter_pairs(representations) + intra_pairs(representations)
+
+
 def contrast_logits(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """Cosine similarities of the queries to their positive key and to the queue (argument of eq. 1).
 

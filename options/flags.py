@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from .datasets import DATASETS
@@ -246,8 +246,10 @@ def add_data_flags(parser: Parser, dataset_flag: str) -> None:
     )
 
 
-def add_contrast_flags(parser: Parser, representation_help: str, representation: str) -> None:
-    """Flags of momentum contrast (section 3.1)."""
+def add_contrast_flags(
+    parser: Parser, representation_help: str, representation: str, pairs: Sequence[str] = ()
+) -> None:
+    """Flags of momentum contrast (section 3.1); ``pairs`` are the choices of ``--pairs``, if any."""
     group = parser.add_argument_group("contrast")
     group.add_argument(
         "--skeleton-representation",
@@ -255,6 +257,14 @@ def add_contrast_flags(parser: Parser, representation_help: str, representation:
         metavar="NAMES",
         help=f"{representation_help} (default {representation})",
     )
+    if pairs:
+        group.add_argument(
+            "--pairs",
+            choices=pairs,
+            default=pairs[0],
+            help="inter: contrast each representation with the other ones, as in the paper; all: also with "
+            f"its own keys, often better on small datasets (default {pairs[0]})",
+        )
     group.add_argument(
         "--moco-dim", type=POSITIVE_INT, default=128, metavar="D", help="embedding dimension (default 128)"
     )
