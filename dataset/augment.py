@@ -2,8 +2,8 @@
 
 An augmentation is a small object: ``sample`` draws its parameters for a batch on the CPU, ``apply``
 is pure and runs on the device of the clips. Parameters are drawn once per view and are the same for
-all its frames and both people. To add a spatial augmentation, write one class and add it to
-``SPATIAL``.
+all its frames and both people. To add a spatial augmentation, write one class, append it to ``SPATIAL``
+and name it in the help text of ``--augmentations``.
 """
 
 from __future__ import annotations
@@ -164,9 +164,15 @@ class JointJitter:
         return f"jitter: {joints} joints " + ("moved" if maps.matrix[clip].any() else "set to zero")
 
 
+# The order is that of the random draws: append new classes, so that a seed keeps giving the same views.
 SPATIAL: dict[str, type] = {kind.name: kind for kind in (PoseAugmentation, JointJitter)}
 CROP = "crop"
-AUGMENTATIONS = (CROP, *SPATIAL)  # choices of --augmentations
+PAPER_SPATIAL = (PoseAugmentation.name, JointJitter.name)
+
+
+def augmentation_names() -> tuple[str, ...]:
+    """The values of ``--augmentations``."""
+    return (CROP, *SPATIAL)
 
 
 @dataclass(frozen=True)
@@ -184,8 +190,9 @@ class SpatialParameters:
 class OneOf:
     """One of the enabled augmentations per view, with equal probability.
 
-    Parameters of all registered augmentations are drawn, so enabling another one does not change
-    the random numbers of the rest.
+    Pose and jitter are always sampled, so enabling one does not change the random numbers of the
+    other. Augmentations after them are sampled only if they are enabled, so registering another one
+    does not change the views of a run without it.
     """
 
     enabled: tuple[SpatialAugmentation, ...]
@@ -197,6 +204,7 @@ class OneOf:
         drawn = {
             name: by_name.get(name, kind()).sample(count, num_joints, generator)
             for name, kind in SPATIAL.items()
+            if name in by_name or name in PAPER_SPATIAL
         }
         maps = drawn[self.enabled[0].name]
         for index, augmentation in enumerate(self.enabled[1:], start=1):

@@ -10,7 +10,7 @@ a seed gives the same views everywhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -19,8 +19,8 @@ from options.datasets import NUM_FRAMES, NUM_JOINTS
 from options.errors import UserError
 
 from .augment import (
-    AUGMENTATIONS,
     CROP,
+    PAPER_SPATIAL,
     SPATIAL,
     CenterCrop,
     Crop,
@@ -29,6 +29,7 @@ from .augment import (
     RandomCrop,
     SpatialParameters,
     WholeClip,
+    augmentation_names,
 )
 from .clips import ClipSet
 
@@ -97,7 +98,7 @@ class View:
 class AugmentationSettings:
     """The augmentation flags of pretraining; the defaults are those of the official code."""
 
-    names: Sequence[str] = field(default=AUGMENTATIONS)
+    names: Sequence[str] = (CROP, *PAPER_SPATIAL)
     min_crop_ratio: float = 0.1
     min_crop_frames: int = 64
     jitter_joints: int = 15
@@ -111,9 +112,9 @@ def pretraining_view(
 
     Without any augmentation it is the whole clip, resized (Table 5).
     """
-    if unknown := set(settings.names) - set(AUGMENTATIONS):
+    if unknown := set(settings.names) - set(augmentation_names()):
         raise UserError(
-            f"--augmentations {' '.join(sorted(unknown))}: choose from {', '.join(AUGMENTATIONS)}"
+            f"--augmentations {' '.join(sorted(unknown))}: choose from {', '.join(augmentation_names())}"
         )
     crop = RandomCrop(settings.min_crop_ratio, settings.min_crop_frames)
     arguments = {"jitter": {"num_jittered": settings.jitter_joints, "zero_prob": settings.jitter_zero_prob}}

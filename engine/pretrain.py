@@ -205,9 +205,10 @@ def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) ->
             if group.is_main:
                 seconds = max(time.monotonic() - epoch_start, 1e-9)
                 metrics |= {"learning_rate": rate, "clips_per_second": group.size * sums.clips / seconds}
+                # Before the checkpoint: a run that resumes from it does not repeat this epoch.
+                log.epoch("pretrain", epoch, metrics)
                 if epoch % args.save_freq == 0 or run.epoch == args.epochs:
                     save_checkpoint(folder / checkpoint_name(epoch), run.state())
-                log.epoch("pretrain", epoch, metrics)
                 per_epoch = (time.monotonic() - start) / (run.epoch - first_epoch)
                 print(epoch_line(epoch, args, metrics, per_epoch * (args.epochs - run.epoch)), flush=True)
             if group.any(stop.requested, run.device):

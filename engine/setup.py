@@ -141,6 +141,7 @@ def prepare(
     else:
         sizes = complete_sizes(flags.given_sizes(args, size_flags()))
         args.seed = group.first(choose_seed(args.seed))
+    vars(args).update(sizes)  # the configuration that is logged
     settings = AugmentationSettings(
         args.augmentations,
         args.min_crop_ratio,
@@ -306,12 +307,17 @@ def check_same_run(
     stored = {**ADDED_FLAGS.get(contrast, {}), **checkpoint["flags"], "seed": checkpoint["seed"]}
     free = FREE_FLAGS - ({"seed"} if args.seed is not None else set())
     for name, value in stored.items():
-        current = getattr(args, name, value)
-        if name not in free and current != value:
+        if name in free:
+            continue
+        trained_with = f"{path} was trained with {flags.spelled(name, value, 'pre-dataset')}"
+        if not hasattr(args, name):
             raise UserError(
-                f"{flags.spelled(name, current, 'pre-dataset')}, but {path} was trained with "
-                f"{flags.spelled(name, value, 'pre-dataset')}: use the same value, or choose another "
-                "--checkpoint-path to start over"
+                f"{trained_with}, a flag that this version does not have: use the version that wrote it"
+            )
+        if getattr(args, name) != value:
+            raise UserError(
+                f"{flags.spelled(name, getattr(args, name), 'pre-dataset')}, but {trained_with}: use the "
+                "same value, or choose another --checkpoint-path to start over"
             )
     if checkpoint["clips_sha256"] != clips_digest(clips):
         raise UserError(

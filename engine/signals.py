@@ -37,7 +37,10 @@ class StopRequest:
             os.write(sys.stderr.fileno(), text.encode())
 
     def __enter__(self) -> StopRequest:
-        self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
+        for number in self.SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # started by nohup: the run must outlive its terminal
+            self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -8,6 +8,7 @@ directly and never replaced. Nothing in this module imports torch.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -26,6 +27,7 @@ from .errors import UserError, first_line, out_of_memory
 
 LOCK_FILE = ".lock"
 LOCK_HOLDER_FILE = ".lock-holder"  # filelock empties the lock file itself
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of file systems without locks
 
 
 def file_type(path: Path) -> str | None:
@@ -190,10 +192,13 @@ def exclusive_folder(folder: Path, flag: str) -> Iterator[None]:
         raise UserError(
             f"another run is writing to {folder} ({who}); wait until it ends or choose another {flag}"
         ) from error
-    except NotImplementedError:  # the file system has no locks
-        print(f"note: {folder} cannot be locked; do not start a second run there at the same time")
-    except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}); choose another {flag}") from error
+    except (NotImplementedError, OSError) as error:  # filelock raises either if there are no locks
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise UserError(f"cannot write to {folder} ({error.strerror}); choose another {flag}") from error
+        print(
+            f"note: {folder} cannot be locked ({first_line(error)}); do not start a second run there at the "
+            "same time"
+        )
     try:
         remove_temporary_files(folder)
         yield
