@@ -1,9 +1,12 @@
-"""What several test files share: small stores, small golden files, tiny encoder sizes."""
+"""Shared by the test files: small stores, golden data, tiny encoder sizes, and ways to run a script."""
 
 import csv
 import importlib
 import json
+import pickle
 import sys
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -13,28 +16,43 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataset.store_format import CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE
+from engine.checkpoint import RollingCheckpoint, save_checkpoint
+from engine.optimization import GuardedOptimizer
 from options.errors import run_script
 
-torch.set_num_threads(1)  # most tests are tiny: threads that wait for each other only cost time
+torch.set_num_threads(1)  # most tests are tiny: several threads would only wait for each other
 
 GOLDEN = Path(__file__).parent / "golden"
 
-TINY = {"gru_hidden_size": 16, "gru_num_layers": 2, "graph_width": 4, "graph_num_blocks": 2, "image_width": 16}
+INTER, INTRA = "main_moco_inter_skeleton.py", "main_moco_intra_skeleton.py"
+CLASSIFICATION, RETRIEVAL = "action_classification.py", "action_retrieval.py"
+
+TINY = {
+    "gru_hidden_size": 16,
+    "gru_num_layers": 2,
+    "graph_width": 4,
+    "graph_num_blocks": 2,
+    "image_width": 16,
+}
 TINY_FLAGS = [part for name, value in TINY.items() for part in ("--" + name.replace("_", "-"), str(value))]
+PRETRAINING_FLAGS = ["--moco-k", "16", "--batch-size", "4", "--epochs", "2", "--seed", "5"]
 
 
 def golden(name: str) -> dict:
-    """Arrays of the authors' program, ``tests/golden/<name>.npz``."""
+    """Arrays computed by the official code, from ``tests/golden/<name>.npz``."""
     with np.load(GOLDEN / f"{name}.npz") as file:
         return dict(file)
 
 
 def tensors(arrays: dict, prefix: str) -> dict:
+    """The arrays whose name starts with ``prefix``, without it, as tensors."""
     return {k.removeprefix(prefix): torch.tensor(v) for k, v in arrays.items() if k.startswith(prefix)}
 
 
-def write_store(folder, names, labels, lengths, splits, dataset="ntu60", num_classes=60, seed=0, version=FORMAT_VERSION):
-    """A store of random clips, written by hand so that the reader is tested against the format."""
+def write_store(
+    folder, names, labels, lengths, splits, dataset="ntu60", num_classes=60, seed=0, version=FORMAT_VERSION
+):
+    """Write a store of random clips by hand, so that readers are tested against the format."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     np.save(folder / FRAMES_FILE, rng.normal(size=(sum(lengths), 25, 3, 2)).astype(np.float32))
@@ -49,32 +67,104 @@ def write_store(folder, names, labels, lengths, splits, dataset="ntu60", num_cla
     return folder
 
 
+def write_official(folder, names, labels, counts, split="train", frames=None):
+    """Write a split in the official layout, by default with random frames, and return the frames."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if frames is None:
+        frames = np.random.default_rng(0).normal(size=(len(counts), 3, 300, 25, 2)).astype(np.float32)
+    np.save(folder / f"{split}_data_joint.npy", frames)
+    np.save(folder / f"{split}_num_frame.npy", np.array(counts))
+    (folder / f"{split}_label.pkl").write_bytes(pickle.dumps((names, labels)))
+    return frames
+
+
 def clusters(count, seed):
-    """Features around one direction per class, so that neighbours are neither all right nor all wrong."""
+    """Features around one direction per class; some nearest neighbors are of another class."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 6, count)
-    centres = np.random.default_rng(0).normal(size=(6, 20))
-    features = centres[labels] + rng.normal(scale=2.0, size=(count, 20))
+    centers = np.random.default_rng(0).normal(size=(6, 20))
+    features = centers[labels] + rng.normal(scale=2.0, size=(count, 20))
     return torch.tensor(features, dtype=torch.float32), torch.tensor(labels)
+
+
+def identical(a, b):
+    """Whether two values are equal, and tensors in them bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(identical(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(identical, a, b))
+    return type(a) is type(b) and a == b
+
+
+def one_line(text: str) -> bool:
+    """Whether ``text`` is a single line."""
+    return len(text.strip().splitlines()) == 1
+
+
+def log_lines(folder: Path) -> list[dict]:
+    """The lines of ``log.jsonl`` in the folder of a run."""
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@contextmanager
+def in_optimizer_step(number, action):
+    """Call ``action()`` in optimizer step ``number``, counted from 1 over the runs in a ``with`` block."""
+    step, calls = GuardedOptimizer.step, count(1)
+
+    def step_and_act(self, *arguments):
+        step(self, *arguments)
+        if next(calls) == number:
+            action()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GuardedOptimizer, "step", step_and_act)
+        yield
+
+
+@contextmanager
+def saved_at_every_opportunity():
+    """Save the rolling checkpoint of the runs in a ``with`` block whenever it could be saved."""
+
+    def save(self, state):
+        save_checkpoint(self.path, state())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RollingCheckpoint, "save_if_due", save)
+        yield
+
+
+def kill():
+    """End a run without giving it the chance to save."""
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
 def small_store(tmp_path):
-    """20 training and 10 validation clips of four classes in ``tmp_path/data/ntu60``."""
+    """``tmp_path/data`` with 20 training and 10 validation clips of four classes as ``ntu60``."""
     rng = np.random.default_rng(1)
     names = [f"S001C00{2 if i < 20 else 1}P{i + 1:03d}R001A{i % 4 + 1:03d}" for i in range(30)]
     cells = ["train"] * 20 + ["val"] * 10
     lengths = rng.integers(5, 120, 30).tolist()
-    write_store(
-        tmp_path / "data" / "ntu60", names, [i % 4 for i in range(30)], lengths,
-        {"cross_subject": cells, "cross_view": cells},
-    )
+    splits = {"cross_subject": cells, "cross_view": cells}
+    write_store(tmp_path / "data" / "ntu60", names, [i % 4 for i in range(30)], lengths, splits)
     return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def training_store(tmp_path_factory):
+    """A data root with 20 training clips, for child processes, which only read it."""
+    names = [f"S001C002P{i + 1:03d}R001A{i % 4 + 1:03d}" for i in range(20)]
+    root = tmp_path_factory.mktemp("training") / "data"
+    lengths = list(range(20, 120, 5))
+    write_store(root / "ntu60", names, [i % 4 for i in range(20)], lengths, {"cross_view": ["train"] * 20})
+    return root
 
 
 @pytest.fixture
 def run(monkeypatch, capsys, small_store):
-    """``run(script, *flags)`` in the folder above the store: exit code and what was printed."""
+    """``run(script, *flags)`` next to the store; returns the exit code, stdout and stderr."""
     monkeypatch.chdir(small_store.parent)
 
     def call(script, *flags):
@@ -83,5 +173,25 @@ def run(monkeypatch, capsys, small_store):
             run_script(importlib.import_module(script.removesuffix(".py")).main)
         output = capsys.readouterr()
         return ended.value.code, output.out, output.err
+
+    return call
+
+
+@pytest.fixture
+def pretrain(run):
+    """``pretrain(folder, *flags)``: two epochs of five steps with tiny encoders; returns as ``run``."""
+
+    def call(folder, *flags, script=INTER):
+        return run(script, *PRETRAINING_FLAGS, *TINY_FLAGS, "--checkpoint-path", folder, *flags)
+
+    return call
+
+
+@pytest.fixture
+def probe(run):
+    """``probe(folder, *flags)``: a linear probe of untrained tiny encoders; returns as ``run``."""
+
+    def call(folder, *flags):
+        return run(CLASSIFICATION, "--pretrained", "random", *TINY_FLAGS, "--output-dir", folder, *flags)
 
     return call

@@ -1,0 +1,239 @@
+"""Corrupted, foreign and malicious files: a one-line error or the original content; no code is executed.
+
+The suite tries a part of each kind; ``-m slow`` tries 500 checkpoints and 200 label pickles.
+"""
+
+import gzip
+import io
+import json
+import os
+import pickle
+import subprocess
+import tempfile
+import zipfile
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import RETRIEVAL, identical, one_line, write_official
+
+from dataset.clips import open_clips
+from engine.checkpoint import load_checkpoint
+from engine.probe import PROBE_FILE
+from options.errors import UserError
+
+
+class Call:
+    """Unpickling this object calls ``function`` with ``arguments``."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def malicious_objects(marker):
+    """Objects that create the file or folder ``marker`` when they are unpickled."""
+    path, touch = str(marker), f"open({str(marker)!r}, 'w').close()"
+    return [
+        Call(open, path, "w"),
+        Call(os.system, f"touch {path}"),
+        Call(os.mkdir, path),
+        Call(exec, touch),
+        Call(eval, touch),
+        Call(Path.touch, marker),
+        Call(subprocess.call, ["touch", path]),
+        Call(np.savetxt, path, [0]),
+        Call(torch.save, 0, path),
+        Call(os.makedirs, path),
+        Call(Call, Call(open, path, "w")),
+    ]
+
+
+def test_malicious_objects_create_the_marker(tmp_path):
+    for i, malicious in enumerate(malicious_objects(tmp_path / "marker")):
+        pickle.loads(pickle.dumps(malicious))
+        assert (tmp_path / "marker").exists()
+        (tmp_path / "marker").rename(tmp_path / f"marker{i}")
+
+
+def torch_bytes(content, **settings):
+    """The bytes that ``torch.save`` writes."""
+    file = io.BytesIO()
+    torch.save(content, file, **settings)
+    return file.getvalue()
+
+
+def cut(good, rng):
+    """``good`` without its end, its beginning or a part in between."""
+    at = int(rng.integers(len(good)))
+    return [good[:at], good[at:], good[: at // 2] + good[at:]][int(rng.integers(3))]
+
+
+def flipped(good, rng):
+    """``good`` with one to eight bits flipped."""
+    corrupted = bytearray(good)
+    for at in rng.integers(len(good), size=rng.integers(1, 9)):
+        corrupted[at] ^= 1 << int(rng.integers(8))
+    return bytes(corrupted)
+
+
+def zeroed(good, rng):
+    """``good`` with up to 5000 consecutive bytes set to zero."""
+    at, size = int(rng.integers(len(good))), int(rng.integers(1, 5000))
+    return (good[:at] + bytes(size) + good[at + size :])[: len(good)]
+
+
+def foreign_files(content):
+    """Files of other versions of this code or of torch, and of other programs."""
+    for version in (0, 2, 99, -1, 10**30, 1.5, "1", "two\nlines", None, True, [1], {}, torch.tensor([1, 1])):
+        yield torch_bytes({**content, "format_version": version})
+    arrays = io.BytesIO()
+    np.savez(arrays, *[tensor.numpy() for tensor in content["state_dict"].values()])
+    empty_zip = io.BytesIO()
+    zipfile.ZipFile(empty_zip, "w").close()
+    good = torch_bytes(content)
+    yield torch_bytes(content, _use_new_zipfile_serialization=False)
+    yield from (arrays.getvalue(), empty_zip.getvalue(), gzip.compress(good), good + good)
+    yield from (b"", b"\n", b"PK\x03\x04", json.dumps(["a"]).encode())
+    yield from map(torch_bytes, (content["state_dict"], [content], {"state_dict": [1]}, None))
+    yield from (pickle.dumps({"state_dict": {}}, protocol) for protocol in range(6))
+
+
+def malicious_files(content, marker):
+    """Every malicious object at several places of a checkpoint, in every format of torch and of pickle."""
+    content = {**content, "state_dict": {"weight": torch.zeros(3)}, "optimizer": {}}  # small
+    for malicious in malicious_objects(marker):
+        for bad in (
+            malicious,
+            {**content, "state_dict": {"weight": malicious}},
+            {**content, "format_version": malicious},
+            {**content, "optimizer": [malicious]},
+        ):
+            yield torch_bytes(bad)
+            yield torch_bytes(bad, pickle_protocol=4)
+            yield torch_bytes(bad, _use_new_zipfile_serialization=False)
+            yield pickle.dumps(bad)
+
+
+def bad_files(good, content, marker, rng, count):
+    """``count`` files, in turn of each of the five kinds."""
+    foreign, malicious = cycle(foreign_files(content)), list(malicious_files(content, marker))
+    malicious = cycle([malicious[i] for i in rng.permutation(len(malicious))])
+    kinds = (
+        lambda: cut(good, rng),
+        lambda: flipped(good, rng),
+        lambda: zeroed(good, rng),
+        lambda: next(foreign),
+        lambda: next(malicious),
+    )
+    return [kind() for kind in islice(cycle(kinds), count)]
+
+
+def everything_below(folder):
+    return sorted(path for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("count", [165, pytest.param(500, marks=pytest.mark.slow)])
+def test_bad_checkpoints_are_rejected_or_unchanged(pretrain, tmp_path, monkeypatch, capsys, count):
+    assert pretrain(tmp_path / "c", "--epochs", 1)[0] == 0
+    path = tmp_path / "c" / "checkpoint_0000.pth.tar"
+    content, good = load_checkpoint(path), path.read_bytes()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # files there would be noticed, too
+    before, errors = everything_below(tmp_path), []
+    for bad in bad_files(good, content, tmp_path / "marker", np.random.default_rng(count), count):
+        path.write_bytes(bad)
+        try:
+            assert identical(load_checkpoint(path), content)
+        except UserError as error:
+            assert str(error).startswith(str(path)) and "\n" not in str(error) and len(str(error)) < 500
+            errors.append(str(error))
+    assert everything_below(tmp_path) == before
+    assert capsys.readouterr() == ("", ""), "nothing is printed in addition to the error"
+    assert 0.8 * count < len(errors) < count
+    malicious = [error for error in errors if "which is not allowed in a checkpoint" in error]
+    assert len(malicious) > 0.05 * count and not any("Weights only" in error for error in errors)
+    print(f"\n{count} bad checkpoints: {len(errors)} rejected, the others loaded with the original content")
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(200, marks=pytest.mark.slow)])
+def test_bad_label_pickles_are_rejected_or_unchanged(tmp_path, monkeypatch, count):
+    """A pickle has no checksum, but a label that changed does not match the name of its clip."""
+    monkeypatch.chdir(tmp_path)
+    folder, labels = tmp_path / "ntu60" / "xview", [3, 59, 0, 11, 3]
+    names = [f"S001C002P00{i}R001A{label + 1:03d}" for i, label in enumerate(labels)]
+    write_official(folder, [f"{name}.skeleton" for name in names], labels, [5] * 5)
+    path, rng = folder / "train_label.pkl", np.random.default_rng(count)
+    contents = [pickle.dumps((names, labels), protocol) for protocol in range(6)]
+    malicious = [
+        pickle.dumps(part)
+        for bad in malicious_objects(tmp_path / "marker")
+        for part in (bad, (names, [bad] * 5), ([bad] * 5, labels), [bad, names, labels])
+    ]
+    before, rejected = everything_below(tmp_path), 0
+    for i in range(count):
+        kinds = (cut, flipped, zeroed, lambda good, rng: malicious[int(rng.integers(len(malicious)))])
+        path.write_bytes(kinds[i % 4](contents[i % 6], rng))
+        try:
+            clips = open_clips(tmp_path, "ntu60", "cross_view", "train")
+            assert clips.labels.tolist() == labels
+            assert [name[-4:] for name in clips.names] == [name[-4:] for name in names]
+        except UserError as error:
+            assert str(path.parent) in str(error) and "\n" not in str(error)
+            rejected += 1
+    assert everything_below(tmp_path) == before
+    assert 0.8 * count < rejected
+    print(f"\n{count} bad label pickles: {rejected} rejected, the others gave the original labels")
+
+
+def altered_contents(content):
+    """Intact files that no pretraining writes: what was changed, and the content."""
+    for name in ("optimizer", "sizes", "flags", "seed", "epoch", "step", "contrast"):
+        yield f"no {name}", {key: value for key, value in content.items() if key != name}
+        yield f"{name} is a string", {**content, name: "text\nof two lines"}
+    weights = content["state_dict"]
+    name = next(iter(weights))
+    yield "no weights", {**content, "state_dict": {}}
+    yield "a weight of another shape", {**content, "state_dict": {**weights, name: torch.zeros(3)}}
+    yield "an unknown size", {**content, "sizes": {**content["sizes"], "depth": 3}}
+    yield "an unknown flag", {**content, "flags": {**content["flags"], "gone": 1}}
+
+
+def test_resume_rejects_altered_checkpoints(pretrain, tmp_path):
+    assert pretrain(tmp_path / "c", "--epochs", 1)[0] == 0
+    path = tmp_path / "c" / "checkpoint_0000.pth.tar"
+    for change, content in list(altered_contents(load_checkpoint(path))):
+        torch.save(content, path)
+        code, _, err = pretrain(tmp_path / "c", "--resume", path)
+        assert code == 2 and str(path) in err and one_line(err), (change, err)
+
+
+def test_evaluation_rejects_altered_checkpoints(run, pretrain, tmp_path):
+    assert pretrain(tmp_path / "c", "--epochs", 1)[0] == 0
+    path = tmp_path / "c" / "checkpoint_0000.pth.tar"
+    good = load_checkpoint(path)
+    for change in (
+        {"sizes": {"depth": 3}},
+        {"sizes": "large"},
+        {"representations": None},
+        {"contrast": None, "epoch": None},
+        {"state_dict": {}},
+        {"state_dict": {name: torch.zeros(1) for name in good["state_dict"]}},
+    ):
+        torch.save({**good, **change}, path)
+        flags = ["--pretrained", path, "--finetune-skeleton-representation", "seq-based"]
+        code, _, err = run(RETRIEVAL, *flags)
+        assert code == 2 and str(path) in err and one_line(err), (change, err)
+
+
+def test_probe_rejects_incomplete_checkpoints(probe, tmp_path):
+    assert probe(tmp_path, "--epochs", 1)[0] == 0
+    path = tmp_path / PROBE_FILE
+    good = load_checkpoint(path)
+    for name in ("seed", "epoch", "optimizer", "flags", "encoder_sha256", "history"):
+        torch.save({key: value for key, value in good.items() if key != name}, path)
+        code, _, err = probe(tmp_path, "--epochs", 2, "--resume", "auto")
+        assert code == 2 and str(path) in err and one_line(err), (name, err)

@@ -1,0 +1,153 @@
+"""The log of a run: ``config.json`` with its flags, and one line per epoch in ``log.jsonl``."""
+
+import argparse
+import json
+import math
+
+from conftest import INTER, in_optimizer_step, kill, log_lines, saved_at_every_opportunity
+
+import engine.pretrain
+from engine.checkpoint import load_checkpoint
+from engine.log import RunLog
+from models.representations import size_flags
+
+
+def epochs(folder):
+    """The epochs in ``log.jsonl``, in the order of the lines."""
+    return [line["epoch"] for line in log_lines(folder)]
+
+
+def without_speed(lines):
+    """Log lines without the number that depends on the machine."""
+    return [{k: v for k, v in line.items() if k != "clips_per_second"} for line in lines]
+
+
+def test_config_has_all_flags_and_is_printed(pretrain, tmp_path):
+    code, out, err = pretrain(tmp_path / "c", "--no-mlp", "--augmentations", "crop", "jitter", "--epochs", 1)
+    assert code == 0, err
+    config = json.loads((tmp_path / "c" / "config.json").read_text())
+    assert config == load_checkpoint(tmp_path / "c" / "checkpoint_0000.pth.tar")["flags"]
+    assert config["mlp"] is False and config["augmentations"] == ["crop", "jitter"] and config["seed"] == 5
+    printed = " ".join(out.split())
+    for name, value in config.items():
+        assert f" {name}={value}" in printed
+
+
+def test_config_has_the_sizes_that_are_used(run, tmp_path):
+    for epochs, flags in ((1, []), (2, ["--resume", "auto"])):
+        sizes = [] if flags else ["--gru-hidden-size", 16, "--gru-num-layers", 1, "--graph-width", 4]
+        common = ["--moco-k", 16, "--batch-size", 4, "--graph-num-blocks", 2, "--epochs", epochs]
+        code, _, err = run(INTER, "--checkpoint-path", tmp_path / "c", *common, *sizes, *flags)
+        assert code == 0, err
+        config = json.loads((tmp_path / "c" / "config.json").read_text())
+        assert (config["gru_hidden_size"], config["gru_num_layers"], config["graph_width"]) == (16, 1, 4)
+        assert config["graph_encoder"] == size_flags()["graph_encoder"].default
+
+
+def test_one_line_per_epoch(pretrain, tmp_path):
+    assert pretrain(tmp_path / "c", "--schedule", 1)[0] == 0
+    lines = log_lines(tmp_path / "c")
+    assert [line["epoch"] for line in lines] == [0, 1]
+    for line in lines:
+        assert line.keys() == {
+            "epoch",
+            "loss",
+            "learning_rate",
+            "clips_per_second",
+            *(
+                f"{quantity}/{pair}"
+                for quantity in ("contrastive_accuracy", "positive_logit", "negative_logit")
+                for pair in ("seq->graph", "graph->seq")
+            ),
+        }
+        assert all(math.isfinite(value) for value in line.values())
+    assert [line["learning_rate"] for line in lines] == [0.01, 0.001]
+
+
+def test_resumed_run_continues_the_log(pretrain, tmp_path):
+    assert pretrain(tmp_path / "whole", "--epochs", 3)[0] == 0
+    assert pretrain(tmp_path / "c")[0] == 0
+    first = log_lines(tmp_path / "c")
+    assert pretrain(tmp_path / "c", "--epochs", 3, "--resume", "auto")[0] == 0
+    lines = log_lines(tmp_path / "c")
+    assert lines[:2] == first
+    assert without_speed(lines) == without_speed(log_lines(tmp_path / "whole"))
+    assert json.loads((tmp_path / "c" / "config.json").read_text())["epochs"] == 3
+
+
+def test_repeated_epochs_replace_their_lines(pretrain, tmp_path):
+    """A resumed run starts from the last saved checkpoint and repeats the epochs after it."""
+    assert pretrain(tmp_path / "c", "--epochs", 4)[0] == 0
+    before = log_lines(tmp_path / "c")
+    (tmp_path / "c" / "checkpoint_0003.pth.tar").unlink()  # as if killed before it was saved
+    code, out, err = pretrain(tmp_path / "c", "--epochs", 4, "--resume", "auto")
+    assert code == 0 and "checkpoint_0000.pth.tar: epoch 1, step 0" in out, err
+    assert without_speed(log_lines(tmp_path / "c")) == without_speed(before)
+
+
+def test_line_that_was_cut_off_is_replaced(pretrain, tmp_path):
+    """As if the run had been killed while it wrote the line of the last epoch."""
+    assert pretrain(tmp_path / "c", "--save-freq", 1, "--epochs", 3)[0] == 0
+    before = log_lines(tmp_path / "c")
+    path = tmp_path / "c" / "log.jsonl"
+    (tmp_path / "c" / "checkpoint_0002.pth.tar").unlink()
+    path.write_bytes(path.read_bytes()[:-40])
+    assert not path.read_text().endswith("\n")
+    assert pretrain(tmp_path / "c", "--epochs", 3, "--resume", "auto")[0] == 0
+    assert without_speed(log_lines(tmp_path / "c")) == without_speed(before)
+
+
+def test_epoch_is_logged_before_its_checkpoint(pretrain, tmp_path, monkeypatch):
+    """So a run that is killed in between, and resumes from the checkpoint, has the line of every epoch."""
+
+    def killed_after(path, state):
+        save(path, state)
+        raise KeyboardInterrupt
+
+    save = engine.pretrain.save_checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.pretrain, "save_checkpoint", killed_after)
+        assert pretrain(tmp_path / "c")[0] == 130
+    assert epochs(tmp_path / "c") == [0]
+    assert pretrain(tmp_path / "c", "--resume", "auto")[0] == 0
+    assert epochs(tmp_path / "c") == [0, 1]
+
+
+def test_run_killed_within_an_epoch_has_complete_log_after_resume(pretrain, tmp_path):
+    with saved_at_every_opportunity(), in_optimizer_step(8, kill):
+        assert pretrain(tmp_path / "c")[0] == 130
+    assert epochs(tmp_path / "c") == [0]
+    code, out, err = pretrain(tmp_path / "c", "--resume", "auto")
+    assert code == 0 and "epoch 1, step 2" in out, err
+    assert epochs(tmp_path / "c") == [0, 1]
+
+
+def test_new_run_starts_an_empty_log(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"epoch": 0, "loss": 1.0}\n')
+    with RunLog(tmp_path, argparse.Namespace(), 0) as log:
+        assert log_lines(tmp_path) == []
+        log.epoch("test", 0, {"loss": 2.0})
+    assert log_lines(tmp_path) == [{"epoch": 0, "loss": 2.0}]
+
+
+def test_unreadable_lines_are_removed_on_resume(tmp_path):
+    lines = [
+        '{"epoch": 0, "loss": 1.0}',
+        '{"epoch": 1, "lo',
+        "[]",
+        '{"loss": 3}',
+        "\x00",
+        '{"epoch": 2, "loss": 3.0}',
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    with RunLog(tmp_path, argparse.Namespace(), 2) as log:
+        log.epoch("test", 2, {"loss": 4.0})
+    assert log_lines(tmp_path) == [{"epoch": 0, "loss": 1.0}, {"epoch": 2, "loss": 4.0}]
+
+
+def test_config_stores_values_that_json_does_not_have(tmp_path):
+    args = argparse.Namespace(path=tmp_path, schedule=(1, 2), lr=0.1, gpu=None, cos=False)
+    with RunLog(tmp_path, args, 0):
+        pass
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config == {"path": str(tmp_path), "schedule": [1, 2], "lr": 0.1, "gpu": None, "cos": False}

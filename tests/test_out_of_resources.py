@@ -1,0 +1,137 @@
+"""Full disks and exhausted memory: a one-line error, and every earlier file stays intact."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+
+import pytest
+import torch
+from conftest import RETRIEVAL, TINY_FLAGS, log_lines, one_line
+from processes import command, finish, start
+
+from engine.checkpoint import load_checkpoint
+
+
+@pytest.fixture
+def limit_file_size():
+    """``limit_file_size(n)``: files cannot exceed ``n`` bytes, as on a full disk; without ``n``: no limit."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size=before[0]: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def checkpoints_and_results(folder):
+    """The content of the files in a folder, except for the log of the current run."""
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if "tfevents" not in path.name and path.name not in ("config.json", "log.jsonl")
+    }
+
+
+def test_full_disk_keeps_earlier_checkpoints(pretrain, tmp_path, limit_file_size):
+    assert pretrain(tmp_path / "c")[0] == 0
+    before, log = checkpoints_and_results(tmp_path / "c"), log_lines(tmp_path / "c")
+    for flags, name in ([], "checkpoint_0002"), (["--save-minutes", 1e-6], "checkpoint_last"):
+        limit_file_size(200_000)
+        code, out, err = pretrain(tmp_path / "c", "--epochs", 3, "--resume", "auto", *flags)
+        limit_file_size()
+        assert code == 2 and one_line(err)
+        assert f"cannot write {tmp_path / 'c' / name}.pth.tar ([Errno 27] File too large)" in err
+        assert checkpoints_and_results(tmp_path / "c") == before
+        assert log_lines(tmp_path / "c")[:2] == log
+    code, out, err = pretrain(tmp_path / "c", "--epochs", 3, "--resume", "auto")
+    assert code == 0 and "epoch 2, step 0" in out, err
+    assert [line["epoch"] for line in log_lines(tmp_path / "c")] == [0, 1, 2]
+
+
+def test_full_disk_keeps_earlier_results(run, tmp_path, limit_file_size):
+    flags = ["--pretrained", "random", *TINY_FLAGS, "--output-dir", tmp_path / "o", "--seed"]
+    assert run(RETRIEVAL, *flags, 1)[0] == 0
+    before = checkpoints_and_results(tmp_path / "o")
+    limit_file_size(300)
+    code, _, err = run(RETRIEVAL, *flags, 2)
+    limit_file_size()
+    assert code == 2 and f"cannot write {tmp_path / 'o' / 'results.json'} ([Errno 27] File too large)" in err
+    assert "the previous file is unchanged" in err
+    assert checkpoints_and_results(tmp_path / "o") == before
+    assert json.loads(before["results.json"])["seed"] == 1
+
+
+def test_full_disk_in_the_thread_of_tensorboard(probe, tmp_path, limit_file_size):
+    """TensorBoard writes its events in another thread, whose errors are reported in one line, too."""
+    limit_file_size(50)
+    code, _, err = probe(tmp_path / "o", "--epochs", 2)
+    limit_file_size()
+    assert code == 2 and "error: the disk is full ([Errno 27] File too large): free some space" in err, err
+    assert "Traceback" not in err
+
+
+def test_full_file_system_keeps_the_first_checkpoint(training_store, tmp_path):
+    """On a real file system of 900 kB there is room for one checkpoint."""
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    disk, copy = tmp_path / "disk", tmp_path / "copy"
+    disk.mkdir(), copy.mkdir()
+    mount = f"mount -t tmpfs -o size=900k none {disk}"
+    missing = not shutil.which("unshare")
+    if missing or subprocess.run([*namespace, "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("this system does not allow mounting a small file system")
+    flags = ["--skeleton-representation", "seq-based_and_graph-based", "--save-minutes", 10]
+    script = f'{mount} && "$@"; code=$?; cp -a {disk}/. {copy}; exit $code'
+    ended = subprocess.run(
+        [*namespace, "sh", "-c", script, "sh", *command(training_store, disk, *flags, "--save-freq", 1)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 2, ended.stderr
+    path = disk / "checkpoint_0001.pth.tar"
+    assert f"cannot write {path} ([Errno 28] No space left on device)" in ended.stderr
+    assert load_checkpoint(copy / "checkpoint_0000.pth.tar")["epoch"] == 1
+    left = sorted(path.name for path in copy.iterdir() if "tfevents" not in path.name)
+    assert left == [".lock", "checkpoint_0000.pth.tar", "config.json", "log.jsonl"]
+
+
+def test_out_of_host_memory(training_store, tmp_path):
+    """A queue of 40 million keys does not fit into 12 GiB of address space."""
+    limit = (12 << 30, 12 << 30)
+    child = start(
+        training_store,
+        tmp_path / "c",
+        "--moco-k",
+        40_000_000,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
+    )
+    code, _, err = finish(child)
+    assert code == 2 and "this machine is out of memory" in err and one_line(err), err
+    assert "use --batch-size, --amp, --data-device to reduce memory" in err
+
+
+@pytest.mark.parametrize(
+    "error, device",
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore advice"), "the GPU"),
+        (RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"), "the GPU"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), "the GPU"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:1] can't allocate memory"), "this machine"),
+        (MemoryError(), "this machine"),
+    ],
+)
+def test_out_of_memory_in_a_step(pretrain, tmp_path, monkeypatch, error, device):
+    def out_of_memory(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr("moco.model.MoCo.forward", out_of_memory)
+    code, _, err = pretrain(tmp_path / "c")
+    assert code == 2 and f"error: {device} is out of memory" in err and one_line(err)
+
+
+def test_other_runtime_errors_keep_their_traceback(pretrain, tmp_path, monkeypatch):
+    """A bug of the program must not look like a mistake of the user."""
+    monkeypatch.setattr(
+        "moco.model.MoCo.forward", lambda *arguments, **settings: torch.zeros(2) @ torch.zeros(3)
+    )
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        pretrain(tmp_path / "c")
