@@ -32,6 +32,13 @@ def config_text(args: argparse.Namespace) -> str:
     return textwrap.fill(f"config: {flags}", 110, subsequent_indent="  ", break_on_hyphens=False)
 
 
+def write_config(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Write all flags of a run to ``config.json`` and return them."""
+    config = {name: plain(value) for name, value in vars(args).items()}
+    write_json(folder / CONFIG_FILE, config)
+    return config
+
+
 def open_events(folder: Path, first_epoch: int) -> Any:
     """Return TensorBoard's writer, or None with a note if it is not installed or does not work."""
     try:
@@ -57,8 +64,7 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, args: argparse.Namespace, first_epoch: int) -> None:
-        self.config = {name: plain(value) for name, value in vars(args).items()}
-        write_json(folder / CONFIG_FILE, self.config)
+        self.config = write_config(folder, args)
         self._path = folder / LOG_FILE
         lines = self._lines_before(first_epoch)
         atomic_write(self._path, lambda file: file.write("".join(lines).encode()))

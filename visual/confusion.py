@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
+from engine.log import RunLog
 from options.files import atomic_write
 
 from .packages import PLOTS, why_not
-from .plots import figure, save_figure
+from .plots import figure, figure_image, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,14 +137,14 @@ def draw_confusion(confusion: Confusion) -> Figure:
 
 def report_confusion(
     labels: Tensor, predictions: Tensor, name_of: Callable[[int], str], folder: Path,
-    writer: SummaryWriter | None = None, tag: str = "confusion", step: int = 0,
+    log: RunLog | None = None, tag: str = "confusion", step: int = 0,
 ) -> list[str]:
     """Write ``confusion.csv`` and, with matplotlib, ``confusion.png`` and a TensorBoard figure.
 
     Args:
         labels, predictions: (N,) classes, counted from zero.
         name_of: the name of a class.
-        tag, step: of the figure in ``writer``.
+        tag, step: of the figure in ``log``.
 
     Returns:
         Lines for the log: the most confused pairs, accuracies of classes, where the files are.
@@ -159,6 +159,6 @@ def report_confusion(
         return [*lines, f"{PICTURE} is left out: {reason}"]
     drawn = draw_confusion(confusion)
     save_figure(folder / PICTURE, drawn)
-    if writer is not None:
-        writer.add_figure(tag, drawn, step)
+    if log is not None:
+        log.image(tag, figure_image(drawn), step)
     return [*lines, f"written: {folder / PICTURE}"]

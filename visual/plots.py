@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from options.files import atomic_write
 
 if TYPE_CHECKING:
@@ -25,3 +29,9 @@ def figure(width: float, height: float) -> Figure:
 
 def save_figure(path: Path, drawn: Figure) -> None:
     atomic_write(path, lambda file: drawn.savefig(file, format="png"))
+
+
+def figure_image(drawn: Figure) -> Tensor:
+    """Return the pixels of a figure, ``(3, height, width)`` uint8."""
+    drawn.canvas.draw()
+    return torch.from_numpy(np.array(drawn.canvas.buffer_rgba()))[:, :, :3].permute(2, 0, 1)
