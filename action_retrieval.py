@@ -27,7 +27,7 @@ from engine.retrieve import knn_accuracy, nearest_neighbors
 from models.representations import size_flags
 from options import flags
 from options.errors import UserError, run_script
-from options.files import atomic_write, ensure_folder
+from options.files import atomic_write, check_output_file, check_output_folder
 from visual.feature_map import write_feature_map
 from visual.gallery import NEIGHBOURS, choose_queries, write_gallery
 from visual.packages import PLOTS, SKELETONS, require
@@ -48,6 +48,7 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument(
         "--save-features",
+        type=flags.path,
         metavar="FILE.npz",
         help="save features, labels and names of both splits, in the order of the store",
     )
@@ -58,7 +59,10 @@ def parse_args() -> argparse.Namespace:
     )
     group = parser.add_argument_group("visualization")
     group.add_argument(
-        "--gallery", metavar="DIR", help="write an animated page of validation clips and their neighbors"
+        "--gallery",
+        type=flags.path,
+        metavar="DIR",
+        help="write an animated page of validation clips and their nearest training clips",
     )
     group.add_argument(
         "--gallery-queries",
@@ -68,6 +72,7 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument(
         "--tsne",
+        type=flags.path,
         metavar="DIR",
         help="write t-SNE maps of ten random classes, and features for TensorBoard's projector",
     )
@@ -78,37 +83,18 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_figures(args: argparse.Namespace) -> None:
-    """Raise ``UserError`` early if a requested figure cannot be drawn."""
+def check_outputs(args: argparse.Namespace) -> None:
+    """Raise ``UserError`` early if a requested output cannot be written or a figure cannot be drawn."""
+    if args.save_features:
+        check_output_file(Path(args.save_features), "--save-features")
     if args.gallery:
         require("--gallery", SKELETONS)
+        check_output_folder(Path(args.gallery), "--gallery")
     elif args.gallery_queries:
         raise UserError("--gallery-queries needs --gallery DIR, the folder of the page")
     if args.tsne:
         require("--tsne", PLOTS)
-
-
-def prepare_retrieval(args: argparse.Namespace) -> tuple[Evaluation, list[int]]:
-    """Load encoders and clips, and create all output folders; returns the run and the gallery's queries."""
-    check_figures(args)
-    run = prepare_evaluation(args, "retrieval")
-    run.note_missing_classes()
-    if args.knn_neighbours > len(run.train):
-        raise UserError(
-            f"--knn-neighbours {args.knn_neighbours}: there are only {len(run.train)} training clips"
-        )
-    queries = choose_queries(run.val, args.gallery_queries, run.seed) if args.gallery else []
-    for folder in (
-        run.folder,
-        args.save_features and Path(args.save_features).parent,
-        args.gallery,
-        args.tsne,
-    ):
-        if folder:
-            ensure_folder(Path(folder))
-    write_config(run.folder, args)
-    print(config_text(args), flush=True)
-    return run, queries
+        check_output_folder(Path(args.tsne), "--tsne")
 
 
 def save_features(path: Path, run: Evaluation, train: Tensor, val: Tensor) -> None:
@@ -131,11 +117,17 @@ def accuracy(run: Evaluation, train: Tensor, val: Tensor, k: int) -> float:
 def main() -> int:
     """Evaluate by retrieval; returns the exit code."""
     args = parse_args()
-    run, queries = prepare_retrieval(args)
+    check_outputs(args)
+    run, k = prepare_evaluation(args, "retrieval"), args.knn_neighbours
+    run.note_missing_classes()
+    if k > len(run.train):
+        raise UserError(f"--knn-neighbours {k}: there are only {len(run.train)} training clips")
+    queries = choose_queries(run.val, args.gallery_queries, run.seed) if args.gallery else []
+    write_config(run.folder, args)
+    print(config_text(args), flush=True)
     train, val = (run.extractor.of_center_crops(c, f"{c.split} features") for c in (run.train, run.val))
     if args.save_features:
         save_features(Path(args.save_features), run, train, val)
-    k = args.knn_neighbours
     numbers = {"neighbours": k, "knn": accuracy(run, train, val, k)}
     if args.autoencoder:
         model = train_autoencoder(train, args.batch_size, run.seed, args.print_freq)

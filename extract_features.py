@@ -28,7 +28,7 @@ from models.representations import size_flags
 from options import flags
 from options.class_names import class_name
 from options.errors import UserError, run_script
-from options.files import atomic_write
+from options.files import atomic_write, check_output_file
 
 MAX_PRINTED = 20  # clips whose class is printed; the output file contains all of them
 SEED = 0  # of --pretrained random
@@ -40,12 +40,15 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("clips")
     group.add_argument(
         "--input",
+        type=flags.path,
         nargs="+",
         required=True,
         metavar="PATH",
         help="files, folders and zip archives of .skeleton, .npy and .npz files",
     )
-    group.add_argument("--output", default="features.npz", metavar="FILE.npz", help="default features.npz")
+    group.add_argument(
+        "--output", type=flags.path, default="features.npz", metavar="FILE.npz", help="default features.npz"
+    )
     group.add_argument(
         "--knn-neighbours",
         type=flags.POSITIVE_INT,
@@ -89,6 +92,7 @@ def find_neighbors(
 def main() -> int:
     """Extract the features; returns the exit code."""
     args = parse_args()
+    check_output_file(Path(args.output), "--output")
     device = pick_device(args.gpu)
     seed_globally(SEED, WEIGHTS)
     encoders = load_encoders(

@@ -10,6 +10,7 @@ from dataset.clips import ClipSet, open_clips
 from dataset.label_subset import classes_without_clip
 from models.representations import join_representations, size_flags
 from options.errors import UserError
+from options.files import check_output_folder
 from options.flags import given_sizes
 
 from .checkpoint import checkpoints_in
@@ -90,11 +91,10 @@ def results_folder(args: argparse.Namespace, task: str) -> Path:
     """Return ``--output-dir`` or its default.
 
     Raises:
-        UserError: it is a file, or contains a pretraining or the results of another task.
+        UserError: it is not writable, or contains a pretraining or the results of another task.
     """
     folder = Path(args.output_dir) if args.output_dir else default_folder(args, task)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output-dir {folder} is a file; give a folder")
+    check_output_folder(folder, "--output-dir")
     if checkpoints_in(folder):
         raise UserError(f"{folder} contains the checkpoints of a pretraining; choose another --output-dir")
     path = folder / RESULTS

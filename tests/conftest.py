@@ -12,6 +12,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from engine.checkpoint import save_checkpoint
+from models.representations import build_encoder
 from dataset.store_format import CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE
 from options.errors import run_script
 
@@ -20,6 +22,7 @@ torch.set_num_threads(1)  # most tests are tiny: threads that wait for each othe
 GOLDEN = Path(__file__).parent / "golden"
 
 TINY = {"gru_hidden_size": 16, "gru_num_layers": 2, "graph_width": 4, "graph_num_blocks": 2, "image_width": 16}
+TINY_SIZES = {**TINY, "graph_encoder": "agcn", "num_frames": 64}  # all sizes
 TINY_FLAGS = [part for name, value in TINY.items() for part in ("--" + name.replace("_", "-"), str(value))]
 
 
@@ -47,6 +50,27 @@ def write_store(folder, names, labels, lengths, splits, dataset="ntu60", num_cla
     info = {"format_version": version, "dataset": dataset, "num_classes": num_classes}
     (folder / INFO_FILE).write_text(json.dumps(info))
     return folder
+
+
+def write_pretraining(path, names, **sizes):
+    """A pretraining checkpoint with tiny, untrained encoders of the representations ``names``."""
+    torch.manual_seed(len(path.name) + len(names))
+    sizes = {**TINY_SIZES, **sizes}
+    encoders = {name: build_encoder(name, 8, **sizes).state_dict() for name in names}
+    content = {
+        "kind": "pretraining",
+        "contrast": "inter" if len(names) > 1 else "intra",
+        "epoch": 3,
+        "step": 0,
+        "representations": list(names),
+        "sizes": sizes,
+        "state_dict": {f"encoders.query.{n}.{k}": v for n, state in encoders.items() for k, v in state.items()},
+        "flags": {},
+        "seed": 0,
+        "optimizer": {},
+    }
+    save_checkpoint(path, content)
+    return path
 
 
 def clusters(count, seed):
