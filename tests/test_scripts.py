@@ -11,7 +11,7 @@ import torch
 
 import engine.autoencoder
 import engine.pretrain
-import engine.probe
+import engine.classifier
 from conftest import TINY_FLAGS
 from engine.checkpoint import load_checkpoint
 from engine.probe import PROBE_FILE
@@ -127,17 +127,17 @@ def test_the_probe_stopped_and_resumed_is_the_uninterrupted_probe(run, tmp_path,
     probe = ["action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--epochs", 4, "--seed", 1]
     code, _, err = run(*probe, "--output-dir", tmp_path / "whole")
     assert code == 0, err
-    report = engine.probe.report_epoch
+    report = engine.classifier.report_epoch
 
     def stop_after_epoch_1(state, *rest):
         report(state, *rest)
         if state.epoch == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(engine.probe, "report_epoch", stop_after_epoch_1)
+    monkeypatch.setattr(engine.classifier, "report_epoch", stop_after_epoch_1)
     assert run(*probe, "--output-dir", tmp_path / "two")[0] == EXIT_RESUMABLE
     assert not (tmp_path / "two/results.json").exists()
-    monkeypatch.setattr(engine.probe, "report_epoch", report)
+    monkeypatch.setattr(engine.classifier, "report_epoch", report)
     assert run(*probe, "--output-dir", tmp_path / "two", "--resume", "auto")[0] == 0
     assert same(tmp_path / "whole" / PROBE_FILE, tmp_path / "two" / PROBE_FILE)
     numbers = [json.loads((tmp_path / n / "results.json").read_text())["numbers"] for n in ("whole", "two")]
@@ -149,10 +149,10 @@ def test_the_probe_resumes_with_the_seed_that_was_drawn(run, tmp_path):
     assert run(*probe, "--epochs", 2)[0] == 0
     code, out, err = run(*probe, "--epochs", 3, "--resume", "auto")
     assert code == 0 and "epoch 2" in out, err
-    for flags, sentence in ((["--protocol", "cross_subject"], "--protocol is cross_subject"),
-                            (["--lr", "0.5"], "--lr is 0.5"), (["--seed", "1"], "was trained with --seed"),
-                            (["--epochs", "2"], "has 3 epochs behind it"),
-                            (["--gru-hidden-size", "17"], "another encoder")):
+    for flags, sentence in ((["--protocol", "cross_subject"], "--protocol cross_subject, but"),
+                            (["--lr", "0.5"], "--lr 0.5, but"), (["--seed", "1"], "was trained with --seed"),
+                            (["--epochs", "2"], "has finished 3 epochs"),
+                            (["--gru-hidden-size", "17"], "a different encoder")):
         code, _, err = run(*probe, "--epochs", 4, "--resume", "auto", *flags)
         assert code == 2 and sentence in err
 
@@ -160,19 +160,21 @@ def test_the_probe_resumes_with_the_seed_that_was_drawn(run, tmp_path):
 def test_an_evaluation_leaves_other_files_alone(run, tmp_path):
     assert pretrain(run, tmp_path / "c")[0] == 0
     checkpoint = ["--pretrained", tmp_path / "c/checkpoint_0001.pth.tar", "--finetune-skeleton-representation", "seq-based"]
-    assert run("action_classification.py", *checkpoint, "--epochs", 1, "--output-dir", tmp_path / "c")[0] == 0
-    code, _, err = run("action_retrieval.py", *checkpoint, "--output-dir", tmp_path / "c")
-    assert code == 2 and "is of another task" in err
+    code, _, err = run("action_classification.py", *checkpoint, "--epochs", 1, "--output-dir", tmp_path / "c")
+    assert code == 2 and "contains the checkpoints of a pretraining" in err
+    assert run("action_classification.py", *checkpoint, "--epochs", 1, "--output-dir", tmp_path / "o")[0] == 0
+    code, _, err = run("action_retrieval.py", *checkpoint, "--output-dir", tmp_path / "o")
+    assert code == 2 and "belongs to another task" in err
     code, out, err = pretrain(run, tmp_path / "c", "--epochs", 3, "--resume", "auto")
     assert code == 0 and "epoch 2, step 0" in out, err
-    code, _, err = run("action_retrieval.py", "--pretrained", tmp_path / "c/probe_last.pth.tar")
-    assert code == 2 and "is of a probe" in err
+    code, _, err = run("action_retrieval.py", "--pretrained", tmp_path / "o/probe_last.pth.tar")
+    assert code == 2 and "is a checkpoint of a probe" in err
     (tmp_path / "file").write_text("")
     for script, flag in (("action_retrieval.py", "--output-dir"), ("action_classification.py", "--output-dir")):
         code, _, err = run(script, *checkpoint, flag, tmp_path / "file")
-        assert code == 2 and "is a file" in err
+        assert code == 2 and "file is not a folder" in err
     code, _, err = pretrain(run, tmp_path / "file" / "below")
-    assert code == 2 and "cannot be made" in err
+    assert code == 2 and "file is not a folder" in err
 
 
 def test_resume_without_the_sizes_and_beside_a_damaged_checkpoint(run, tmp_path):
@@ -238,7 +240,7 @@ PROBE, RETRIEVAL = "action_classification.py", "action_retrieval.py"
     (INTER, ["--epoch", "3"], "unrecognized arguments"),
     (PROBE, ["--pretrained", "missing.pth.tar"], "there is no checkpoint missing.pth.tar"),
     (PROBE, [], "--mode linear needs --pretrained"),
-    (RETRIEVAL, ["--pretrained", "random", "--knn-neighbours", "21"], "there are 20 training clips"),
+    (RETRIEVAL, ["--pretrained", "random", "--knn-neighbours", "21"], "there are only 20 training clips"),
     (RETRIEVAL, ["--pretrained", "random", "--protocol", "sideways"], "choose from"),
 ])
 def test_refusals(run, tmp_path, script, flags, sentence):
@@ -277,7 +279,7 @@ def test_features_are_saved_in_the_stores_order(run, tmp_path, monkeypatch):
     path = tmp_path / "out" / "features.npz"
     code, out, err = run("action_retrieval.py", "--pretrained", "random", *TINY_FLAGS, "--seed", 1,
                          "--output-dir", tmp_path / "o", "--save-features", path, "--autoencoder")
-    assert code == 0 and "on the autoencoder's code" in out, err
+    assert code == 0 and "on autoencoder codes" in out, err
     clips = [row.split(",") for row in (tmp_path / "data/ntu60/clips.csv").read_text().splitlines()[1:]]
     with np.load(path) as saved:
         for split, rows in (("train", clips[:20]), ("val", clips[20:])):

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import engine.probe
+import engine.classifier
 import engine.setup
 from conftest import TINY_FLAGS, write_store
 from engine.checkpoint import LAST, load_checkpoint, newest_checkpoint, position, save_checkpoint
@@ -221,11 +221,11 @@ def test_a_probe_that_was_killed_goes_on(run, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         report(training, *rest)
 
-    report = engine.probe.report_epoch
-    monkeypatch.setattr(engine.probe, "SAVE_MINUTES", 0.0)
-    monkeypatch.setattr(engine.probe, "report_epoch", killed)
+    report = engine.classifier.report_epoch
+    monkeypatch.setattr(engine.classifier, "SAVE_MINUTES", 0.0)
+    monkeypatch.setattr(engine.classifier, "report_epoch", killed)
     assert run(*probe, "--output-dir", tmp_path / "killed")[0] == 130
-    monkeypatch.setattr(engine.probe, "report_epoch", report)
+    monkeypatch.setattr(engine.classifier, "report_epoch", report)
     code, out, err = run(*probe, "--output-dir", tmp_path / "killed", "--resume", "auto")
     assert code == 0 and "probe_last.pth.tar: epoch 2" in out, err
     numbers = [json.loads((tmp_path / name / "results.json").read_text())["numbers"] for name in ("whole", "killed")]

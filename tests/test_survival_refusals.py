@@ -100,7 +100,7 @@ def test_classes_without_a_training_clip_are_named(run, tmp_path, script):
     code, out, err = run(script, "--pretrained", "random", *TINY_FLAGS, "--epochs", 1, "--data-root", tmp_path / "d",
                          "--output-dir", tmp_path / "o")
     assert code == 0, err
-    assert "note: 2 classes of the val clips have no train clip and cannot be recognised: 2 5 (counted from 0)" in out
+    assert "note: 2 validation classes have no training clips and cannot be predicted: 2 5 (counted from 0)" in out
     assert json.loads((tmp_path / "o" / "results.json").read_text())["classes_without_train_clip"] == [2, 5]
 
 
