@@ -28,9 +28,9 @@ from models.representations import size_flags
 from options import flags
 from options.errors import UserError, run_script
 from options.files import atomic_write, check_output_file, check_output_folder
+from visual import require_library
 from visual.feature_map import write_feature_map
-from visual.gallery import NEIGHBOURS, choose_queries, write_gallery
-from visual.packages import PLOTS, SKELETONS, require
+from visual.gallery import NEIGHBORS, choose_queries, write_gallery
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,12 +88,12 @@ def check_outputs(args: argparse.Namespace) -> None:
     if args.save_features:
         check_output_file(Path(args.save_features), "--save-features")
     if args.gallery:
-        require("--gallery", SKELETONS)
+        require_library("--gallery", "Pillow")
         check_output_folder(Path(args.gallery), "--gallery")
     elif args.gallery_queries:
         raise UserError("--gallery-queries needs --gallery DIR, the folder of the page")
     if args.tsne:
-        require("--tsne", PLOTS)
+        require_library("--tsne", "Matplotlib")
         check_output_folder(Path(args.tsne), "--tsne")
 
 
@@ -138,7 +138,7 @@ def main() -> int:
         print(f"{k}-nearest-neighbor retrieval on autoencoder codes: {numbers['autoencoder_knn']:.2f}%")
     print(f"written: {path}", flush=True)
     if args.gallery:
-        found = nearest_neighbors(val[queries], train, min(NEIGHBOURS, len(run.train)))
+        found = nearest_neighbors(val[queries], train, min(NEIGHBORS, len(run.train)))
         title = f"{run.extractor.encoders.title}, {args.dataset} {args.protocol}"
         print(write_gallery(Path(args.gallery), run.val, run.train, queries, *found, title))
     if args.tsne:
