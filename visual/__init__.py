@@ -25,7 +25,7 @@ def load_error(library: str) -> str | None:
         importlib.import_module(LIBRARIES[library])
     except Exception as error:  # a broken installation raises more than ImportError
         return (
-            f"rendering needs {library}, which cannot be loaded ({first_line(error)}); install it with "
+            f"{library} cannot be loaded ({first_line(error)}); install it with "
             "python -m pip install -r requirements.txt"
         )
     return None

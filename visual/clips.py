@@ -28,7 +28,7 @@ from engine.randomness import PICTURES, VIEWS, choose_seed, generator
 from options import flags
 from options.class_names import class_name
 from options.errors import UserError, run_script
-from options.files import ensure_folder
+from options.files import check_output_folder
 
 from . import load_error
 from .pictures import (
@@ -128,7 +128,11 @@ def parse_args() -> argparse.Namespace:
         help="number of augmented views to render next to the clip (default 2)",
     )
     group.add_argument(
-        "--out", default="runs/clips", metavar="DIR", help="output folder (default runs/clips)"
+        "--out",
+        type=flags.path,
+        default="runs/clips",
+        metavar="DIR",
+        help="output folder (default runs/clips)",
     )
     group.add_argument(
         "--seed", type=flags.COUNT, help="random seed of the views (default: a random seed, which is printed)"
@@ -201,6 +205,8 @@ def main() -> int:
     args = parse_args()
     if reason := load_error("Pillow"):
         raise UserError(reason)
+    folder = Path(args.out)
+    check_output_folder(folder, "--out")
     settings = AugmentationSettings(
         args.augmentations,
         args.min_crop_ratio,
@@ -210,8 +216,6 @@ def main() -> int:
     )
     view = pretraining_view(settings, args.num_frames)
     clips, index = find_clip(args)
-    folder = Path(args.out)
-    ensure_folder(folder)
     title = f"{args.name}, {class_name(args.dataset, int(clips.labels[index]))}"
     save_clip(whole_clip(clips, index), title, folder / args.name)
     written = [f"{args.name}.gif", f"{args.name}.png"]

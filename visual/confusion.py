@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
+from engine.log import RunLog
 from options.files import write_csv
 
 from . import load_error
-from .plots import new_figure, save_figure
+from .plots import figure_pixels, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,7 +137,7 @@ def report_confusion(
     predictions: Tensor,
     name_of: Callable[[int], str],
     folder: Path,
-    writer: SummaryWriter | None = None,
+    log: RunLog | None = None,
     tag: str = "confusion",
     step: int = 0,
 ) -> list[str]:
@@ -148,7 +148,7 @@ def report_confusion(
     Args:
         labels, predictions: true and predicted labels, (N,) each.
         name_of: returns the name of a class.
-        tag, step: of the figure in ``writer``.
+        tag, step: of the figure in ``log``.
 
     Returns:
         Lines for the log: the most confused pairs, accuracies per class, and the files.
@@ -161,6 +161,6 @@ def report_confusion(
         return [*lines, f"{PICTURE} skipped: {reason}"]
     figure = plot_confusion(confusion)
     save_figure(folder / PICTURE, figure)
-    if writer is not None:
-        writer.add_figure(tag, figure, step)
+    if log is not None:
+        log.image(tag, figure_pixels(figure), step)
     return [*lines, f"written: {folder / PICTURE}"]

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.tensorboard import SummaryWriter
 
 from dataset.clips import ClipSet
+from engine.log import open_events
 from engine.randomness import PICTURES, generator
 from options.class_names import short_class_name
 from options.errors import UserError
@@ -76,12 +76,18 @@ def plot_map(axes: Axes, points: np.ndarray, labels: np.ndarray, classes: list[i
 
 
 def write_projector(folder: Path, features: Tensor, clips: ClipSet, seed: int) -> int:
-    """Write features, classes and names of clips for TensorBoard's projector; return the number of clips."""
+    """Write features, classes and names of clips for TensorBoard's projector; return the number of clips.
+
+    If TensorBoard does not work, a note is printed.
+    """
+    events = open_events(folder, 0)
+    if events is None:
+        return 0
     order = torch.randperm(len(clips), generator=generator(seed, PICTURES, SAMPLES))[:PROJECTOR_CLIPS]
     order = order.sort().values
     metadata = [[short_class_name(clips.dataset, int(clips.labels[i])), clips.names[i]] for i in order]
-    with SummaryWriter(str(folder)) as writer, redirect_stdout(io.StringIO()):
-        writer.add_embedding(
+    with events, redirect_stdout(io.StringIO()):
+        events.add_embedding(
             features[order.to(features.device)].float().cpu(),
             metadata,
             metadata_header=["class", "clip"],

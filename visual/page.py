@@ -10,16 +10,16 @@ which command produced what.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+from engine.log import CONFIG_FILE, LOG_FILE, read_log
 from engine.report import read_results, results_rows
 from options import flags
-from options.errors import UserError, run_script
+from options.errors import UserError, first_line, run_script
 
 from . import confusion, feature_map, gallery, load_error
 from .markup import data_uri, main_part, write_page
@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 PAGE, COMMANDS = "index.html", "commands.txt"
-EVENTS, VIEWS = "events.out.tfevents.*", "*_views.gif"
-CURVES = {  # TensorBoard tag -> heading and label of the y axis
-    "pretrain/loss": ("Pretraining: contrastive loss", "loss"),
-    "probe/top1": ("Linear probe: accuracy on the validation clips", "top-1 accuracy (%)"),
-    "fine-tuning/top1": ("Fine-tuning: accuracy on the validation clips", "top-1 accuracy (%)"),
+VIEWS = "*_views.gif"
+PRETRAINING = "pretraining"
+CURVES = {  # mode -> metric in the log, heading and label of the y axis
+    PRETRAINING: ("loss", "Pretraining: contrastive loss", "loss"),
+    "linear": ("top1", "Linear probe: accuracy on the validation clips", "top-1 accuracy (%)"),
+    "finetune": ("top1", "Fine-tuning: accuracy on the validation clips", "top-1 accuracy (%)"),
+    "supervised": ("top1", "Supervised training: accuracy on the validation clips", "top-1 accuracy (%)"),
 }
 
 
@@ -84,22 +86,28 @@ class Runs:
 
 
 def read_curves(runs: Runs) -> dict[str, dict[Path, Curve]]:
-    """Return the points (epoch, value) of each run, by tag of ``CURVES`` and folder of the run."""
-    curves: dict[str, dict[Path, Curve]] = {tag: {} for tag in CURVES}
-    for folder in sorted({path.parent for path in runs.find(EVENTS)}):
-        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-        for tag in CURVES.keys() & set(events.Tags()["scalars"]):
-            curves[tag][folder] = [(event.step, event.value) for event in events.Scalars(tag)]
+    """Return the points (epoch, value) of each run, by mode and folder of the run."""
+    curves: dict[str, dict[Path, Curve]] = {mode: {} for mode in CURVES}
+    for path in runs.find(LOG_FILE):
+        try:
+            config = json.loads(path.with_name(CONFIG_FILE).read_text(encoding="utf-8"))
+            mode = config.get("mode", PRETRAINING)
+            metric = CURVES[mode][0]
+            points = [(entry["epoch"], entry[metric]) for entry in read_log(path)]
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{path} cannot be read ({first_line(error)}); remove it or run again") from error
+        if points:
+            curves[mode][path.parent] = points
     return curves
 
 
 def curves_section(runs: Runs) -> Section:
-    """One chart per tag with a curve per run."""
+    """One chart per mode with a curve per run."""
     reason = load_error("Matplotlib")
     exhibits = []
-    for tag, by_folder in read_curves(runs).items():
+    for mode, by_folder in read_curves(runs).items():
         if by_folder and not reason:
-            heading, label = CURVES[tag]
+            _, heading, label = CURVES[mode]
             chart = line_chart({runs.name(folder): curve for folder, curve in by_folder.items()}, label)
             commands = [line for folder in by_folder for line in runs.commands_for(folder)]
             exhibits.append(Exhibit(commands, heading, data_uri(chart, ".svg"), heading, "small"))
@@ -123,9 +131,9 @@ def views_section(runs: Runs) -> Section:
         )
     return Section(
         "Augmented views",
-        "A clip and random views of it. Pretraining learns to match the views of a clip and to tell them apart "
-        "from the views of other clips. In a view, the skeleton before the spatial augmentation is gray, and "
-        "jittered joints are marked.",
+        "A clip and random views of it. Pretraining learns to match the views of a clip and to distinguish "
+        "them from the views of other clips. In a view, the skeleton before the spatial augmentation is gray, "
+        "and jittered joints are marked.",
         exhibits,
         f"There are no views: {load_error('Pillow') or 'python -m visual.clips renders them'}",
     )
@@ -203,8 +211,8 @@ def write_report(folder: Path) -> None:
 
 def main() -> int:
     parser = flags.Parser(__doc__)
-    parser.add_argument("folder", type=Path, help="folder with runs")
-    folder = parser.parse_args().folder
+    parser.add_argument("folder", type=flags.path, help="folder that contains runs")
+    folder = Path(parser.parse_args().folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give a folder that contains runs")
     write_report(folder)

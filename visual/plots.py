@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from options.files import atomic_write
 
 if TYPE_CHECKING:
@@ -29,6 +33,15 @@ def new_figure(width: float, height: float) -> Figure:
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, atomically."""
     atomic_write(path, lambda file: figure.savefig(file, format="png"))
+
+
+def figure_pixels(figure: Figure) -> Tensor:
+    """Return a figure as uint8 (3, height, width)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1)
 
 
 def line_chart(curves: Mapping[str, Curve], y_label: str) -> bytes:
