@@ -175,10 +175,10 @@ def whole_clip(clips: ClipSet, index: int) -> Tensor:
 def save_clip(clip: Tensor, title: str, stem: Path) -> None:
     """Write ``stem``.gif and ``stem``.png, an animation and a film strip of a clip (T, V, 3, M)."""
     images = render_clip(clip, SIZE)
-    save_gif(stem.with_suffix(".gif"), images, FRAMES_PER_SECOND)
+    save_gif(Path(f"{stem}.gif"), images, FRAMES_PER_SECOND)
     labels = [f"frame {t + 1}" for t in range(len(clip))]
     strip = film_strip(trim([images], LABEL_MARGIN)[0], STRIP_FRAMES, labels)
-    save_png(stem.with_suffix(".png"), join_vertically([add_caption(strip, [title]), legend(strip.width)]))
+    save_png(Path(f"{stem}.png"), join_vertically([add_caption(strip, [title]), legend(strip.width)]))
 
 
 def save_views(panels: list[Panel], title: str, stem: Path, seconds: float) -> None:
@@ -192,13 +192,13 @@ def save_views(panels: list[Panel], title: str, stem: Path, seconds: float) -> N
     animation = [
         join_horizontally(list(map(add_caption, images, captions))) for images in zip(*rendered, strict=True)
     ]
-    save_gif(stem.with_suffix(".gif"), animation, len(animation) / seconds)
+    save_gif(Path(f"{stem}.gif"), animation, len(animation) / seconds)
     strips = []
     for images, panel in zip(trim(rendered), panels, strict=True):
         text = ", ".join(panel.caption)
         strips.append(add_caption(film_strip(images, STRIP_FRAMES), [text if strips else f"{title}: {text}"]))
     marks = "jittered" if any(panel.marked is not None for panel in panels) else None
-    save_png(stem.with_suffix(".png"), join_vertically([*strips, legend(strips[0].width, marks)]))
+    save_png(Path(f"{stem}.png"), join_vertically([*strips, legend(strips[0].width, marks)]))
 
 
 def main() -> int:

@@ -132,8 +132,8 @@ def views_section(runs: Runs) -> Section:
     return Section(
         "Augmented views",
         "A clip and random views of it. Pretraining learns to match the views of a clip and to distinguish "
-        "them from the views of other clips. In a view, the skeleton before the spatial augmentation is gray, "
-        "and jittered joints are marked.",
+        "them from the views of other clips. In a view, the skeleton before the spatial augmentation is "
+        "gray, and jittered joints are marked.",
         exhibits,
         f"There are no views: {load_error('Pillow') or 'python -m visual.clips renders them'}",
     )
