@@ -74,15 +74,14 @@ def view_panels(clips: ClipSet, index: int, view: View, count: int, source: Gene
     panels = [Panel(whole, [f"the clip, {int(length)} frames"])]
     for number in range(1, count + 1):
         parameters = view.sample(length, source)
-        crop_line, *other_lines = view.describe(parameters, 0)
-        panel = Panel(
-            view.apply(clips, at, parameters)[0].cpu(), [f"view {number}: {crop_line}", *other_lines]
-        )
+        first_line, *other_lines = view.describe(parameters, 0)
+        ghost = marked = None
         if view.spatial is not None:
-            crop = replace(view, spatial=None).apply(clips, at, parameters)[0].cpu()
+            ghost = replace(view, spatial=None).apply(clips, at, parameters)[0].cpu()
             changed = view.spatial.changed_joints(parameters.spatial, 0)
-            panel = replace(panel, ghost=crop, marked=None if changed.all() else changed)
-        panels.append(panel)
+            marked = None if changed.all() else changed
+        augmented = view.apply(clips, at, parameters)[0].cpu()
+        panels.append(Panel(augmented, [f"view {number}: {first_line}", *other_lines], ghost, marked))
     return panels
 
 
@@ -116,6 +115,7 @@ def log_views(log: RunLog, clips: ClipSet, view: View, seed: int) -> None:
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the flags."""
     parser = flags.Parser(__doc__)
     flags.add_data_flags(parser, "--dataset")
     group = parser.add_argument_group("pictures")
@@ -202,6 +202,7 @@ def save_views(panels: list[Panel], title: str, stem: Path, seconds: float) -> N
 
 
 def main() -> int:
+    """Render the clip and its views; returns the exit code."""
     args = parse_args()
     if reason := load_error("Pillow"):
         raise UserError(reason)

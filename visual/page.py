@@ -210,6 +210,7 @@ def write_report(folder: Path) -> None:
 
 
 def main() -> int:
+    """Write the report page; returns the exit code."""
     parser = flags.Parser(__doc__)
     parser.add_argument("folder", type=flags.path, help="folder that contains runs")
     folder = Path(parser.parse_args().folder)

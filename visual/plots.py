@@ -57,7 +57,7 @@ def line_chart(curves: Mapping[str, Curve], y_label: str) -> bytes:
         axes.plot(epochs, values, marker=marker, label=name, gid=f"curve-{number}")
     last = max(epoch for points in curves.values() for epoch, _ in points)
     axes.set_xlim(right=max(last, 1) * 1.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel("epoch")
     axes.set_ylabel(y_label)
     axes.grid(color="#dddddd")
