@@ -1,107 +1,118 @@
-"""Train a classifier of actions: on frozen features, on all of an encoder, or without pretraining.
+"""Train an action classifier: linear probe, fine-tuning, or supervised from scratch.
 
-The linear probe of an inter-skeleton pretraining's sequence encoder, on NTU-60 cross-view:
+Linear probe of the sequence encoder from inter-skeleton pretraining, on NTU-60 cross-view:
 
     python action_classification.py --lr 0.1 --batch-size 64 \\
-        --pretrained ./checkpoints/ntu_60_cross_view/interskeleton_seq_based_graph_based/checkpoint_0450.pth.tar \\
+        --pretrained \\
+        ./checkpoints/ntu_60_cross_view/interskeleton_seq_based_graph_based/checkpoint_0450.pth.tar \\
         --finetune-dataset ntu60 --protocol cross_view \\
         --pretrain-skeleton-representation seq-based_and_graph-based \\
         --finetune-skeleton-representation seq-based
 
-    --mode finetune --label-fraction 0.1 --label-seed 0    encoder and classifier, a tenth of the labels
+    --mode finetune --label-fraction 0.1 --label-seed 0    encoder and classifier, 10% of the labels
     --mode supervised                                      the same from random weights
     --pretrained A B --finetune-skeleton-representation seq-based_and_graph-based
-                                                           features of two checkpoints side by side
-    --pretrained A --finetune-dataset pku2                 transfer to another data set and its classes
+                                                           concatenated features of two checkpoints
+    --pretrained A --finetune-dataset pku2                 transfer to another dataset and its classes
 
-Checkpoints of this program say themselves what they hold; the authors' need the representation flags.
+Checkpoints of this repository store what they contain; the representation flags are only needed for
+official checkpoints. After SIGTERM, SIGINT (Ctrl-C), SIGHUP or SIGUSR1 the run saves and exits with code
+75; the same command with --resume auto continues it.
 """
 
 import argparse
 from functools import partial
 
-from torch.utils.tensorboard import SummaryWriter
-
-from dataset.label_subset import sample_labelled, keep_clips
-from engine.classifier import load_training
+from dataset.label_subset import keep_clips, sample_labelled
+from engine.classifier import find_resume
 from engine.evaluation import Evaluation, prepare_evaluation, results_folder
-from engine.finetune import FINETUNE_FILE, finetune
-from options.files import exclusive_folder
-from engine.probe import PROBE_FILE, linear_probe
+from engine.finetune import FineTuning
+from engine.log import RunLog, config_text
+from engine.probe import LinearProbe
 from engine.randomness import LABELS, generator
-from options.files import write_csv
 from engine.signals import EXIT_RESUMABLE
 from models.representations import size_flags
 from options import defaults, flags
 from options.class_names import short_class_name
 from options.errors import run_script
+from options.files import exclusive_folder, write_csv
 from visual.confusion import report_confusion
 
 LABEL_SUBSET = "label_subset.csv"
+METHODS = {"linear": LinearProbe, "finetune": FineTuning, "supervised": FineTuning}  # by --mode
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the flags."""
     parser = flags.Parser(__doc__)
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_classifier_flags(parser)
     flags.add_pretrained_flags(parser, required=False)
     flags.add_probe_flags(parser)
-    flags.add_size_flags(parser, size_flags(), note=" (of an untrained encoder or the authors' checkpoints)")
+    flags.add_size_flags(parser, size_flags(), note=" (untrained or official)")
     flags.add_optimization_flags(
         parser, epochs=None, lr=None, schedule=None, weight_decay=0.0, momentum=None, source="--mode"
     )
-    flags.add_run_flags(parser, print_freq=1, print_help="epochs between printed lines")
+    flags.add_run_flags(parser, print_freq=1, print_help="print every N epochs")
     return parser.parse_args()
 
 
-def keep_labelled(run: Evaluation, args: argparse.Namespace) -> None:
-    """Leave in ``run.train`` the clips that keep their label, and say what is missing then."""
+def restrict_labels(run: Evaluation, args: argparse.Namespace) -> None:
+    """Restrict ``run.train`` to the labelled subset, if any, and note validation classes without clips."""
     if args.label_fraction is not None:
-        whole = run.train
-        source = generator(args.label_seed, LABELS)
-        run.train = keep_clips(whole, sample_labelled(whole, args.label_fraction, args.label_sampling, source))
+        everything, source = run.train, generator(args.label_seed, LABELS)
+        kept = sample_labelled(everything, args.label_fraction, args.label_sampling, source)
+        run.train = keep_clips(everything, kept)
         print(
-            f"labels of {len(run.train)} of {len(whole)} train clips ({args.label_fraction:g}, "
+            f"labels of {len(kept)} of {len(everything)} training clips ({args.label_fraction:g}, "
             f"{args.label_sampling}, --label-seed {args.label_seed})"
         )
     run.note_missing_classes()
 
 
 def main() -> int:
+    """Train and evaluate a classifier; returns the exit code."""
     args = parse_args()
     defaults.check_mode(args)
     default_lines = defaults.fill_classifier_defaults(args)
     defaults.check_epochs(args)
-    folder = results_folder(args, args.mode)
-    file, kind, train = (
-        (PROBE_FILE, "probe", linear_probe) if args.mode == "linear" else
-        (FINETUNE_FILE, "fine-tuning", finetune)
-    )
-    resume_from = None
-    if args.resume:
-        resume_from = load_training(kind, args.resume, folder / file, args.seed, args.epochs)
-    seed = resume_from and resume_from[0]["seed"]
-    run = prepare_evaluation(args, args.mode, seed, frozen=args.mode == "linear")
+    method = METHODS[args.mode]
+    resumed = find_resume(method, args, results_folder(args, args.mode)) if args.resume else None
+    seed = resumed[1]["seed"] if resumed else None
+    run = prepare_evaluation(args, args.mode, seed, frozen=method is LinearProbe)
     for line in default_lines:
         print(line)
-    keep_labelled(run, args)
+    restrict_labels(run, args)
     with exclusive_folder(run.folder, "--output-dir"):
+        training = method(run, args)
+        if resumed:
+            training.restore(*resumed)
         if args.label_fraction is not None:
             rows = zip(run.train.names, run.train.labels.tolist())
             write_csv(run.folder / LABEL_SUBSET, ["name", "label"], rows)
-        numbers = train(run, args, resume_from)
-        if numbers is None:
-            return EXIT_RESUMABLE
-        for when in ("best", "last"):
-            result = numbers[when]
-            print(f"{when} (epoch {result['epoch']}): top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
-        run.write(args.mode, args, numbers)
-        name_of = partial(short_class_name, args.dataset)
-        with SummaryWriter(str(run.folder)) as writer:
-            place = writer, f"{kind}/confusion", args.epochs - 1
-            lines = report_confusion(run.val.labels, run.predicted, name_of, run.folder, *place)
-        print("\n".join(lines))
+        with RunLog(run.folder, args, training.epoch) as log:
+            print(config_text(args), flush=True)
+            if not training.train(log):
+                return EXIT_RESUMABLE
+            report(run, args, training, log)
     return 0
+
+
+def report(
+    run: Evaluation, args: argparse.Namespace, training: LinearProbe | FineTuning, log: RunLog
+) -> None:
+    """Write the results and the confusion matrix, then print them."""
+    numbers = training.results()
+    path = run.write(args.mode, args, numbers)
+    predictions, name_of = training.val_logits().argmax(dim=1), partial(short_class_name, args.dataset)
+    tag, step = f"{training.kind}/confusion", args.epochs - 1
+    confusion = report_confusion(run.val.labels, predictions, name_of, run.folder, log, tag, step)
+    if after := numbers.get("encoder_sha256"):
+        print(f"frozen weights and buffers: sha256 {training.encoder_sha256} before, {after} after")
+    for which in ("best", "last"):
+        result = numbers[which]
+        print(f"{which} (epoch {result['epoch']}): top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
+    print(f"written: {path}", *confusion, sep="\n")
 
 
 if __name__ == "__main__":

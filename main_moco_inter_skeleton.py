@@ -16,7 +16,7 @@ from engine.setup import parse_pretraining_flags, run_pretraining
 from moco.model import all_pairs, inter_pairs
 from models.representations import REPRESENTATIONS, parse_representations
 from options.errors import UserError, run_script
-from visual.sample import show_views
+from visual.clips import log_views
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
             "at least two representations; for one, use main_moco_intra_skeleton.py"
         )
     pairs = {"inter": inter_pairs, "all": all_pairs}[args.pairs](representations)
-    return run_pretraining(args, "inter", representations, pairs, show_views)
+    return run_pretraining(args, "inter", representations, pairs, log_views)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from engine.setup import parse_pretraining_flags, run_pretraining
 from moco.model import intra_pairs
 from models.representations import REPRESENTATIONS, parse_representations
 from options.errors import UserError, run_script
-from visual.sample import show_views
+from visual.clips import log_views
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
             f"--skeleton-representation {args.skeleton_representation}: intra-skeleton contrast takes one "
             "representation; to contrast several, use main_moco_inter_skeleton.py"
         )
-    return run_pretraining(args, "intra", representations, intra_pairs(representations), show_views)
+    return run_pretraining(args, "intra", representations, intra_pairs(representations), log_views)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole method on a small synthetic data set in NTU's file format, on a CPU, in minutes:
+# The whole method on a small synthetic dataset in NTU's file format, on a CPU, in minutes:
 # raw files -> store -> inter-skeleton pretraining -> linear probe and retrieval -> one page.
 #
 #   bash script_demo.sh            seed 0, into runs/demo
@@ -30,11 +30,6 @@ run() {
     "$PYTHON" "$@"
 }
 
-# Pictures are optional. Our own environment gets their packages; an active one is left as it is.
-if [ "$PYTHON" = "$REPOSITORY/.venv/bin/python" ]; then
-    "$PYTHON" -m visual.packages --install || echo "so some pictures will be missing"
-fi
-
 sizes="--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2"
 views="--augmentations crop pose --min-crop-ratio 0.5 --min-crop-frames 24"
 data="--data-root $runs/data --protocol cross_subject --seed $seed"
@@ -47,14 +42,9 @@ run data_gen/synthetic_gendata.py --seed "$seed" --in-turn --repetitions "$repet
 step "2. one store for all protocols"
 run data_gen/ntu_gendata.py --data_path "$runs/raw" --out_folder "$runs/data/ntu60"
 
-gallery="" tsne="" # where something cannot be drawn, a line says why
-if "$PYTHON" -m visual.packages skeletons; then
-    gallery="--gallery $runs/pretrained/gallery"
-    waving="$(grep -m 1 -o '^S...C...P...R...A023' "$runs/data/ntu60/clips.csv")"
-    run -m visual.clips $data --name "$waving" $views --out "$runs/clips/as_in_this_demo"
-    run -m visual.clips $data --name "$waving" --out "$runs/clips/as_in_the_paper"
-fi
-if "$PYTHON" -m visual.packages plots; then tsne="--tsne $runs/pretrained/tsne"; fi
+waving="$(grep -m 1 -o '^S...C...P...R...A023' "$runs/data/ntu60/clips.csv")"
+run -m visual.clips $data --name "$waving" $views --out "$runs/clips/as_in_this_demo"
+run -m visual.clips $data --name "$waving" --out "$runs/clips/as_in_the_paper"
 
 step "3. inter-skeleton pretraining of sequence and graph, no labels, at a small size"
 run main_moco_inter_skeleton.py $data $sizes --graph-width 8 --graph-num-blocks 2 \
@@ -65,7 +55,8 @@ pretrained="$runs/pretrained/checkpoint_$(printf %04d $((epochs - 1))).pth.tar"
 
 step "4. the sequence encoder, frozen: linear probe and retrieval"
 run action_retrieval.py $data --pretrained "$pretrained" \
-    --finetune-skeleton-representation seq-based --output-dir "$runs/pretrained/retrieval" $gallery $tsne
+    --finetune-skeleton-representation seq-based --output-dir "$runs/pretrained/retrieval" \
+    --gallery "$runs/pretrained/gallery" --tsne "$runs/pretrained/tsne"
 run action_classification.py $data --pretrained "$pretrained" \
     --finetune-skeleton-representation seq-based --output-dir "$runs/pretrained/linear" $probe
 

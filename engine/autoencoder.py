@@ -1,7 +1,7 @@
-"""The released program's second retrieval figure: neighbours in the code of an autoencoder.
+"""The second retrieval metric of the official code: nearest neighbors of autoencoder codes.
 
-An autoencoder 2048-1024-512-125 with tanh between its layers learns to rebuild the training
-clips' features; retrieval then compares 125-dimensional codes. Adam, mean squared error.
+An autoencoder with layers D-1024-512-125 and tanh between them learns to reconstruct the training
+features with Adam and the mean squared error. Retrieval then compares 125-dimensional codes.
 """
 
 from __future__ import annotations
@@ -15,35 +15,39 @@ from .randomness import ORDER, WEIGHTS, generator, seed_globally
 
 HIDDEN = (1024, 512, 125)
 EPOCHS, LEARNING_RATE = 400, 1e-3
-DECAY, DECAY_EPOCHS = 0.95, 50  # the released program counts steps here and means epochs
+DECAY, DECAY_EPOCHS = 0.95, 50  # per epoch, although the official code calls the interval "steps"
 CODE_BLOCK = 4096  # clips encoded at a time
 
 
-def layers(sizes: list[int]) -> nn.Sequential:
-    """Linear layers between ``sizes``, tanh after each but the last."""
-    modules: list[nn.Module] = []
+def linear_layers(sizes: list[int]) -> nn.Sequential:
+    """Build linear layers between ``sizes``, with tanh after each except the last."""
+    layers: list[nn.Module] = []
     for before, after in zip(sizes, sizes[1:]):
-        modules += [nn.Linear(before, after), nn.Tanh()]
-    return nn.Sequential(*modules[:-1])
+        layers += [nn.Linear(before, after), nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
 
 
 class Autoencoder(nn.Module):
-    """Features ``(N, D)`` to a code ``(N, 125)`` and back."""
+    """Maps features ``(N, D)`` to codes ``(N, 125)`` and back."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         sizes = [num_features, *HIDDEN]
-        self.encoder = nn.Sequential(layers(sizes), nn.Tanh())
-        self.decoder = layers(sizes[::-1])
+        self.encoder = nn.Sequential(linear_layers(sizes), nn.Tanh())
+        self.decoder = linear_layers(sizes[::-1])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct features."""
         return self.decoder(self.encoder(x))
 
 
 def train_autoencoder(
     features: Tensor, batch_size: int, seed: int, print_freq: int, epochs: int | None = None
 ) -> Autoencoder:
-    """Fit an autoencoder to ``features`` (N, D); prints the mean loss every so many epochs."""
+    """Train an autoencoder on ``features`` (N, D); prints the mean loss every ``print_freq`` epochs.
+
+    ``epochs`` defaults to ``EPOCHS``.
+    """
     epochs = EPOCHS if epochs is None else epochs
     seed_globally(seed, WEIGHTS, 2)
     model = Autoencoder(features.shape[1]).to(features.device)
@@ -66,6 +70,6 @@ def train_autoencoder(
 
 
 @torch.no_grad()
-def codes(model: Autoencoder, features: Tensor) -> Tensor:
-    """The code of each clip: ``(N, D) -> (N, 125)``, a block at a time, as hidden layers are large."""
+def encode(model: Autoencoder, features: Tensor) -> Tensor:
+    """Compute codes, ``(N, D) -> (N, 125)``, in blocks because the hidden layers are large."""
     return torch.cat([model.encoder(block) for block in features.split(CODE_BLOCK)])

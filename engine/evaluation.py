@@ -1,24 +1,31 @@
-"""What every evaluation of an encoder begins and ends with."""
+"""What all evaluations share: from flags to encoders and clips, and from numbers to ``results.json``."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
-
-import torch
-from torch import Tensor, nn
 
 from dataset.clips import ClipSet, open_clips
 from dataset.label_subset import classes_without_clip
-from options.errors import UserError
-from options.flags import given_sizes
 from models.representations import join_representations, size_flags
+from options.errors import UserError
+from options.files import check_output_folder
+from options.flags import given_sizes
 
-from .device import default_workers, describe, parallel, pick_device, place_clips
+from .checkpoint import checkpoints_in
+from .device import (
+    check_amp,
+    default_workers,
+    describe,
+    in_precision,
+    parallel,
+    pick_device,
+    place_clips,
+    use_tf32,
+)
 from .distributed import processes
-from .device import check_amp, in_precision, use_tf32
+from .features import FeatureExtractor
 from .pretrained import COORDINATES, RANDOM, load_encoders
 from .randomness import WEIGHTS, choose_seed, seed_globally
 from .report import RESULTS, read_result, write_results
@@ -26,46 +33,45 @@ from .report import RESULTS, read_result, write_results
 
 @dataclass
 class Evaluation:
-    """An encoder, the two splits it is measured on, and where the results go."""
+    """Encoders, the clips on which they are evaluated, and the folder of the results."""
 
-    encoders: nn.Module
-    encode: Callable  # the same, in its precision and on all devices
+    extractor: FeatureExtractor
     train: ClipSet
     val: ClipSet
     seed: int
-    device: torch.device
     folder: Path
-    predicted: Tensor | None = None  # (val clips,) classes, by a classifier after its last epoch
 
     def note_missing_classes(self) -> None:
-        """Say which classes no training clip shows: a ceiling on accuracy, and no reason to refuse.
-
-        A class that only one subject, camera or setup recorded is in the val split alone.
-        """
+        """Print a note if validation classes have no training clips, which limits the accuracy."""
         if missing := classes_without_clip(self.train, self.val):
             print(
-                f"note: {len(missing)} classes of the val clips have no train clip and cannot be "
-                f"recognised: {' '.join(map(str, missing))} (counted from 0)"
+                f"note: {len(missing)} validation classes have no training clips and cannot be predicted: "
+                f"{' '.join(map(str, missing))} (counted from 0)"
             )
 
     def write(self, task: str, args: argparse.Namespace, numbers: dict) -> Path:
-        """``results.json``, with what was run on what."""
+        """Write ``results.json``: the metrics ``numbers`` and what was evaluated; returns its path."""
+        encoders = self.extractor.encoders
         what = {
-            "encoder": self.encoders.title,
+            "encoder": encoders.title,
             "pretrained": " and ".join(args.pretrained),
-            "representation": join_representations(self.encoders.representations),
-            "dataset": args.dataset, "protocol": args.protocol, "seed": self.seed,
+            "representation": join_representations(encoders.representations),
+            "dataset": args.dataset,
+            "protocol": args.protocol,
+            "seed": self.seed,
             "clips": {"train": len(self.train), "val": len(self.val)},
             "classes_without_train_clip": classes_without_clip(self.train, self.val),
-            "flags": vars(args), "device": describe(self.device, args.gpu),
+            "flags": vars(args),
+            "device": describe(self.extractor.device, args.gpu),
         }
-        path = write_results(self.folder, task, what, numbers)
-        print(f"written: {path}")
-        return path
+        return write_results(self.folder, task, what, numbers)
 
 
 def default_folder(args: argparse.Namespace, task: str) -> Path:
-    """Beside the (first) checkpoint, or below runs/ where there is none; one folder an evaluation."""
+    """Return a folder next to the first checkpoint, or under ``runs/`` without one.
+
+    Its name distinguishes evaluations of the same checkpoint.
+    """
     first, *others = (Path(path) for path in args.pretrained)
     base = Path("runs") / first
     if str(first) not in (RANDOM, COORDINATES):
@@ -82,47 +88,62 @@ def default_folder(args: argparse.Namespace, task: str) -> Path:
 
 
 def results_folder(args: argparse.Namespace, task: str) -> Path:
-    """``--output-dir`` or its default; refused where results of another task would be lost."""
+    """Return ``--output-dir`` or its default.
+
+    Raises:
+        UserError: it is not writable, or contains a pretraining or the results of another task.
+    """
     folder = Path(args.output_dir) if args.output_dir else default_folder(args, task)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output-dir {folder} is a file; name a folder")
+    check_output_folder(folder, "--output-dir")
+    if checkpoints_in(folder):
+        raise UserError(f"{folder} contains the checkpoints of a pretraining; choose another --output-dir")
     path = folder / RESULTS
     if path.is_file() and read_result(path)["task"] != task:
-        raise UserError(f"{path} is of another task; name another --output-dir")
+        raise UserError(f"{path} belongs to another task; choose another --output-dir")
     return folder
 
 
 def prepare_evaluation(
     args: argparse.Namespace, task: str, seed: int | None = None, frozen: bool = True
 ) -> Evaluation:
-    """Load what the flags name; nothing is written before all of it is known to be good.
+    """Load encoders and clips; all flags are checked before anything is written.
 
-    ``seed`` is that of a run to go on from; otherwise ``--seed``, or one is drawn. ``frozen``:
-    the encoder is measured as it is; otherwise it is to be trained.
+    Sets ``args.seed``, ``args.workers`` and ``args.output_dir`` to the values that are used.
+
+    Args:
+        args: the flags of the script.
+        task: ``retrieval`` or a ``--mode``, for logs and results.
+        seed: the seed of the run that is resumed; otherwise ``--seed`` or a random one.
+        frozen: whether the encoders are evaluated as they are, or trained.
     """
     if processes() > 1:
-        raise UserError("an evaluation is one process, on all visible GPUs: start it without torchrun")
+        raise UserError("an evaluation is one process that uses all visible GPUs: start it without torchrun")
     device = pick_device(args.gpu)
     check_amp(args.amp, device)
     if args.amp == "fp16" and not frozen:
-        raise UserError("--amp fp16 scales the loss, which only pretraining does here; use --amp bf16")
+        raise UserError("--amp fp16 needs loss scaling, which only pretraining supports; use --amp bf16")
     use_tf32(args.tf32 == "on")
     splits = [open_clips(args.data_root, args.dataset, args.protocol, name) for name in ("train", "val")]
     folder = results_folder(args, task)
-    seed = choose_seed(args.seed) if seed is None else seed
-    seed_globally(seed, WEIGHTS)
+    args.seed = choose_seed(args.seed) if seed is None else seed
+    args.output_dir = str(folder)
+    seed_globally(args.seed, WEIGHTS)
     encoders = load_encoders(
-        args.pretrained, args.pretrain_skeleton_representation,
-        args.finetune_skeleton_representation, given_sizes(args, size_flags()), frozen,
+        args.pretrained,
+        args.pretrain_skeleton_representation,
+        args.finetune_skeleton_representation,
+        given_sizes(args, size_flags()),
+        frozen,
     ).to(device)
-    representation = join_representations(encoders.representations)
     print(
-        f"{task} of {representation} ({encoders.title}) on {args.dataset} {args.protocol}: "
-        f"{len(splits[0])} train and {len(splits[1])} val clips from {splits[0].source}, "
-        f"{describe(device, args.gpu)}", flush=True,
+        f"{task} of {join_representations(encoders.representations)} ({encoders.title}) on {args.dataset} "
+        f"{args.protocol}: {len(splits[0])} training and {len(splits[1])} validation clips from "
+        f"{splits[0].source}, {describe(device, args.gpu)}",
+        flush=True,
     )
     train, val = place_clips(splits, args.data_device, device)
     if args.workers is None:
         args.workers = default_workers(train, device)
     encode = in_precision(parallel(encoders, device, args.gpu), args.amp, device)
-    return Evaluation(encoders, encode, train, val, seed, device, folder)
+    extractor = FeatureExtractor(encoders, encode, device, args.workers)
+    return Evaluation(extractor, train, val, args.seed, folder)

@@ -1,142 +1,153 @@
-"""Features of whole splits from frozen encoders."""
+"""Features of clips: batches, views and encoders, put together."""
 
 from __future__ import annotations
 
 import os
-from typing import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from dataset.batches import prefetch, ordered_batches, shuffled_batches
+from dataset.batches import ordered_batches, prefetch, shuffled_batches
 from dataset.clips import ClipSet
-from models.representations import lay_out
 from dataset.views import classifier_view, evaluation_view
+from models.representations import lay_out
 from options.errors import UserError
 
+from .pretrained import ConcatenatedEncoders, CoordinateBaseline
 from .randomness import ORDER, VIEWS, generator
 
-FEATURE_BATCH = 256  # clips at a time; without gradients more fit than in training
-SPARE = 4 * 2**30  # bytes of a GPU's memory that cached features leave to everything else
+FEATURE_BATCH = 256  # clips per batch without gradients, which needs less memory than training
+GPU_RESERVE = 4 * 2**30  # bytes of GPU memory that cached features leave free
+MAX_HOST_FRACTION = 0.8  # fraction of the host's memory that cached features may fill
 
 EpochFeatures = Callable[[int], tuple[Tensor, Tensor]]  # epoch -> features (N, D), labels (N,)
 
 
-@torch.no_grad()
-def extract_features(
-    encode: Callable, encoders: nn.Module, batches: list[Tensor],
-    draw_view: Callable[[int], Tensor], device: torch.device, workers: int, title: str = "",
-) -> Tensor:
-    """Features of every clip of ``batches``, in their order: ``(clips, D)`` float32 on ``device``.
+def random_crops(
+    clips: ClipSet, batch_size: int, num_frames: int, seed: int, epoch: int
+) -> tuple[list[Tensor], Callable[[int], Tensor]]:
+    """Return an epoch's shuffled batches of clip indices, and a function from step to views.
 
-    ``encode`` calls ``encoders``, in the run's precision and on all its devices; ``draw_view(i)``
-    gives the view ``(N, T, V, 3, M)`` of batch i. A title shows progress.
+    Order and crops are functions of ``seed``, ``epoch`` and the step. The views are ``(N, T, V, 3, M)``.
     """
-    count = sum(len(batch) for batch in batches)
-    features, done = torch.empty(count, encoders.num_features, device=device), 0
-    views = prefetch(draw_view, range(len(batches)), workers)
-    disable = None if title else True
-    for view in tqdm(views, total=len(batches), desc=title, leave=False, disable=disable, unit="batch"):
-        batch = encode(lay_out(view.to(device, non_blocking=True), encoders.representations))
-        features[done : done + len(batch)] = batch
-        done += len(batch)
-    return features
+    batches = shuffled_batches(len(clips), batch_size, generator(seed, ORDER, epoch), drop_last=False)
+    view = classifier_view(num_frames)
 
-
-def train_features(
-    encode: Callable, encoders: nn.Module, clips: ClipSet, seed: int, epoch: int,
-    device: torch.device, workers: int,
-) -> tuple[Tensor, Tensor]:
-    """One epoch's features and labels of the training clips, shuffled, from fresh random crops."""
-    order = generator(seed, ORDER, epoch)
-    batches = shuffled_batches(len(clips), FEATURE_BATCH, order, drop_last=False)
-    view = classifier_view(encoders.num_frames)
-
-    def draw(step: int) -> Tensor:
+    def make_view(step: int) -> Tensor:
         return view.of(clips, batches[step], generator(seed, VIEWS, epoch, step))
 
-    features = extract_features(encode, encoders, batches, draw, device, workers)
-    labels = clips.labels.to(device)[torch.cat(batches).to(device)]
-    return features, labels
+    return batches, make_view
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """Encoders together with how and where they run.
+
+    ``encode`` calls ``encoders`` in the precision of the run and on all its devices. Features are on
+    ``device``. ``workers`` threads prepare batches ahead.
+    """
+
+    encoders: ConcatenatedEncoders | CoordinateBaseline
+    encode: Callable[[Mapping[str, Tensor]], Tensor]
+    device: torch.device
+    workers: int = 0
+
+    def features(self, view: Tensor) -> Tensor:
+        """Encode a view ``(N, T, V, 3, M)`` to features ``(N, D)``."""
+        return self.encode(lay_out(view.to(self.device, non_blocking=True), self.encoders.representations))
+
+    @torch.no_grad()
+    def extract(self, batches: list[Tensor], make_view: Callable[[int], Tensor], title: str) -> Tensor:
+        """Return the features ``(clips, D)`` float32 of all ``batches``, in their order.
+
+        ``make_view(step)`` returns the view of a batch. ``title`` labels the progress bar.
+        """
+        count, done = sum(map(len, batches)), 0
+        features = torch.empty(count, self.encoders.num_features, device=self.device)
+        views = prefetch(make_view, range(len(batches)), self.workers)
+        for view in tqdm(views, total=len(batches), desc=title, leave=False, disable=None, unit="batch"):
+            batch = self.features(view)
+            features[done : done + len(batch)] = batch
+            done += len(batch)
+        return features
+
+    def of_random_crops(self, clips: ClipSet, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return features ``(N, D)`` and labels ``(N,)`` of one random crop per clip, shuffled."""
+        batches, make_view = random_crops(clips, FEATURE_BATCH, self.encoders.num_frames, seed, epoch)
+        features = self.extract(batches, make_view, f"features of epoch {epoch}")
+        return features, clips.labels.to(self.device)[torch.cat(batches).to(self.device)]
+
+    def of_center_crops(self, clips: ClipSet, title: str) -> Tensor:
+        """Return features ``(N, D)`` of the center crops of ``clips``, in their order."""
+        batches = ordered_batches(len(clips), FEATURE_BATCH)
+        view = evaluation_view(self.encoders.num_frames)
+        return self.extract(batches, lambda step: view.of(clips, batches[step]), title)
 
 
 def training_features(
-    encode: Callable, encoders: nn.Module, clips: ClipSet, seed: int, device: torch.device,
-    workers: int, cached_crops: int | None,
+    extractor: FeatureExtractor, clips: ClipSet, seed: int, cached_crops: int | None
 ) -> EpochFeatures:
-    """``epoch -> (features (N, D), labels (N,))``: fresh crops, or K that are kept (``CachedCrops``)."""
-
-    def fresh(epoch: int) -> tuple[Tensor, Tensor]:
-        return train_features(encode, encoders, clips, seed, epoch, device, workers)
-
+    """Return a function from epoch to features and labels: of new random crops, or of cached ones."""
+    extract = partial(extractor.of_random_crops, clips, seed)
     if cached_crops is None:
-        return fresh
-    return CachedCrops(cached_crops, fresh, len(clips), encoders.num_features, seed, device)
+        return extract
+    size = 4 * cached_crops * len(clips) * extractor.encoders.num_features  # bytes
+    storage = cache_device(size, extractor.device)
+    print(f"{cached_crops} cached crops per clip: {size / 1e6:,.1f} MB of features on {storage}", flush=True)
+    return CachedCrops(cached_crops, extract, seed, extractor.device, storage)
 
 
 class CachedCrops:
-    """Features of K random crops of every training clip, each computed once and kept.
+    """Features of K random crops per training clip, computed once and reused in turn.
 
-    Epoch e takes the crops of epoch e mod K, so the first K epochs are those of a probe without a
-    cache and later ones repeat them, each in an order of its own. All of it is a function of seed
-    and epoch: a resumed probe computes the crops again when it comes to need them.
+    Epoch e uses the crops of epoch e mod K. The first K epochs equal those without a cache; later ones
+    repeat their crops in a new order. Everything is a function of seed and epoch, so a resumed probe
+    recomputes crops on demand.
 
     Args:
         num_crops: K.
-        extract: ``epoch -> (features, labels)`` of fresh crops.
-        num_clips, num_features: the size of one crop's features.
-        seed: of the order of the later epochs.
-        device: where features are used. They are kept there if all fit, else on the host.
+        extract: returns the features and labels of an epoch's random crops.
+        seed: seed of the order of later epochs.
+        device: the device on which features are used.
+        storage: the device on which they are stored.
     """
 
     def __init__(
-        self, num_crops: int, extract: EpochFeatures, num_clips: int, num_features: int, seed: int,
-        device: torch.device,
+        self, num_crops: int, extract: EpochFeatures, seed: int, device: torch.device, storage: torch.device
     ) -> None:
-        size = 4 * num_crops * num_clips * num_features  # bytes
-        self.num_crops, self.extract, self.seed, self.device = num_crops, extract, seed, device
-        self.storage = storage_for(size, device)
-        self.kept: dict[int, tuple[Tensor, Tensor]] = {}
-        print(
-            f"head trained on {num_crops} cached crops a clip: {size / 1e6:,.1f} MB of features on "
-            f"{self.storage}", flush=True,
-        )
+        self.num_crops, self.extract, self.seed = num_crops, extract, seed
+        self.device, self.storage = device, storage
+        self._cached: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """The features and labels of one epoch, shuffled, on the device."""
+        """Return the features and labels of ``epoch``, shuffled, on ``device``."""
         crop = epoch % self.num_crops
-        if crop not in self.kept:
-            self.kept[crop] = tuple(x.to(self.storage) for x in self.extract(crop))
-        features, labels = (x.to(self.device) for x in self.kept[crop])
+        if crop not in self._cached:
+            features, labels = self.extract(crop)
+            self._cached[crop] = features.to(self.storage), labels.to(self.storage)
+        features, labels = (x.to(self.device) for x in self._cached[crop])
         if epoch == crop:
-            return features, labels  # shuffled already
-        order = torch.randperm(len(labels), generator=generator(self.seed, ORDER, epoch))
-        order = order.to(self.device)
+            return features, labels  # already shuffled
+        order = torch.randperm(len(labels), generator=generator(self.seed, ORDER, epoch)).to(self.device)
         return features[order], labels[order]
 
 
-def storage_for(size: int, device: torch.device) -> torch.device:
-    """``device`` if ``size`` bytes of cached features fit there, else the host; refused if neither."""
-    if device.type == "cuda" and size + SPARE < torch.cuda.mem_get_info(device)[0]:
+def cache_device(size: int, device: torch.device) -> torch.device:
+    """Return ``device`` if ``size`` bytes of cached features fit there, otherwise the CPU.
+
+    Raises:
+        UserError: the host's memory is too small as well.
+    """
+    if device.type == "cuda" and size + GPU_RESERVE < torch.cuda.mem_get_info(device)[0]:
         return device
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > 0.8 * host:
+    if size > MAX_HOST_FRACTION * host:
         raise UserError(
-            f"--cached-crops would keep {size / 1e9:.1f} GB of features, too much for this machine's "
-            f"{host / 1e9:.1f} GB of memory; give fewer, or leave the flag out for fresh crops"
+            f"--cached-crops needs {size / 1e9:.1f} GB for features, too much for the {host / 1e9:.1f} GB of "
+            "memory of this machine; use fewer, or omit the flag for new crops in every epoch"
         )
     return torch.device("cpu")
-
-
-def validation_features(
-    encode: Callable, encoders: nn.Module, clips: ClipSet, device: torch.device, workers: int,
-    title: str = "validation features",
-) -> Tensor:
-    """Features of the centre crops of all clips, in the store's order: they never change."""
-    batches = ordered_batches(len(clips), FEATURE_BATCH)
-
-    def draw(step: int) -> Tensor:
-        return evaluation_view(encoders.num_frames).of(clips, batches[step])
-
-    return extract_features(encode, encoders, batches, draw, device, workers, title)

@@ -7,6 +7,7 @@ import json
 import os
 import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ def config_text(args: argparse.Namespace) -> str:
     return textwrap.fill(f"config: {flags}", 110, subsequent_indent="  ", break_on_hyphens=False)
 
 
+def write_config(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Write all flags of a run to ``config.json`` and return them."""
+    config = {name: plain(value) for name, value in vars(args).items()}
+    write_json(folder / CONFIG_FILE, config)
+    return config
+
+
 def open_events(folder: Path, first_epoch: int) -> Any:
     """Return TensorBoard's writer, or None with a note if it is not installed or does not work."""
     try:
@@ -40,8 +48,22 @@ def open_events(folder: Path, first_epoch: int) -> Any:
 
         return SummaryWriter(str(folder), purge_step=first_epoch)
     except Exception as error:  # a protobuf that does not fit raises TypeError, for example
-        print(f"note: no TensorBoard curves ({first_line(error)}); {LOG_FILE} has the same numbers")
+        print(f"note: no TensorBoard files in {folder} ({first_line(error)})")
         return None
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a ``log.jsonl``; there are none if the file does not exist.
+
+    Lines that were cut off when an earlier process was killed are skipped.
+    """
+    entries = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        with suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and "epoch" in entry:
+                entries.append(entry)
+    return entries
 
 
 class RunLog:
@@ -57,25 +79,12 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, args: argparse.Namespace, first_epoch: int) -> None:
-        self.config = {name: plain(value) for name, value in vars(args).items()}
-        write_json(folder / CONFIG_FILE, self.config)
+        self.config = write_config(folder, args)
         self._path = folder / LOG_FILE
-        lines = self._lines_before(first_epoch)
+        earlier = [entry for entry in read_log(self._path) if entry["epoch"] < first_epoch]
+        lines = [json.dumps(entry) + "\n" for entry in earlier]
         atomic_write(self._path, lambda file: file.write("".join(lines).encode()))
         self._events = open_events(folder, first_epoch)
-
-    def _lines_before(self, epoch: int) -> list[str]:
-        """The complete lines of earlier epochs, if this run continues one."""
-        if epoch == 0 or not self._path.is_file():
-            return []
-        kept = []
-        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                if json.loads(line)["epoch"] < epoch:
-                    kept.append(line + "\n")
-            except (ValueError, TypeError, KeyError):
-                continue  # cut off when an earlier process was killed
-        return kept
 
     def epoch(self, prefix: str, epoch: int, metrics: Mapping[str, float]) -> None:
         """Write the metrics of a finished epoch; ``prefix`` groups them in TensorBoard."""

@@ -1,17 +1,17 @@
-"""Query encoders out of a checkpoint: ours, which says what it holds, or the authors', which does not."""
+"""Loading query encoders from checkpoints of this repository or of the official code."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from options.datasets import NUM_COORDINATES, NUM_FRAMES, NUM_JOINTS, NUM_PEOPLE
-from options.errors import UserError
+from models.gru import SEQUENCE
 from models.representations import (
     REPRESENTATIONS,
     build_encoder,
@@ -19,49 +19,73 @@ from models.representations import (
     join_representations,
     parse_representations,
 )
+from options.datasets import NUM_COORDINATES, NUM_FRAMES, NUM_JOINTS, NUM_PEOPLE
+from options.errors import UserError
 
 from .checkpoint import checkpoint_errors, is_official, load_checkpoint
 
-RANDOM = "random"  # --pretrained random: an untrained encoder
-COORDINATES = "coordinates"  # --pretrained coordinates: no encoder, the normalised input itself
+RANDOM = "random"  # --pretrained random: untrained encoders
+COORDINATES = "coordinates"  # --pretrained coordinates: no encoder, the normalized coordinates
 
-# The authors' names of the query encoders of the first and second representation.
+# Names in official checkpoints of the query encoders of the first and the second representation.
 OFFICIAL_QUERY_ENCODERS = ("encoder_q", "encoder_r")
 
 
-class Encoders(nn.Module):
-    """Encoders of one clip's representations; features side by side."""
+class ConcatenatedEncoders(nn.Module):
+    """One or several encoders whose features are concatenated.
+
+    Args:
+        encoders: representation -> encoder. ``fc``, the head of the contrast, is removed.
+        num_frames: frames of the views that the encoders take.
+        title: where the encoders come from, for logs and results.
+    """
 
     def __init__(self, encoders: dict[str, nn.Module], num_frames: int, title: str) -> None:
         super().__init__()
-        self.num_frames = num_frames  # of the views that they take
-        self.title = title  # in words, for results
+        self.num_frames, self.title = num_frames, title
         for encoder in encoders.values():
-            encoder.fc = nn.Identity()  # the head of the contrast; features come from before it
+            encoder.fc = nn.Identity()
         self.encoders = nn.ModuleDict(encoders)
         self.representations = tuple(encoders)
         self.num_features = sum(encoder.num_features for encoder in encoders.values())
 
-    def forward(self, views: dict[str, Tensor]) -> Tensor:
-        """``representation -> batch`` to features ``(N, num_features)``."""
+    def forward(self, views: Mapping[str, Tensor]) -> Tensor:
+        """Encode ``views`` (representation -> batch); returns features ``(N, num_features)`` float32."""
         features = [self.encoders[name].forward_features(views[name]) for name in self.encoders]
-        return torch.cat(features, dim=1).float()  # whatever the encoders computed in
+        return torch.cat(features, dim=1).float()  # mixed precision computes in another format
 
 
-class Coordinates(nn.Module):
-    """The baseline without an encoder: the sequence layout itself, ``(N, T * 150)``."""
+class CoordinateBaseline(nn.Module):
+    """The baseline without an encoder: the flattened sequence layout, ``(N, T * 150)``."""
 
-    title = "normalised coordinates"
-    representations = ("seq-based",)
+    title = "normalized coordinates"
+    representations = (SEQUENCE.name,)
     num_frames = NUM_FRAMES
     num_features = NUM_FRAMES * NUM_JOINTS * NUM_COORDINATES * NUM_PEOPLE
 
-    def forward(self, views: dict[str, Tensor]) -> Tensor:
-        return views["seq-based"].flatten(start_dim=1)
+    def forward(self, views: Mapping[str, Tensor]) -> Tensor:
+        """Flatten the sequence view."""
+        return views[SEQUENCE.name].flatten(start_dim=1)
 
 
-def load_strictly(encoder: nn.Module, weights: dict[str, Tensor], path: str, role: str) -> None:
-    """Copy ``weights`` into ``encoder``, whose ``fc`` is left out; name whatever does not fit."""
+@dataclass(frozen=True, eq=False)
+class EncoderCheckpoint:
+    """The query encoders of one checkpoint: all encoder sizes, and weights per representation."""
+
+    path: str
+    title: str
+    sizes: dict[str, Any]
+    weights: dict[str, dict[str, Tensor]]
+
+    def build(self, representation: str) -> nn.Module:
+        """Build one of the encoders and load its weights."""
+        encoder = build_encoder(representation, 1, **self.sizes)
+        load_weights(encoder, self.weights[representation], self.path, f"the {representation} encoder")
+        return encoder
+
+
+def load_weights(encoder: nn.Module, weights: dict[str, Tensor], path: str, role: str) -> None:
+    """Copy ``weights`` into ``encoder``, except ``fc``; raises ``UserError`` listing any mismatch."""
     expected = {k: v for k, v in encoder.state_dict().items() if not k.startswith("fc.")}
     weights = {k: v for k, v in weights.items() if not k.startswith("fc.")}
     problems = [f"missing {name}" for name in expected if name not in weights]
@@ -74,185 +98,207 @@ def load_strictly(encoder: nn.Module, weights: dict[str, Tensor], path: str, rol
     if problems:
         shown = "; ".join(problems[:4]) + ("; ..." if len(problems) > 4 else "")
         raise UserError(
-            f"{path} does not fit {role}: {len(problems)} weights differ ({shown}); check the "
-            "representation and size flags"
+            f"{path} does not fit {role}: {len(problems)} weights differ ({shown}); check the representation "
+            "and size flags"
         )
     encoder.load_state_dict(weights, strict=False)
 
 
 def submodule_weights(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the entries of ``state`` that start with ``prefix``, without it."""
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def check_contradictions(stored: dict, given: dict, path: str) -> None:
-    """A flag that says otherwise than the checkpoint is an error that names it."""
-    stored = complete_sizes(stored)
+    """Raise ``UserError`` if a size flag in ``given`` differs from the sizes stored in a checkpoint.
+
+    Sizes that the checkpoint ``path`` does not store have their defaults; flags that were not given are
+    None.
+    """
+    sizes = stored_sizes(stored, path)
     for name, value in given.items():
-        if value is not None and value != stored[name]:
+        if value is not None and value != sizes[name]:
             flag = "--" + name.replace("_", "-")
             raise UserError(
-                f"{flag} {value} contradicts {path}, which was trained with {stored[name]}; "
-                f"leave {flag} out"
+                f"{flag} {value} contradicts {path}, which was trained with {sizes[name]}; omit {flag}"
             )
 
 
-@dataclass(frozen=True, eq=False)
-class Pretrained:
-    """Query encoders as a checkpoint holds them."""
+def stored_sizes(stored: dict, path: str) -> dict[str, Any]:
+    """Return all encoder sizes of the checkpoint ``path``; a size that it does not store is the default.
 
-    path: str
-    title: str  # in words
-    sizes: dict  # every field of EncoderSizes
-    weights: dict[str, dict[str, Tensor]]  # representation -> weights of its encoder
-
-    def encoder(self, name: str) -> nn.Module:
-        """One of them, built and filled."""
-        encoder = build_encoder(name, 1, **self.sizes)
-        load_strictly(encoder, self.weights[name], self.path, f"the {name} encoder")
-        return encoder
+    Raises:
+        UserError: a size is unknown or not allowed.
+    """
+    try:
+        return complete_sizes(stored)
+    except UserError as error:
+        raise UserError(f"{path}: {error}; use the version of the code that wrote the checkpoint") from error
 
 
-def open_ours(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> Pretrained:
-    """What our own checkpoint holds, at the sizes it carries."""
+def read_pretraining(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> EncoderCheckpoint:
+    """Read the query encoders from a pretraining checkpoint of this repository.
+
+    Args:
+        checkpoint: the content of ``path``.
+        pretrain: ``--pretrain-skeleton-representation``, or None; must agree with the checkpoint.
+        sizes: the size flags, None if not given; must agree with the checkpoint.
+    """
     if checkpoint.get("kind") != "pretraining":
-        raise UserError(f"{path} is of a {checkpoint.get('kind')}, not of a pretraining")
-    held = tuple(checkpoint["representations"])
-    if pretrain is not None and parse_representations(pretrain) != held:
+        raise UserError(f"{path} is a checkpoint of a {checkpoint.get('kind')}, not of a pretraining")
+    stored = tuple(checkpoint["representations"])
+    if pretrain is not None and parse_representations(pretrain) != stored:
         raise UserError(
-            f"--pretrain-skeleton-representation {pretrain} contradicts {path}, which holds "
-            f"{join_representations(held)}; leave the flag out"
+            f"--pretrain-skeleton-representation {pretrain} contradicts {path}, which contains "
+            f"{join_representations(stored)}; omit the flag"
         )
     check_contradictions(checkpoint["sizes"], sizes, path)
     state = checkpoint["state_dict"]
-    weights = {name: submodule_weights(state, f"encoders.query.{name}.") for name in held}
-    title = f"{checkpoint['contrast']}-skeleton {join_representations(held)}, {checkpoint['epoch']} epochs"
-    if checkpoint.get("step"):  # stopped in mid-epoch
+    weights = {name: submodule_weights(state, f"encoders.query.{name}.") for name in stored}
+    title = f"{checkpoint['contrast']}-skeleton {join_representations(stored)}, {checkpoint['epoch']} epochs"
+    if checkpoint.get("step"):  # saved within an epoch
         title += f" and {checkpoint['step']} steps"
-    return Pretrained(path, title, complete_sizes(checkpoint["sizes"]), weights)
+    return EncoderCheckpoint(path, title, stored_sizes(checkpoint["sizes"], path), weights)
 
 
-def open_official(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> Pretrained:
-    """What one of the authors' checkpoints holds; its contents the flags must name."""
+def read_official(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> EncoderCheckpoint:
+    """Read the query encoders from an official checkpoint, whose content the flags must specify.
+
+    The arguments are those of ``read_pretraining``; sizes that are not given are the paper's.
+    """
     if pretrain is None:
         raise UserError(
-            f"{path} was not written by this program and does not say what it holds: name it with "
-            "--pretrain-skeleton-representation"
+            f"{path} was not written by this repository and does not store its representations: specify them "
+            "with --pretrain-skeleton-representation"
         )
-    held = parse_representations(pretrain)
+    names = parse_representations(pretrain)
     state = {k.removeprefix("module."): v for k, v in checkpoint["state_dict"].items()}
     present = [name for name in OFFICIAL_QUERY_ENCODERS if submodule_weights(state, f"{name}.")]
-    if len(present) != len(held):
+    if len(present) != len(names):
         raise UserError(
-            f"{path} holds {len(present)} query encoders, --pretrain-skeleton-representation "
-            f"{pretrain} names {len(held)}"
+            f"{path} contains {len(present)} query encoders, but --pretrain-skeleton-representation "
+            f"{pretrain} lists {len(names)}"
         )
-    encoders = zip(held, OFFICIAL_QUERY_ENCODERS)
+    encoders = zip(names, OFFICIAL_QUERY_ENCODERS)
     weights = {name: submodule_weights(state, f"{encoder}.") for name, encoder in encoders}
-    return Pretrained(path, f"released {join_representations(held)}", complete_sizes(sizes), weights)
+    return EncoderCheckpoint(path, f"official {join_representations(names)}", complete_sizes(sizes), weights)
 
 
-def open_pretrained(path: str, pretrain: str | None, sizes: dict) -> Pretrained:
-    """What a checkpoint holds, whoever wrote it."""
+def read_encoders(path: str, pretrain: str | None, sizes: dict) -> EncoderCheckpoint:
+    """Read the query encoders from a checkpoint of this repository or of the official code."""
     checkpoint = load_checkpoint(Path(path))
+    read = read_official if is_official(checkpoint) else read_pretraining
     with checkpoint_errors(Path(path)):
-        return (open_official if is_official(checkpoint) else open_ours)(checkpoint, path, pretrain, sizes)
+        return read(checkpoint, path, pretrain, sizes)
 
 
-def choose_encoders(files: list[Pretrained], finetune: str | None) -> dict[str, Pretrained]:
-    """``representation -> the checkpoint to take it from``, for those that ``finetune`` names.
+def choose_checkpoints(
+    checkpoints: list[EncoderCheckpoint], finetune: str | None
+) -> dict[str, EncoderCheckpoint]:
+    """Return which checkpoint to take each representation's encoder from.
 
-    Each must be in exactly one checkpoint, and no checkpoint may be left over.
+    Args:
+        checkpoints: those of ``--pretrained``.
+        finetune: ``--finetune-skeleton-representation``; None is allowed if each checkpoint contains one
+            encoder.
+
+    Raises:
+        UserError: a representation is in no checkpoint or in several, or a checkpoint is not used.
     """
-    shown = " and ".join(file.path for file in files)
-    held = {name: [file for file in files if name in file.weights] for name in REPRESENTATIONS}
-    present = tuple(name for name in held if held[name])
-    if finetune is None and any(len(file.weights) > 1 for file in files):
+    paths = " and ".join(checkpoint.path for checkpoint in checkpoints)
+    sources = {name: [c for c in checkpoints if name in c.weights] for name in REPRESENTATIONS}
+    present = tuple(name for name in sources if sources[name])
+    if finetune is None and any(len(checkpoint.weights) > 1 for checkpoint in checkpoints):
         raise UserError(
-            f"{shown} holds {join_representations(present)}: say which to evaluate with "
+            f"{paths} contains {join_representations(present)}: choose what to evaluate with "
             "--finetune-skeleton-representation"
         )
     chosen = {}
     for name in parse_representations(finetune) if finetune else present:
-        if not held[name]:
+        if not sources[name]:
             raise UserError(
-                f"--finetune-skeleton-representation {finetune}: {shown} holds "
-                f"{join_representations(present)} and no {name} encoder; choose what it holds, or "
-                "another checkpoint"
+                f"--finetune-skeleton-representation {finetune}: {paths} contains "
+                f"{join_representations(present)} but no {name} encoder; choose from these or use another "
+                "checkpoint"
             )
-        if len(held[name]) > 1:
+        if len(sources[name]) > 1:
             raise UserError(
-                f"--pretrained: {held[name][0].path} and {held[name][1].path} both hold a {name} "
+                f"--pretrained: {sources[name][0].path} and {sources[name][1].path} both contain a {name} "
                 "encoder; give one of them"
             )
-        chosen[name] = held[name][0]
-    for file in files:
-        if file not in chosen.values():
+        chosen[name] = sources[name][0]
+    for checkpoint in checkpoints:
+        if checkpoint not in chosen.values():
             raise UserError(
-                f"--pretrained {file.path} holds nothing of --finetune-skeleton-representation "
-                f"{finetune}; leave it out"
+                f"--pretrained {checkpoint.path} contains none of --finetune-skeleton-representation "
+                f"{finetune}; omit it"
             )
     return chosen
 
 
 def load_encoders(
-    pretrained: str | Sequence[str], pretrain: str | Sequence[str] | None, finetune: str | None,
-    sizes: dict, frozen: bool = True,
-) -> Encoders | Coordinates:
-    """What ``--pretrained`` names, its features side by side.
+    pretrained: str | Sequence[str],
+    pretrain: str | Sequence[str] | None,
+    finetune: str | None,
+    sizes: dict,
+    frozen: bool = True,
+) -> ConcatenatedEncoders | CoordinateBaseline:
+    """Load the encoders of ``--pretrained``; the features of several are concatenated.
 
     Args:
         pretrained: ``random``, ``coordinates``, or the paths of one or several checkpoints.
-        pretrain: what each checkpoint holds, None where not given.
-        finetune: which of their encoders to take, None where not given.
-        sizes: fields of ``EncoderSizes``, None where not given.
-        frozen: without gradients and in evaluation mode; otherwise as a module to train.
+        pretrain: the representations in each checkpoint, None if not given.
+        finetune: the representations to take from them, None if not given.
+        sizes: the size flags, None if not given.
+        frozen: return the encoders in evaluation mode and without gradients, otherwise trainable.
     """
     paths = [pretrained] if isinstance(pretrained, str) else list(pretrained)
     names = [pretrain] if isinstance(pretrain, str) else list(pretrain or [])
     check_lists(paths, names)
     if paths == [COORDINATES]:
         given = [k for k, v in sizes.items() if v is not None]
-        if given or finetune not in (None, *Coordinates.representations):
+        if given or finetune not in (None, *CoordinateBaseline.representations):
             raise UserError(
-                f"--pretrained {COORDINATES} has no encoder: leave out the size flags and "
+                f"--pretrained {COORDINATES} has no encoder: omit the size flags and "
                 "--finetune-skeleton-representation"
             )
-        return Coordinates()
+        return CoordinateBaseline()
     if paths == [RANDOM]:
-        encoders = untrained(finetune or (names[0] if names else "seq-based"), sizes)
+        encoders = random_encoders(finetune or (names[0] if names else SEQUENCE.name), sizes)
     else:
-        files = [open_pretrained(path, name, sizes) for path, name in zip_longest(paths, names)]
-        encoders = concatenated(files, finetune)
+        checkpoints = [read_encoders(path, name, sizes) for path, name in zip_longest(paths, names)]
+        encoders = concatenate_encoders(checkpoints, finetune)
     return encoders.requires_grad_(False).eval() if frozen else encoders
 
 
 def check_lists(paths: list[str], names: list[str]) -> None:
-    """Refuse several ``--pretrained`` of which one is no checkpoint, or with too few names."""
-    for alone in (RANDOM, COORDINATES):
-        if alone in paths and len(paths) > 1:
-            raise UserError(f"--pretrained {alone} stands alone: leave the others out")
+    """Raise ``UserError`` if ``--pretrained`` and ``--pretrain-skeleton-representation`` do not match."""
+    for word in (RANDOM, COORDINATES):
+        if word in paths and len(paths) > 1:
+            raise UserError(f"--pretrained {word} cannot be combined with other checkpoints: omit the others")
     if names and len(names) != len(paths):
         raise UserError(
-            f"--pretrain-skeleton-representation names {len(names)} checkpoints, --pretrained "
-            f"{len(paths)}: say of each what it holds, in the same order"
+            f"--pretrain-skeleton-representation has {len(names)} entries for {len(paths)} checkpoints of "
+            "--pretrained: give one entry per checkpoint, in the same order"
         )
 
 
-def untrained(names: str, sizes: dict) -> Encoders:
-    """Encoders as they are initialised."""
-    chosen = complete_sizes(sizes)
-    encoders = {name: build_encoder(name, 1, **chosen) for name in parse_representations(names)}
-    return Encoders(encoders, chosen["num_frames"], "untrained")
+def random_encoders(names: str, sizes: dict) -> ConcatenatedEncoders:
+    """Build untrained encoders of the representations ``names``, joined by ``_and_``."""
+    complete = complete_sizes(sizes)
+    encoders = {name: build_encoder(name, 1, **complete) for name in parse_representations(names)}
+    return ConcatenatedEncoders(encoders, complete["num_frames"], "untrained")
 
 
-def concatenated(files: list[Pretrained], finetune: str | None) -> Encoders:
-    """The encoders that ``finetune`` names, out of one or several checkpoints."""
-    frames = {file.sizes["num_frames"] for file in files}
+def concatenate_encoders(checkpoints: list[EncoderCheckpoint], finetune: str | None) -> ConcatenatedEncoders:
+    """Build the encoders of the representations ``finetune`` from one or several checkpoints."""
+    frames = {checkpoint.sizes["num_frames"] for checkpoint in checkpoints}
     if len(frames) > 1:
         raise UserError(
-            f"--pretrained: the checkpoints take views of {' and '.join(map(str, sorted(frames)))} "
-            "frames (--num-frames); side by side they must agree"
+            f"--pretrained: the checkpoints take views of {' and '.join(map(str, sorted(frames)))} frames "
+            "(--num-frames); to be concatenated they must agree"
         )
-    chosen = choose_encoders(files, finetune)
-    encoders = {name: file.encoder(name) for name, file in chosen.items()}
-    return Encoders(encoders, frames.pop(), " beside ".join(file.title for file in files))
+    chosen = choose_checkpoints(checkpoints, finetune)
+    encoders = {name: checkpoint.build(name) for name, checkpoint in chosen.items()}
+    title = " + ".join(checkpoint.title for checkpoint in checkpoints)
+    return ConcatenatedEncoders(encoders, frames.pop(), title)

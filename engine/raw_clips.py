@@ -1,13 +1,13 @@
-"""Recordings that belong to no store, as clips: ``.skeleton`` files and arrays, normalised alike."""
+"""Reading raw clips that are not part of a store: ``.skeleton`` files and arrays."""
 
 from __future__ import annotations
 
 import io
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 import torch
@@ -22,20 +22,23 @@ from data_gen.store_writer import Remark
 from dataset.clips import ClipSet
 from options.errors import UserError
 
-SUFFIXES = (".skeleton", ".npy", ".npz")
+SUFFIXES = ".skeleton", ".npy", ".npz"
 
 
 @dataclass(frozen=True)
-class Recording:
-    """One clip: ``frames`` float32 (frames, 25, 3, 2), and the names it may go by."""
+class RawClip:
+    """A normalized clip: ``frames`` is (frames, 25, 3, 2) float32.
+
+    ``path`` includes the folder or archive; it is shown if ``name`` is not unique.
+    """
 
     name: str
-    shown: str  # with its folder or archive, where the name alone is not enough
+    path: str
     frames: np.ndarray
 
 
 def read_arrays(data: bytes, suffix: str) -> dict[str, np.ndarray]:
-    """The array of a ``.npy``, named "", or those of a ``.npz`` by their names."""
+    """Return the arrays of a ``.npz`` file by name, or the array of a ``.npy`` file under the name ""."""
     try:
         content = np.load(io.BytesIO(data), allow_pickle=False)
         return {"": content} if suffix == ".npy" else dict(content)
@@ -43,52 +46,59 @@ def read_arrays(data: bytes, suffix: str) -> dict[str, np.ndarray]:
         raise BadFile(f"it cannot be read as an array of numbers ({error})") from error
 
 
-def read_file(file: RawFile, suffix: str) -> tuple[list[Recording], list[Remark]]:
-    """The clips in one file, and why there are not more."""
+def read_file(file: RawFile, suffix: str) -> tuple[list[RawClip], list[Remark]]:
+    """Return the clips in a file, and a remark about each one that is left out."""
     try:
         data = file.read()
         if suffix == ".skeleton":
-            return [Recording(file.name, file.shown, clip_frames(read_skeleton(data)[0]))], []
+            return [RawClip(file.name, file.shown, clip_frames(read_skeleton(data)[0]))], []
         arrays = read_arrays(data, suffix)
     except BadFile as error:
         return [], [Remark(file.shown, error.line, error.reason)]
-    found, left_out = [], []
+    clips, left_out = [], []
     for name, array in arrays.items():
-        shown = f"{file.shown}/{name}" if name else file.shown
+        path = f"{file.shown}/{name}" if name else file.shown
         try:
-            found.append(Recording(name or file.name, shown, frames_of_array(array)))
+            clips.append(RawClip(name or file.name, path, frames_of_array(array)))
         except BadFile as error:
-            left_out.append(Remark(shown, None, error.reason))
-    return found, left_out
+            left_out.append(Remark(path, None, error.reason))
+    return clips, left_out
 
 
 def read_raw_clips(roots: Sequence[str | Path], flag: str) -> tuple[ClipSet, list[Remark]]:
-    """All recordings in files, folders and zip archives, and those left out, with the reason.
+    """Read all clips in files, folders and zip archives; also returns a remark on each left out.
 
-    Their labels are -1. A name that occurs twice is given with its folder or archive.
+    Labels are -1. A name that occurs twice is replaced by the path, which includes folder or archive.
+
+    Args:
+        roots: files, folders and zip archives.
+        flag: the flag that they come from, for error messages.
 
     Raises:
-        UserError: a root does not exist, or nothing in them can be used; names ``flag``.
+        UserError: a root does not exist, or no clip can be used.
     """
     files = [(file, suffix) for suffix in SUFFIXES for file in find_files(roots, suffix, flag)]
-    recordings: list[Recording] = []
+    clips: list[RawClip] = []
     left_out: list[Remark] = []
     for file, suffix in tqdm(files, desc="reading", leave=False, disable=None, unit="file"):
         found, remarks = read_file(file, suffix)
-        recordings += found
+        clips += found
         left_out += remarks
-    if not recordings:
+    if not clips:
         reason = f"the first reason: {left_out[0]}" if left_out else f"no {', '.join(SUFFIXES)} file"
-        raise UserError(f"{flag} {' '.join(map(str, roots))}: no recording can be used; {reason}")
-    count = Counter(recording.name for recording in recordings)
-    lengths = torch.tensor([len(recording.frames) for recording in recordings])
-    clips = ClipSet(
-        dataset="", protocol="", split="recordings", num_classes=0,
-        names=[x.name if count[x.name] == 1 else x.shown for x in recordings],
-        labels=torch.full((len(recordings),), -1),
+        raise UserError(f"{flag} {' '.join(map(str, roots))}: no clip can be used; {reason}")
+    count = Counter(clip.name for clip in clips)
+    lengths = torch.tensor([len(clip.frames) for clip in clips])
+    clip_set = ClipSet(
+        dataset="",
+        protocol="",
+        split="raw",
+        num_classes=0,
+        names=[clip.name if count[clip.name] == 1 else clip.path for clip in clips],
+        labels=torch.full((len(clips),), -1),
         num_frames=lengths,
-        frames=torch.from_numpy(np.concatenate([recording.frames for recording in recordings])),
+        frames=torch.from_numpy(np.concatenate([clip.frames for clip in clips])),
         first_frame=lengths.cumsum(0) - lengths,
         source=" ".join(map(str, roots)),
     )
-    return clips, left_out
+    return clip_set, left_out

@@ -1,6 +1,6 @@
-"""``results.json`` of an evaluation, and one table of many of them.
+"""``results.json`` of an evaluation, and a summary table of many of them:
 
-    python -m engine.report runs/demo
+python -m engine.report runs/demo
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 
 from options.errors import UserError, run_script
-
-from options.files import atomic_write, write_json
+from options.files import write_json
 
 RESULTS = "results.json"
 KEY_COLUMNS = ("pretrained", "encoder", "representation", "dataset", "protocol", "seed")
@@ -22,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def current_commit() -> str | None:
-    """The commit this program runs from, ``+`` where the tree differs; None outside git."""
+    """Return the commit of the code, with ``+`` if files are modified; None outside of git."""
     try:
         run = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty=+", "--abbrev=12"]
         return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
@@ -31,33 +30,37 @@ def current_commit() -> str | None:
 
 
 def write_results(folder: Path, task: str, what: dict, numbers: dict) -> Path:
-    """Write ``results.json``: what was run, on what, the numbers, the commit."""
+    """Write ``results.json`` and return its path.
+
+    Args:
+        folder: the folder of the run.
+        task: ``retrieval`` or a ``--mode``.
+        what: encoders, clips and flags.
+        numbers: the metrics.
+    """
     path = folder / RESULTS
-    content = {
-        "task": task, **what, "numbers": numbers,
-        "commit": current_commit(), "torch": torch.__version__,
-    }
-    write_json(path, content)
+    version = {"commit": current_commit(), "torch": torch.__version__}
+    write_json(path, {"task": task, **what, "numbers": numbers, **version})
     return path
 
 
 def read_result(path: Path) -> dict:
-    """One ``results.json``."""
+    """Read a ``results.json``; raises ``UserError`` if it is corrupted."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         result["task"], result["numbers"]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove it or run that evaluation again")
+        raise UserError(f"{path} cannot be read ({error}); remove it or repeat that evaluation") from error
     return result
 
 
 def read_results(root: Path) -> list[dict]:
-    """Every ``results.json`` below ``root``, in order of its path."""
+    """Read every ``results.json`` below ``root``, sorted by path."""
     return [read_result(path) for path in sorted(root.rglob(RESULTS))]
 
 
 def format_table(rows: list[list[str]]) -> str:
-    """Rows of cells, the first the header, as a Markdown table with aligned columns."""
+    """Format rows of cells, the first of which is the header, as a Markdown table with aligned columns."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
@@ -65,9 +68,9 @@ def format_table(rows: list[list[str]]) -> str:
 
 
 def results_rows(results: list[dict]) -> list[list[str]]:
-    """All evaluations of the same encoder side by side, one row per encoder and seed, below a header.
+    """Arrange results in a table: a header, then one row per encoder and seed.
 
-    Where two results would fill the same cell, the later gets a row of its own: none is left out.
+    If two results belong in the same cell, the later one gets its own row.
     """
     rows: list[tuple[tuple, dict[str, str]]] = []
     columns: dict[str, None] = {}
@@ -75,42 +78,43 @@ def results_rows(results: list[dict]) -> list[list[str]]:
         key = tuple(str(result[name]) for name in KEY_COLUMNS)
         cells = result_cells(result)
         columns.update(dict.fromkeys(cells))
-        for other, there in rows:
-            if other == key and not there.keys() & cells.keys():
-                there.update(cells)
+        for other, filled in rows:
+            if other == key and not filled.keys() & cells.keys():
+                filled.update(cells)
                 break
         else:
             rows.append((key, cells))
-    # The checkpoint's path is shown only where rows would otherwise look alike.
-    shown = [key[1:] for key, _ in rows]
-    skip = 1 if len({(key[0], *key[1:]) for key, _ in rows}) == len(set(shown)) else 0
+    keys = {key for key, _ in rows}
+    skip = 1 if len(keys) == len({key[1:] for key in keys}) else 0  # the path, if rows differ without it
     body = [[*key[skip:], *(cells.get(column, "") for column in columns)] for key, cells in rows]
     return [[*KEY_COLUMNS[skip:], *columns], *body]
 
 
 def results_table(results: list[dict]) -> str:
-    """``results_rows`` as a Markdown table."""
+    """Format ``results_rows`` as a Markdown table."""
     return format_table(results_rows(results))
 
 
 def result_cells(result: dict) -> dict[str, str]:
-    """Column -> accuracy of one result."""
+    """Return the accuracies of a result by the column that they belong in."""
     numbers = result["numbers"]
     if "knn" not in numbers:  # a classifier
         fraction = result.get("flags", {}).get("label_fraction")
         crops = numbers.get("cached_crops")
         task = result["task"] + (f", {100 * fraction:g}% of labels" if fraction else "")
         task += f", {crops} cached crops" if crops else ""
-        return {f"{task} {when}": f"{numbers[when]['top1']:.1f}" for when in ("best", "last")}
-    cells = {f"{numbers['neighbours']}-NN retrieval": f"{numbers['knn']:.1f}"}
+        return {f"{task} {which}": f"{numbers[which]['top1']:.1f}" for which in ("best", "last")}
+    retrieval = f"{numbers['neighbours']}-NN retrieval"
+    cells = {retrieval: f"{numbers['knn']:.1f}"}
     if "autoencoder_knn" in numbers:
-        cells["on autoencoder"] = f"{numbers['autoencoder_knn']:.1f}"
+        cells[f"{retrieval}, autoencoder"] = f"{numbers['autoencoder_knn']:.1f}"
     return cells
 
 
 def main() -> int:
+    """Print the table of all results below a folder; returns the exit code."""
     if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        raise UserError(f"usage: python -m engine.report FOLDER, a folder with {RESULTS} files below")
+        raise UserError(f"usage: python -m engine.report FOLDER, a folder with {RESULTS} files below it")
     results = read_results(Path(sys.argv[1]))
     if not results:
         raise UserError(f"{sys.argv[1]} has no {RESULTS} below it")

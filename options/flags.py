@@ -36,6 +36,8 @@ class Parser(argparse.ArgumentParser):
 def spelled(name: str, value: Any, dataset_flag: str = "dataset") -> str:
     """A parsed flag as the user would write it: ``--moco-k 256``, ``--no-mlp``."""
     flag = {"dataset": dataset_flag}.get(name, name.replace("_", "-"))
+    if value is None:
+        return f"no --{flag}"
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no-{flag}"
     shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value

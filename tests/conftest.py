@@ -15,6 +15,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from engine.checkpoint import save_checkpoint
+from models.representations import build_encoder
 from dataset.store_format import CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE
 from engine.checkpoint import RollingCheckpoint, save_checkpoint
 from engine.optimization import GuardedOptimizer
@@ -24,6 +26,7 @@ torch.set_num_threads(1)  # most tests are tiny: several threads would only wait
 
 GOLDEN = Path(__file__).parent / "golden"
 
+<<<<<<< HEAD
 INTER, INTRA = "main_moco_inter_skeleton.py", "main_moco_intra_skeleton.py"
 CLASSIFICATION, RETRIEVAL = "action_classification.py", "action_retrieval.py"
 
@@ -34,6 +37,10 @@ TINY = {
     "graph_num_blocks": 2,
     "image_width": 16,
 }
+=======
+TINY = {"gru_hidden_size": 16, "gru_num_layers": 2, "graph_width": 4, "graph_num_blocks": 2, "image_width": 16}
+TINY_SIZES = {**TINY, "graph_encoder": "agcn", "num_frames": 64}  # all sizes
+>>>>>>> visual
 TINY_FLAGS = [part for name, value in TINY.items() for part in ("--" + name.replace("_", "-"), str(value))]
 PRETRAINING_FLAGS = ["--moco-k", "16", "--batch-size", "4", "--epochs", "2", "--seed", "5"]
 
@@ -67,6 +74,7 @@ def write_store(
     return folder
 
 
+<<<<<<< HEAD
 def write_official(folder, names, labels, counts, split="train", frames=None):
     """Write a split in the official layout, by default with random frames, and return the frames."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,6 +84,27 @@ def write_official(folder, names, labels, counts, split="train", frames=None):
     np.save(folder / f"{split}_num_frame.npy", np.array(counts))
     (folder / f"{split}_label.pkl").write_bytes(pickle.dumps((names, labels)))
     return frames
+=======
+def write_pretraining(path, names, **sizes):
+    """A pretraining checkpoint with tiny, untrained encoders of the representations ``names``."""
+    torch.manual_seed(len(path.name) + len(names))
+    sizes = {**TINY_SIZES, **sizes}
+    encoders = {name: build_encoder(name, 8, **sizes).state_dict() for name in names}
+    content = {
+        "kind": "pretraining",
+        "contrast": "inter" if len(names) > 1 else "intra",
+        "epoch": 3,
+        "step": 0,
+        "representations": list(names),
+        "sizes": sizes,
+        "state_dict": {f"encoders.query.{n}.{k}": v for n, state in encoders.items() for k, v in state.items()},
+        "flags": {},
+        "seed": 0,
+        "optimizer": {},
+    }
+    save_checkpoint(path, content)
+    return path
+>>>>>>> visual
 
 
 def clusters(count, seed):

@@ -1,35 +1,34 @@
-"""What evaluation computes: accuracies, the autoencoder's code, the table."""
+"""Evaluation metrics, the autoencoder, and the table of results."""
 
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
+from conftest import TINY_FLAGS, clusters, write_pretraining
 
 import engine.autoencoder
-from conftest import clusters
-from engine.autoencoder import Autoencoder, codes, train_autoencoder
+from engine.autoencoder import Autoencoder, encode, train_autoencoder
 from engine.classifier import fingerprint, linear_head, topk_accuracy
-from engine.report import format_table, read_results, results_table
 from engine.optimization import learning_rate
+from engine.report import format_table, read_results, results_table
 from options.errors import UserError
 
 
-def test_topk():
+def test_topk_accuracy():
     logits = torch.tensor([[3.0, 2, 1, 0, 0, 0, 0], [0, 1, 2, 3, 4, 5, 6]])
     assert topk_accuracy(logits, torch.tensor([0, 2])) == {"top1": 50.0, "top5": 100.0}
     assert topk_accuracy(logits, torch.tensor([1, 1])) == {"top1": 0.0, "top5": 50.0}
     assert topk_accuracy(logits[:, :3], torch.tensor([2, 2]))["top5"] == 100.0, "fewer classes than five"
 
 
-def test_head_starts_as_the_paper_says():
+def test_head_initialization():
     head = linear_head(500, 60, seed=1)
     assert head.weight.std().item() == pytest.approx(0.01, rel=0.02) and not head.bias.any()
     assert torch.equal(head.weight, linear_head(500, 60, seed=1).weight)
 
 
-def test_fingerprint_sees_weights_and_buffers():
+def test_fingerprint_covers_weights_and_buffers():
     module = torch.nn.BatchNorm1d(3)
     before = fingerprint(module)
     assert fingerprint(module) == before
@@ -37,13 +36,13 @@ def test_fingerprint_sees_weights_and_buffers():
     assert fingerprint(module) != before
 
 
-def test_learning_rates():
+def test_learning_rate_schedules():
     rates = [learning_rate(0.1, epoch, 80, [50, 70], False) for epoch in (0, 49, 50, 69, 70, 79)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     assert learning_rate(0.1, 20, 80, [10], True) == pytest.approx(0.05 * (1 + math.cos(math.pi / 4)))
 
 
-def test_the_autoencoder_learns_to_rebuild(monkeypatch):
+def test_autoencoder_reconstructs_features(monkeypatch):
     features, _ = clusters(120, 3)
     untrained = Autoencoder(20)
     sizes = [layer.out_features for layer in untrained.modules() if isinstance(layer, torch.nn.Linear)]
@@ -51,12 +50,12 @@ def test_the_autoencoder_learns_to_rebuild(monkeypatch):
     trained = train_autoencoder(features, 32, seed=1, print_freq=100, epochs=30)
     error = [(m(features) - features).square().mean().item() for m in (untrained, trained)]
     assert error[1] < 0.5 * error[0]
-    code = codes(trained, features)
+    code = encode(trained, features)
     assert code.shape == (120, 125) and code.abs().max() <= 1
     again = train_autoencoder(features, 32, seed=1, print_freq=100, epochs=30)
-    assert torch.equal(codes(again, features), code)
+    assert torch.equal(encode(again, features), code)
     monkeypatch.setattr(engine.autoencoder, "CODE_BLOCK", 50)
-    torch.testing.assert_close(codes(trained, features), code)
+    torch.testing.assert_close(encode(trained, features), code)
 
 
 def result(task, numbers, seed=0, pretrained="x"):
@@ -64,10 +63,13 @@ def result(task, numbers, seed=0, pretrained="x"):
     return json.dumps({"task": task, **what, "pretrained": pretrained, "seed": seed, "numbers": numbers})
 
 
-def test_the_table_joins_probe_and_retrieval(tmp_path):
+def test_table_joins_probe_and_retrieval(tmp_path):
     accuracy = {"best": {"top1": 61.26}, "last": {"top1": 60.0}}
-    for name, text in (("a", result("linear", accuracy)), ("b", result("retrieval", {"knn": 50.04, "neighbours": 1})),
-                       ("c", result("retrieval", {"knn": 1.0, "neighbours": 1}, seed=1))):
+    for name, text in (
+        ("a", result("linear", accuracy)),
+        ("b", result("retrieval", {"knn": 50.04, "neighbours": 1})),
+        ("c", result("retrieval", {"knn": 1.0, "neighbours": 1}, seed=1)),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(text)
     lines = results_table(read_results(tmp_path)).splitlines()
@@ -75,15 +77,37 @@ def test_the_table_joins_probe_and_retrieval(tmp_path):
     assert len(lines) == 4 and len({len(line) for line in lines}) == 1
     assert cells[2][4:] == ["0", "61.3", "60.0", "50.0"] and cells[3][4:] == ["1", "", "", "1.0"]
     (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "results.json").write_text(result("retrieval", {"knn": 7.0, "neighbours": 1}, pretrained="y"))
+    (tmp_path / "d" / "results.json").write_text(
+        result("retrieval", {"knn": 7.0, "neighbours": 1}, pretrained="y")
+    )
     (tmp_path / "b2").mkdir()
     (tmp_path / "b2" / "results.json").write_text(result("retrieval", {"knn": 8.0, "neighbours": 1}))
     table = results_table(read_results(tmp_path))
-    assert table.startswith("| pretrained |") and all(x in table for x in ("50.0", "1.0", "7.0", "8.0")), "none is lost"
+    assert table.startswith("| pretrained |") and all(x in table for x in ("50.0", "1.0", "7.0", "8.0")), (
+        "no result is lost"
+    )
     (tmp_path / "c" / "results.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         read_results(tmp_path)
 
 
-def test_columns_are_aligned():
+def test_table_columns_are_aligned():
     assert format_table([["a", "long"], ["wide", "b"]]).splitlines()[1] == "|------|------|"
+
+
+def test_retrieval_writes_its_configuration(run, tmp_path):
+    code, out, err = run("action_retrieval.py", "--pretrained", "random", *TINY_FLAGS, "--output-dir", "o")
+    assert code == 0 and "config: " in out, err
+    config, results = (json.loads((tmp_path / "o" / f"{n}.json").read_text()) for n in ("config", "results"))
+    assert config["knn_neighbours"] == 1 and config["gru_hidden_size"] == 16
+    assert config["seed"] == results["seed"] == results["flags"]["seed"], "the seed that was used"
+
+
+def test_pretraining_folder_is_not_an_output_folder(run, tmp_path):
+    """config.json and log.jsonl of the pretraining would be overwritten."""
+    path = write_pretraining(tmp_path / "c/checkpoint_0002.pth.tar", ("seq-based",))
+    before = sorted(tmp_path.rglob("*"))
+    for script in ("action_retrieval.py", "action_classification.py"):
+        code, _, err = run(script, "--pretrained", path, "--output-dir", tmp_path / "c")
+        assert code == 2 and f"{tmp_path / 'c'} contains the checkpoints of a pretraining" in err
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,32 +1,54 @@
-"""What is drawn, as far as no package that draws is needed: projection, limbs, pages, tables, names."""
+"""Camera, limbs, panels, confusion tables and HTML pages, as far as nothing is rendered."""
 
+import base64
 import csv
 import html.parser
+import re
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-
 from conftest import TINY_FLAGS
-from data_gen.synthetic_body import CHANNELS, JOINT, bone_offsets, forward_kinematics
+
 from data_gen.normalise import clip_frames
+from data_gen.synthetic_body import CHANNELS, JOINT, bone_offsets, forward_kinematics
+from dataset.clips import open_clips
+from dataset.views import pretraining_view
+from engine.randomness import VIEWS, generator
 from models.graph import INWARD_EDGES
 from options.class_names import NTU_ACTIONS, class_name, short_class_name
 from options.errors import UserError
-from visual import packages
-from visual.camera import place_camera, seen_joints, upright, viewing_axes
-from visual.chart import line_chart, ticks
-from visual.confusion import count_confusion, csv_text, log_lines, most_confused, read_accuracy, report_confusion
-from visual.feature_map import draw_classes
-from visual.markup import main_part, page, save_page, section, table
-from visual.packages import matching_torchvision, require, why_not
+from visual import load_error, require_library
+from visual.clips import view_panels
+from visual.confusion import (
+    count_confusion,
+    log_lines,
+    most_confused,
+    read_accuracy,
+    report_confusion,
+    write_table,
+)
+from visual.feature_map import sample_classes
+from visual.markup import data_uri, main_part, write_page
+from visual.page import Exhibit, Section
 from visual.pictures import spread
-from visual.skeleton import LIMBS, PALETTE
+from visual.skeleton import (
+    GHOST,
+    LIMBS,
+    MARK,
+    PAPER,
+    lighter,
+    place_camera,
+    seen_joints,
+    upright,
+    viewing_axes,
+)
 
 
 def standing_person(**angles):
-    """One synthetic person, normalised: (1, 25, 3, 2). Angles in degrees, as the data generator names them."""
+    """One synthetic person, normalized: (1, 25, 3, 2). Angles in degrees, named as in the data generator."""
     values = np.zeros((1, len(CHANNELS)))
     for name, value in angles.items():
         values[0, CHANNELS.index(name)] = value
@@ -34,65 +56,87 @@ def standing_person(**angles):
     return torch.from_numpy(clip_frames(joints[None]))
 
 
-def test_names():
+def test_class_names():
     assert len(NTU_ACTIONS) == len(set(NTU_ACTIONS)) == 120
     assert class_name("ntu60", 0) == "drink water" and class_name("ntu60", 58) == "walking towards each other"
     assert class_name("ntu120", 119).startswith("finger-guessing game")
     assert short_class_name("ntu120", 8) == "standing up"
     assert len({short_class_name("ntu120", i) for i in range(120)}) == 120
-    assert class_name("pku1", 3) == class_name("mine", 3) == "class 3" and class_name("ntu120", 120) == "class 120"
+    assert class_name("pku1", 3) == class_name("mine", 3) == "class 3"
+    assert class_name("ntu120", 120) == "class 120"
 
 
-def test_limbs_are_the_skeleton():
-    """Every joint, every bone of the graph but the two finger tips', which here hang on the hand."""
+def test_limbs_cover_the_skeleton():
+    """Every joint and every edge of the graph, except that the finger tips are connected to the hand."""
     bones = {frozenset(bone) for limb in LIMBS.values() for bone in limb.bones}
     graph = {frozenset(edge) for edge in INWARD_EDGES}
     assert len(bones) == 24 and {joint for bone in bones for joint in bone} == set(range(25))
     assert graph - bones == {frozenset({21, 22}), frozenset({23, 24})}
     assert bones - graph == {frozenset({7, 21}), frozenset({11, 23})}
-    assert len(set(PALETTE)) == len(PALETTE), "colours that can be told apart"
 
 
-def test_seen_from_before():
-    """The person's right hand on the left of the picture, the head above, what is in front nearer."""
-    clip = standing_person(r_flex=90.0)  # the right arm held forward
+def test_colors_are_distinct():
+    limbs = [limb.color for limb in LIMBS.values()]
+    colors = [PAPER, GHOST, MARK, *limbs, *map(lighter, limbs)]
+    assert len(set(colors)) == len(colors)
+
+
+def test_front_view():
+    """The right hand is on the left of the picture, the head on top, and what is in front is nearer."""
+    clip = standing_person(r_flex=90.0)  # the right arm is held forward
     camera = place_camera([clip])
     right, down, near = camera.project(clip[0, :, :, 0]).T
     hand, left_hand = JOINT["HandRight"], JOINT["HandLeft"]
     assert right[JOINT["ShoulderRight"]] < right[JOINT["ShoulderLeft"]]
     assert down[JOINT["Head"]] < down[JOINT["SpineBase"]] < down[JOINT["FootLeft"]]
     assert near[hand] > near[left_hand] + 0.3
-    assert (right[hand] - right[JOINT["ShoulderRight"]]).abs() > 0.2, "an arm held forward is seen as one"
-    front = clip[0, :, :, 0] @ viewing_axes(azimuth=0.0, elevation=0.0).T
-    assert (front[hand, 0] - front[JOINT["ShoulderRight"], 0]).abs() < 0.05, "and not from straight before"
+    assert (right[hand] - right[JOINT["ShoulderRight"]]).abs() > 0.2, "an arm held forward is visible"
+    front = clip[0, :, :, 0].double() @ viewing_axes(azimuth=0.0, elevation=0.0).T
+    assert (front[hand, 0] - front[JOINT["ShoulderRight"], 0]).abs() < 0.05, "unlike straight from the front"
 
 
-def test_axes_keep_lengths_and_handedness():
+def test_viewing_axes_are_orthonormal_and_left_handed():
     for azimuth, elevation in ((0, 0), (30, 10), (-120, 40)):
         axes = viewing_axes(azimuth, elevation)
-        torch.testing.assert_close(axes @ axes.T, torch.eye(3))
-        assert torch.det(axes) == pytest.approx(-1), "right, down, towards the viewer: left-handed"
+        torch.testing.assert_close(axes @ axes.T, torch.eye(3, dtype=torch.float64))
+        assert torch.det(axes) == pytest.approx(-1), "right, down, toward the viewer"
 
 
-def test_someone_who_stoops_first_still_stands():
-    """The stored clip is turned by its first frame; the picture is not."""
+def test_camera_is_upright_if_the_first_frame_is_not():
+    """Clips are rotated by their first frame, in which the person stoops here; the camera compensates."""
     stooped, straight = standing_person(bend=60.0), standing_person()
-    tilt = torch.from_numpy(np.array([[1, 0, 0], [0, 0.6, -0.8], [0, 0.8, 0.6]], dtype=np.float32))
+    tilt = torch.tensor([[1, 0, 0], [0, 0.6, -0.8], [0, 0.8, 0.6]])
     clip = torch.cat([stooped, torch.einsum("ij,tvjm->tvim", tilt, straight.repeat(9, 1, 1, 1))])
-    legs = clip[5, JOINT["SpineBase"], :, 0] - clip[5, JOINT["AnkleLeft"], :, 0]
+    legs = (clip[5, JOINT["SpineBase"], :, 0] - clip[5, JOINT["AnkleLeft"], :, 0]).double()
     assert legs[2] / legs.norm() < 0.7
     legs = upright(clip) @ legs
     assert legs[2] / legs.norm() > 0.98
-    torch.testing.assert_close(upright(straight.repeat(3, 1, 1, 1)), torch.eye(3), atol=0.05, rtol=0)
+    identity = torch.eye(3, dtype=torch.float64)
+    torch.testing.assert_close(upright(straight.repeat(3, 1, 1, 1)), identity, atol=0.05, rtol=0)
 
 
-def test_what_was_not_seen():
+@pytest.mark.parametrize("case", ["empty", "one point", "shoulders along the legs", "upside down"])
+def test_upright_is_a_rotation_for_any_clip(case):
+    clip = torch.zeros(3, 25, 3, 2)
+    if case == "one point":
+        clip[:] = 1e-12
+    if case == "shoulders along the legs":
+        clip[:, 0, 2, 0], clip[:, 8, 2, 0] = 1.0, 1.0
+        clip[:, [14, 18], 0, 0] = 1e-9  # seen
+    if case == "upside down":
+        clip = -standing_person()
+    rotation = upright(clip)
+    torch.testing.assert_close(rotation @ rotation.T, torch.eye(3, dtype=torch.float64))
+    assert torch.det(rotation) == pytest.approx(1)
+
+
+def test_zero_joints_are_unseen():
     clip = standing_person().repeat(2, 1, 1, 1)
     clip[1, 7] = 0
     clip[1, :, :, 0] = 0
     seen = seen_joints(clip)
-    assert seen[0, :, 0].all() and not seen[:, :, 1].any(), "the origin is seen, a second person is not there"
-    assert not seen[1].any()
+    assert seen[0, :, 0].all(), "including the origin"
+    assert not seen[:, :, 1].any() and not seen[1].any()
 
 
 def test_two_people_are_seen_from_the_side():
@@ -100,10 +144,10 @@ def test_two_people_are_seen_from_the_side():
     facing = alone.clone()
     facing[..., 1] = alone[..., 0] * torch.tensor([-1.0, -1.0, 1.0]) + torch.tensor([0.0, 1.0, 0.0])
     right = place_camera([facing]).project(facing[0, 1, :, 1])[0]
-    assert right > 0.9, "one metre apart in space, and nearly so in the picture"
+    assert right > 0.9, "one meter apart, also in the picture"
 
 
-def test_everything_is_in_the_picture():
+def test_camera_shows_every_joint():
     clip = torch.randn(6, 25, 3, 2, generator=torch.Generator().manual_seed(0))
     camera = place_camera([clip, 3 * clip])
     pixels = camera.to_pixels(camera.project((3 * clip).transpose(2, 3)), 100)
@@ -112,22 +156,72 @@ def test_everything_is_in_the_picture():
     assert empty.side > 0
 
 
-def test_frames_of_a_strip():
+def test_frames_of_a_strip_are_evenly_spread():
     assert spread(8, 8) == list(range(8)) and spread(3, 8) == [0, 1, 2]
     assert spread(100, 4) == [12, 37, 62, 87] and spread(1, 1) == [0]
 
 
-def test_the_release_of_torchvision():
-    for torch_version, expected in (("2.2.0", "0.17.0"), ("2.13.0+cpu", "0.28.0"), ("2.14.1+cu130", "0.29.1")):
-        assert matching_torchvision(torch_version) == expected
+def test_panels_show_the_views_of_pretraining(small_store):
+    """The same seed gives the views that pretraining would see, and captions that match them."""
+    clips = open_clips(small_store, "ntu60", "cross_view", "train")
+    view = pretraining_view(num_frames=8)
+    for seed in range(6):
+        whole, *panels = view_panels(clips, 3, view, 2, generator(seed, VIEWS))
+        assert whole.clip.shape == (8, 25, 3, 2) and whole.ghost is None and whole.marked is None
+        assert whole.caption == [f"the clip, {clips.num_frames[3]} frames"]
+        source = generator(seed, VIEWS)
+        for number, panel in enumerate(panels, start=1):
+            expected = view.of(clips, torch.tensor([3]), source)[0]
+            torch.testing.assert_close(panel.clip, expected, rtol=0, atol=0)
+            crop, spatial = panel.caption
+            zeroed = ((expected == 0).all(dim=0).all(dim=1).all(dim=1)).sum()
+            assert ("set to zero" in spatial) == (zeroed >= 15)
+            first, last = map(int, re.fullmatch(rf"view {number}: frames (\d+)-(\d+)", crop).groups())
+            assert 1 <= first <= last <= clips.num_frames[3]
+            changed = (panel.clip != panel.ghost).any(dim=0).any(dim=1).any(dim=1)
+            if "jitter" in spatial:
+                assert panel.marked.sum() == 15 and not (changed & ~panel.marked).any()
+            else:
+                assert panel.marked is None and changed.any()
 
 
-def test_missing_packages_are_a_sentence(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision.utils", None)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert "torchvision" in why_not(packages.SKELETONS) and "--install" in why_not(packages.PLOTS)
-    with pytest.raises(UserError, match="--tsne: drawing plots needs matplotlib.*or leave --tsne out"):
-        require("--tsne", packages.PLOTS)
+def test_panels_without_augmentation(small_store):
+    from dataset.views import AugmentationSettings
+
+    clips = open_clips(small_store, "ntu60", "cross_view", "train")
+    view = pretraining_view(AugmentationSettings(names=()), num_frames=8)
+    whole, panel = view_panels(clips, 0, view, 1, generator(0, VIEWS))
+    torch.testing.assert_close(panel.clip, whole.clip, rtol=0, atol=0)
+    assert panel.ghost is None and panel.marked is None and len(panel.caption) == 1
+
+
+def test_missing_library_is_a_one_line_error(monkeypatch):
+    assert load_error("Pillow") is None and load_error("Matplotlib") is None
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "Pillow cannot be loaded" in load_error("Pillow")
+    with pytest.raises(
+        UserError, match="^--tsne: Matplotlib cannot be loaded .*requirements.txt, or omit --tsne$"
+    ):
+        require_library("--tsne", "Matplotlib")
+
+
+def test_scripts_start_without_rendering_libraries():
+    """A broken library raises whatever it likes, and only when something is rendered."""
+    code = """
+import importlib.abc, sys
+class Broken(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("PIL", "matplotlib", "jinja2", "markupsafe", "torchvision", "tensorboard"):
+            raise RuntimeError(f"{name} is broken")
+sys.meta_path.insert(0, Broken())
+import action_classification, action_retrieval, main_moco_inter_skeleton, main_moco_intra_skeleton
+import visual.clips, visual.page
+print(visual.load_error("Pillow"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Pillow cannot be loaded (PIL is broken)")
 
 
 def test_confusion_counts():
@@ -140,33 +234,40 @@ def test_confusion_counts():
     # two of four; then one of one before one of two before one of four
     assert most_confused(confusion, 5) == [(2, 0), (1, 3), (0, 2), (2, 1)]
     lines = log_lines(confusion)
-    assert lines[1] == "  class 7, taken for class 2: 2 of 4 clips" and "class 9" not in lines[-1]
+    assert lines[1] == "  class 7 -> class 2: 2 of 4 clips" and "class 9" not in lines[-1]
     perfect = count_confusion(labels, labels, str)
-    assert log_lines(perfect)[0] == "no clip was taken for another class"
+    assert log_lines(perfect)[0] == "no misclassified clips"
 
 
-def test_the_table_of_a_confusion_without_matplotlib(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+def test_confusion_table_needs_no_matplotlib(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     labels, predictions = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])
+    (tmp_path / "confusion.png").write_bytes(b"of an earlier run")
     lines = report_confusion(labels, predictions, lambda label: class_name("ntu60", label), tmp_path)
-    assert "confusion.png is left out" in lines[-1] and not (tmp_path / "confusion.png").exists()
+    assert "confusion.png skipped: Matplotlib cannot" in lines[-1]
+    assert not (tmp_path / "confusion.png").exists()
     rows = list(csv.reader((tmp_path / "confusion.csv").open()))
-    assert rows == [["label", "class", "clips", "accuracy", "drink water", "eat meal/snack"],
-                    ["0", "drink water", "2", "50.00", "1", "1"], ["1", "eat meal/snack", "1", "100.00", "0", "1"]]
+    assert rows == [
+        ["label", "class", "clips", "accuracy", "drink water", "eat meal/snack"],
+        ["0", "drink water", "2", "50.00", "1", "1"],
+        ["1", "eat meal/snack", "1", "100.00", "0", "1"],
+    ]
     assert read_accuracy(tmp_path / "confusion.csv")[0] == ["drink water", "2", "50.00"]
-    assert csv_text(count_confusion(labels, predictions, str)).startswith("label,class")
+    write_table(tmp_path / "numbers.csv", count_confusion(labels, predictions, str))
+    assert (tmp_path / "numbers.csv").read_text().startswith("label,class")
 
 
 def test_classes_of_the_feature_maps():
     labels = torch.arange(30).repeat(4)
-    draws = draw_classes(labels, seed=1)
-    assert [len(set(classes)) for classes in draws] == [10, 10, 10] and draws[0] != draws[1] != draws[2]
-    assert draws == draw_classes(labels, seed=1) != draw_classes(labels, seed=2)
-    assert draw_classes(torch.tensor([4, 9, 4]), seed=1) == [[4, 9]]
+    samples = sample_classes(labels, seed=1)
+    assert [len(set(classes)) for classes in samples] == [10, 10, 10]
+    assert samples[0] != samples[1] != samples[2]
+    assert samples == sample_classes(labels, seed=1) != sample_classes(labels, seed=2)
+    assert sample_classes(torch.tensor([4, 9, 4]), seed=1) == [[4, 9]]
 
 
 class Outline(html.parser.HTMLParser):
-    """Which elements are opened, and that every one is closed in its order."""
+    """The elements of a page; every element must be closed in order."""
 
     VOID = {"meta", "link", "img", "br"}
 
@@ -189,74 +290,148 @@ class Outline(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_a_page(tmp_path):
-    """Well-formed, nothing fetched, and what is text stays text."""
-    chart = line_chart({"a<b": [(0, 3.0), (1, 2.0), (2, 2.5)], "c": [(0, 1.0), (2, 1.5)]}, "epoch", "loss & more")
-    text = page("A <title>", section("One", table([["x", "y"], ["1", "<script>"]]), chart))
+def charts(text):
+    """The SVG charts of a page."""
+    return [
+        base64.b64decode(data).decode() for data in re.findall(r'"data:image/svg\+xml;base64,([^"]+)"', text)
+    ]
+
+
+def write_report_page(path, **values):
+    write_page(
+        path, "report.html.j2", **{"title": "", "results": [], "sections": [], "commands": [], **values}
+    )
+
+
+def test_pages_are_self_contained_and_escape_text(tmp_path):
+    exhibit = Exhibit(
+        ["python <b>"],
+        heading="a<b",
+        image=data_uri(b"\x89PNG", ".png"),
+        alt='"><script>',
+        note="<i>",
+        rows=[["x"], ["<u>"]],
+    )
+    write_report_page(
+        tmp_path / "page.html",
+        title="A <title>",
+        results=[["x", "y"], ["1", "<script>"]],
+        sections=[Section("<h1>", "<p>", [exhibit], ""), Section("Empty", "", [], "<img>")],
+        commands=["python <a>"],
+    )
+    text = (tmp_path / "page.html").read_text()
     outline = Outline(text)
-    assert outline.seen.count("polyline") == 2 and "script" not in outline.seen
-    assert outline.sources == ["data:,"] and "http" not in text.replace("http-equiv", "")
+    assert not {"script", "b", "i", "u", "a"} & set(outline.seen) and outline.seen.count("h1") == 1
+    assert outline.sources == ["data:,", "data:image/png;base64,iVBORw=="]
+    assert "http" not in text.replace("http-equiv", "")
     assert "default-src 'none'" in text and "&lt;script&gt;" in text and "a&lt;b" in text
-    save_page(tmp_path / "page.html", text)
-    assert main_part(tmp_path / "page.html").startswith("<section>\n<h2>One</h2>")
+
+
+def test_main_part_of_a_page(tmp_path):
+    write_report_page(tmp_path / "page.html", sections=[Section("One & two", "", [], "nothing")])
+    part = main_part(tmp_path / "page.html")
+    assert part.strip().startswith("<section>\n<h2>Results</h2>") and "<h2>One &amp; two</h2>" in part
+    write_report_page(
+        tmp_path / "outer.html", sections=[Section("Outer", "", [Exhibit([], html=part)], "nothing")]
+    )
+    assert Outline((tmp_path / "outer.html").read_text()).seen.count("h2") == 4, "embedded without escaping"
     (tmp_path / "other.html").write_text("<p>")
-    with pytest.raises(UserError, match="no page of this program"):
+    with pytest.raises(UserError, match="not written by this code base"):
         main_part(tmp_path / "other.html")
 
 
-def test_charts():
-    assert ticks(0, 10) == [0, 2, 4, 6, 8, 10] and ticks(0.13, 0.52) == [0.2, 0.3, 0.4, 0.5]
-    assert ticks(5, 5) == [5]
-    flat = line_chart({"one": [(0, 4.0)]}, "epoch", "loss")  # one epoch, one value
-    assert "nan" not in flat and "inf" not in flat
-    points = line_chart({"one": [(0, 0.0), (10, 1.0)]}, "epoch", "y").split('points="')[1].split('"')[0]
-    (x0, y0), (x1, y1) = (map(float, point.split(",")) for point in points.split())
-    assert x0 < x1 and y0 > y1, "up is up"
-
-
-@pytest.mark.parametrize("flags", [["--pretrained", "random"], ["--mode", "supervised"]], ids=["linear", "supervised"])
-def test_classifiers_say_what_they_confuse(run, tmp_path, flags):
-    """The table's diagonal is the last epoch's accuracy."""
-    code, out, err = run("action_classification.py", *flags, *TINY_FLAGS, "--epochs", 2, "--seed", 1,
-                         "--output-dir", tmp_path / "o")
-    assert code == 0 and "taken for" in out and "accuracy of a class: " in out, err
+@pytest.mark.parametrize(
+    "flags", [["--pretrained", "random"], ["--mode", "supervised"]], ids=["linear", "supervised"]
+)
+def test_classifiers_report_confusion_of_the_last_epoch(run, tmp_path, flags):
+    code, out, err = run(
+        "action_classification.py",
+        *flags,
+        *TINY_FLAGS,
+        *("--epochs", 2, "--seed", 1),
+        *("--output-dir", tmp_path / "o"),
+    )
+    assert code == 0 and "most confused pairs" in out and "per-class accuracy: " in out, err
     accuracy = read_accuracy(tmp_path / "o/confusion.csv")
     assert sum(int(clips) for _, clips, _ in accuracy) == 10
     right = sum(int(clips) * float(percent or 0) for _, clips, percent in accuracy) / 10
     assert f"last (epoch 1): top-1 {right:.2f}%" in out
 
 
-def test_the_page_of_a_folder(run, tmp_path):
-    """Results, curves, what was drawn and by which command, and for what is missing how to get it."""
+def test_report_page(run, tmp_path):
+    """Results, curves, pictures and the commands that produced them; for what is missing, how to get it."""
     folder = tmp_path / "runs"
-    pretraining = ["main_moco_inter_skeleton.py", "--moco-k", 16, "--batch-size", 4, "--epochs", 3, "--seed", 5, *TINY_FLAGS,
-                   "--checkpoint-path", folder / "inter"]
-    probe = ["action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--epochs", 2, "--seed", 1,
-             "--output-dir", folder / "probe"]
+    pretraining = [
+        "main_moco_inter_skeleton.py",
+        *("--moco-k", 16, "--batch-size", 4, "--epochs", 3, "--seed", 5),
+        *TINY_FLAGS,
+        *("--checkpoint-path", folder / "inter"),
+    ]
+    probe = [
+        *("action_classification.py", "--pretrained", "random"),
+        *TINY_FLAGS,
+        *("--epochs", 2, "--seed", 1, "--output-dir", folder / "probe"),
+    ]
     for command in (pretraining, probe):
         assert run(*command)[0] == 0
-    (folder / "commands.txt").write_text("".join(f"python {' '.join(map(str, c))}\n" for c in (pretraining, probe)))
+    (folder / "commands.txt").write_text(
+        "".join(f"python {' '.join(map(str, command))}\n" for command in (pretraining, probe))
+    )
     code, out, err = run("visual.page", folder)
     assert code == 0 and f"written: {folder / 'index.html'}" in out, err
     text = (folder / "index.html").read_text()
     outline = Outline(text)
-    assert outline.seen.count("h2") == 7 and outline.seen.count("polyline") == 2
-    assert "<td>untrained</td>" in text and "No gallery was made" in text and "No feature map was made" in text
-    curve = text.split("main_moco_inter_skeleton.py")[0].split('points="')[1].split('"')[0]
-    assert len(curve.split()) == 3, "one point an epoch"
-    assert text.split("Confusion matrix</h2>")[1].count("action_classification.py") == 2, "there, and among all"
+    assert outline.seen.count("h2") == 7
+    assert (
+        "<td>untrained</td>" in text and "There is no gallery" in text and "There is no feature map" in text
+    )
+    loss, accuracy = charts(text)
+    assert "loss" in loss and "top-1 accuracy" in accuracy
+    path = re.search(r'id="curve-0">\s*<path d="([^"]+)"', loss)[1]
+    assert len(re.findall("[ML]", path)) == 3, "one point per epoch"
+    assert text.index("main_moco_inter_skeleton.py") > text.index("image/svg+xml")
+    section = text.split("Confusion matrix</h2>")[1]
+    assert section.count("action_classification.py") == 2, "there and among all commands"
+    first = text
+    assert run("visual.page", folder)[0] == 0
+    assert (folder / "index.html").read_text() == first, "deterministic"
     (folder / "g").mkdir()
-    save_page(folder / "g/index.html", page("Retrieval gallery", "<p>a query</p>"))
+    write_report_page(folder / "g/index.html", sections=[Section("", "", [], "a query")])
     (folder / "g/gallery.png").write_bytes(b"")
     assert run("visual.page", folder)[0] == 0
     text = (folder / "index.html").read_text()
-    assert "<p>a query</p>" in text and "No gallery was made" not in text
+    assert "<p>a query.</p>" in text and "There is no gallery" not in text
     code, _, err = run("visual.page", tmp_path / "nowhere")
-    assert code == 2 and "usage: python -m visual.page FOLDER" in err
+    assert code == 2 and "nowhere is not a folder" in err
 
 
-def test_a_page_of_nothing(run, tmp_path):
+def test_report_page_without_matplotlib(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    folder = tmp_path / "runs"
+    code, _, err = run(
+        *("action_classification.py", "--pretrained", "random", "--epochs", 1, "--seed", 1),
+        *TINY_FLAGS,
+        *("--output-dir", folder / "probe"),
+    )
+    assert code == 0 and run("visual.page", folder)[0] == 0, err
+    text = (folder / "index.html").read_text()
+    assert text.count("Matplotlib cannot be loaded") == 3, "curves, feature map, confusion matrix"
+    assert "<td>drink water</td>" in text
+
+
+def test_report_page_of_a_damaged_run(run, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/log.jsonl").write_text('{"epoch": 0, "loss": 1.0}\n{"epoch": 1')
+    code, _, err = run("visual.page", tmp_path / "runs")
+    assert code == 2 and "log.jsonl cannot be read" in err and len(err.strip().splitlines()) == 1
+    (tmp_path / "runs/config.json").write_text("{}")
+    code, _, err = run("visual.page", tmp_path / "runs")
+    assert code == 0 and len(charts((tmp_path / "runs/index.html").read_text())) == 1, err
+
+
+def test_report_page_of_a_folder_without_runs(run, tmp_path):
     code, _, err = run("visual.page", tmp_path / "data")
     assert code == 0, err
     text = (tmp_path / "data/index.html").read_text()
-    assert "There are no results yet" in text and "There are no curves" in text and "No classifier was trained" in text
+    assert "There are no results yet" in text and "There are no curves" in text
+    assert "No classifier was trained" in text

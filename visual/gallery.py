@@ -1,13 +1,14 @@
-"""Retrieval to look at: queries and their nearest neighbours, animated, right or wrong marked.
+"""Retrieval gallery: queries and their nearest neighbors, animated and marked as right or wrong.
 
-The paper's figure of this kind shows the four nearest neighbours of a query.
+As in the corresponding figure of the paper, a query has four neighbors.
 """
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,30 +19,46 @@ from engine.randomness import PICTURES, generator
 from options.class_names import class_name
 from options.errors import UserError
 
-from .markup import image, page, save_page
+from .markup import data_uri, write_page
 from .pictures import (
-    FRAMES_PER_SECOND, INK, RIGHT, WRONG, below, beside, caption, film_strip, gif_bytes, legend, save_png,
-    to_image, trim,
+    FRAMES_PER_SECOND,
+    INK,
+    RIGHT,
+    WRONG,
+    add_caption,
+    film_strip,
+    gif_bytes,
+    join_horizontally,
+    join_vertically,
+    legend,
+    save_png,
+    trim,
 )
-from .skeleton import LIMBS, Colour, draw_clip
+from .skeleton import LIMBS, render_clip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-QUERIES, NEIGHBOURS = 8, 4
+QUERIES, NEIGHBORS = 8, 4
 SIZE = 140  # pixels of an animated skeleton
 FRAMES = 32  # of an animation
-STRIP_WIDTH = 330  # pixels: as many frames as fit
+STRIP_WIDTH = 330  # pixels; a film strip has as many frames as fit
 PAGE, STRIP = "index.html", "gallery.png"
+COLORS = {"query": INK, "right": RIGHT, "wrong": WRONG}
 
 
 def choose_queries(val: ClipSet, names: Sequence[str] | None, seed: int) -> list[int]:
-    """Positions of the named val clips; without names, of one clip from each of a few classes."""
+    """Return the positions of the named validation clips, by default one clip of each of a few classes.
+
+    Raises ``UserError`` if a name is unknown.
+    """
     if names:
         unknown = [name for name in names if name not in val.names]
         if unknown:
-            raise UserError(f"--gallery-queries {unknown[0]}: the val split has no clip of this name; "
-                            f"it has, for instance, {val.names[0]}")
+            raise UserError(
+                f"--gallery-queries {unknown[0]}: no validation clip has this name; "
+                f"one of the names is {val.names[0]}"
+            )
         return [val.names.index(name) for name in names]
     source = generator(seed, PICTURES)
     classes = val.labels.unique()
@@ -50,71 +67,81 @@ def choose_queries(val: ClipSet, names: Sequence[str] | None, seed: int) -> list
     return [int(x[torch.randint(len(x), (1,), generator=source)]) for x in clips]
 
 
-class Drawing:
-    """One clip, drawn: its animation, its film strip and what is known of it."""
+@dataclass(frozen=True)
+class Tile:
+    """A clip of the gallery, rendered as an animation and as a film strip."""
 
-    def __init__(self, clips: ClipSet, index: int) -> None:
-        self.name, self.label = clips.names[index], int(clips.labels[index])
-        self.class_name = class_name(clips.dataset, self.label)
-        length = clips.num_frames[[index]].cpu()
-        frames = min(FRAMES, int(length))
-        clip = crop_and_resize(clips, torch.tensor([index]), torch.zeros_like(length), length, frames)
-        pictures = draw_clip(clip[0].cpu(), SIZE)
-        narrow = trim([pictures])[0]
-        self.strip = film_strip(narrow, max(STRIP_WIDTH // narrow.shape[-1], 2))
-        speed = frames * FRAMES_PER_SECOND / int(length)
-        self.gif = gif_bytes([to_image(picture) for picture in pictures], speed)
+    kind: str  # "query", "right" or "wrong"
+    role: str
+    note: str
+    class_name: str
+    clip_name: str
+    gif: str  # data URI
+    strip: Image
 
-    def figure(self, kind: str, role: str, note: str = "") -> str:
-        """HTML: the animation, ``role``, the class, the clip's name; ``kind`` colours the frame."""
-        picture = image(self.gif, ".gif", f"{self.class_name}, clip {self.name}")
-        return (
-            f'<figure class="{kind}">{picture}<figcaption><b>{role}</b> {note}<br>'
-            f"{escape(self.class_name)}<br><small>{escape(self.name)}</small></figcaption></figure>"
-        )
-
-    def cell(self, text: str, colour: Colour = INK) -> Image:
-        """The same as a still picture."""
-        return caption(self.strip, [(text, colour), self.class_name, self.name], STRIP_WIDTH)
+    def still(self) -> Image:
+        """Return the film strip with its caption."""
+        title = f"{self.role}, {self.note}" if self.note else self.role
+        lines = [title, self.class_name, self.clip_name]
+        return add_caption(self.strip, lines, STRIP_WIDTH, COLORS[self.kind])
 
 
-def limb_legend() -> str:
-    """HTML: which colour is which limb."""
-    entries = [f'<span class="key" style="background: rgb{limb.colour}"></span>{name}'
-               for name, limb in LIMBS.items()]
-    return f'<p>{" ".join(entries)}; a second person is lighter</p>'
+def make_tile(clips: ClipSet, index: int, kind: str, role: str, note: str = "") -> Tile:
+    """Render the clip at position ``index``."""
+    length = clips.num_frames[[index]].cpu()
+    frames = min(FRAMES, int(length))
+    clip = crop_and_resize(clips, torch.tensor([index]), torch.zeros_like(length), length, frames)
+    images = render_clip(clip[0].cpu(), SIZE)
+    narrow = trim([images])[0]
+    return Tile(
+        kind,
+        role,
+        note,
+        class_name=class_name(clips.dataset, int(clips.labels[index])),
+        clip_name=clips.names[index],
+        gif=data_uri(gif_bytes(images, frames * FRAMES_PER_SECOND / int(length)), ".gif"),
+        strip=film_strip(narrow, max(STRIP_WIDTH // narrow[0].width, 2)),
+    )
 
 
 def write_gallery(
-    folder: Path, val: ClipSet, train: ClipSet, queries: list[int], neighbours: Tensor,
-    similarities: Tensor, title: str,
+    folder: Path,
+    val: ClipSet,
+    train: ClipSet,
+    queries: list[int],
+    neighbors: Tensor,
+    similarities: Tensor,
+    method: str,
 ) -> str:
-    """``index.html`` and ``gallery.png`` in ``folder``; returns a line on what they show.
+    """Write ``index.html`` and ``gallery.png`` to ``folder``; return a summary for the log.
 
     Args:
         queries: positions of the queries in ``val``.
-        neighbours, similarities: (queries, k) positions in ``train`` and cosines, nearest first.
-        title: what was retrieved with, for the head of the page.
+        neighbors, similarities: (queries, k) positions in ``train`` and cosine similarities, in
+            descending order of similarity.
+        method: what the features come from, for the introduction of the page.
     """
-    parts, strips, hits, shown = [], [], 0, 0
-    for index, values, found in zip(queries, similarities.tolist(), neighbours.tolist()):
-        query = Drawing(val, index)
-        figures, cells = [query.figure("query", "query")], [query.cell("query")]
-        for rank, (value, position) in enumerate(zip(values, found), start=1):
-            neighbour = Drawing(train, position)
-            kind = "right" if neighbour.label == query.label else "wrong"
-            hits, shown = hits + (kind == "right"), shown + 1
-            figures.append(neighbour.figure(kind, f"{rank}. {kind}", f"cosine {value:.2f}"))
-            colour = RIGHT if kind == "right" else WRONG
-            cells.append(neighbour.cell(f"{rank}. {kind}, cosine {value:.2f}", colour))
-        parts.append(f'<h3>{escape(query.class_name)}</h3>\n<div class="row">\n'
-                     + "\n".join(figures) + "\n</div>")
-        strips.append(beside(cells, gap=12))
-    summary = f"{hits} of the {shown} neighbours of these {len(queries)} queries are of the query's class"
-    explanation = (
-        f"<p>{escape(title)}. Each row is a clip of the val split and the training clips nearest to it "
-        f"by the cosine of their features. {summary}.</p>\n{limb_legend()}"
+    rows = []
+    for query, values, found in zip(queries, similarities.tolist(), neighbors.tolist(), strict=True):
+        tiles = [make_tile(val, query, "query", "query")]
+        for rank, (value, position) in enumerate(zip(values, found, strict=True), start=1):
+            kind = "right" if train.labels[position] == val.labels[query] else "wrong"
+            tiles.append(make_tile(train, position, kind, f"{rank}. {kind}", f"cosine {value:.2f}"))
+        rows.append(tiles)
+    kinds = [tile.kind for tiles in rows for tile in tiles[1:]]
+    summary = (
+        f"{kinds.count('right')} of the {len(kinds)} neighbors of these {len(queries)} queries have the "
+        "class of their query"
     )
-    save_page(folder / PAGE, page("Retrieval gallery", explanation, *parts))
-    save_png(folder / STRIP, below([*strips, legend(strips[0].width)], gap=14))
+    write_page(
+        folder / PAGE,
+        "gallery.html.j2",
+        title="Retrieval gallery",
+        method=method,
+        summary=summary,
+        limbs=LIMBS,
+        rows=rows,
+    )
+    strips = [join_horizontally([tile.still() for tile in tiles], gap=12) for tiles in rows]
+    save_png(folder / STRIP, join_vertically([*strips, legend(strips[0].width)], gap=14))
     return f"gallery: {summary}; {folder / PAGE}"

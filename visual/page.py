@@ -1,156 +1,222 @@
-"""One page of everything that was found out below a folder: results, curves, pictures, commands.
+"""Report page: results, curves, pictures and commands of all runs under a folder.
 
     python -m visual.page runs/demo
 
-writes ``runs/demo/index.html``, which opens from disk; all pictures are inside. Shown are the table
-of ``engine.report``, the curves that TensorBoard would show, and what --gallery, --tsne, the
-classifiers and visual.clips have drawn below the folder. ``commands.txt`` there, one command a line,
-tells which command made what.
+writes ``runs/demo/index.html``, a single file that opens from disk. It shows the table of
+``engine.report``, learning curves, and the pictures of ``visual.clips``, ``--gallery``, ``--tsne`` and
+the classifiers. If the folder contains ``commands.txt``, one command per line, the page also shows
+which command produced what.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import shlex
-import sys
-from html import escape
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+from engine.log import CONFIG_FILE, LOG_FILE, read_log
 from engine.report import read_results, results_rows
-from options.errors import UserError, run_script
+from options import flags
+from options.errors import UserError, first_line, run_script
 
-from . import confusion, feature_map, gallery
-from .chart import Curve, line_chart
-from .markup import commands, main_part, page, save_page, section, table, wide_image
-from .packages import PLOTS, SKELETONS, why_not
+from . import confusion, feature_map, gallery, load_error
+from .markup import data_uri, main_part, write_page
+from .plots import Curve, line_chart
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 PAGE, COMMANDS = "index.html", "commands.txt"
-EVENTS, VIEWS = "events.out.tfevents.*", "*_views.gif"
-CURVES = {  # tag -> what it is
-    "pretrain/loss": "loss of the contrast in pretraining",
-    "probe/top1": "top-1 accuracy of the linear probe on the val clips, percent",
-    "fine-tuning/top1": "top-1 accuracy of fine-tuning on the val clips, percent",
+VIEWS = "*_views.gif"
+PRETRAINING = "pretraining"
+CURVES = {  # mode -> metric in the log, heading and label of the y axis
+    PRETRAINING: ("loss", "Pretraining: contrastive loss", "loss"),
+    "linear": ("top1", "Linear probe: accuracy on the validation clips", "top-1 accuracy (%)"),
+    "finetune": ("top1", "Fine-tuning: accuracy on the validation clips", "top-1 accuracy (%)"),
+    "supervised": ("top1", "Supervised training: accuracy on the validation clips", "top-1 accuracy (%)"),
 }
 
 
-def read_commands(folder: Path) -> list[str]:
-    path = folder / COMMANDS
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+@dataclass(frozen=True)
+class Exhibit:
+    """A picture, table or gallery of the page and the commands that produced it."""
+
+    commands: list[str]
+    heading: str = ""
+    image: str = ""  # data URI
+    alt: str = ""
+    size: str = ""  # "small" scales the image down to the window, "large" does so within limits
+    note: str = ""
+    rows: list[list[str]] = field(default_factory=list)  # a table; the first row is its header
+    html: Markup | str = ""
 
 
-def commands_for(lines: list[str], folder: Path) -> list[str]:
-    """Those command lines that name ``folder``."""
-    wanted = os.path.normpath(folder)
-    return [line for line in lines if wanted in map(os.path.normpath, shlex.split(line))]
+@dataclass(frozen=True)
+class Section:
+    """A heading, an explanation and exhibits, or the reason why there are none."""
+
+    title: str
+    explanation: str
+    exhibits: list[Exhibit]
+    missing: str
 
 
-def read_curves(folder: Path) -> dict[str, dict[Path, Curve]]:
-    """``tag -> {folder of the events: [(step, value), ...]}`` for the tags of ``CURVES``."""
-    curves: dict[str, dict[Path, Curve]] = {}
-    for place in sorted({path.parent for path in folder.rglob(EVENTS)}):
-        events = EventAccumulator(str(place), size_guidance={"scalars": 0}).Reload()
-        for tag in CURVES.keys() & set(events.Tags()["scalars"]):
-            curves.setdefault(tag, {})[place] = [(x.step, x.value) for x in events.Scalars(tag)]
-    return {tag: curves[tag] for tag in CURVES if tag in curves}
+@dataclass(frozen=True)
+class Runs:
+    """The folder that the page is about and the commands that filled it."""
+
+    folder: Path
+    commands: list[str]
+
+    def find(self, pattern: str) -> list[Path]:
+        """Return the files under the folder that match ``pattern``."""
+        return sorted(self.folder.rglob(pattern))
+
+    def commands_for(self, path: Path) -> list[str]:
+        """Return the commands that name the folder ``path``."""
+        return [
+            line for line in self.commands if os.path.normpath(path) in map(os.path.normpath, line.split())
+        ]
+
+    def name(self, path: Path) -> str:
+        """Return ``path`` relative to the folder."""
+        return str(path.relative_to(self.folder))
 
 
-def curves_section(folder: Path, lines: list[str]) -> str:
-    """A chart for each tag, with a curve for each run."""
-    parts = []
-    for tag, runs in read_curves(folder).items():
-        named = {str(place.relative_to(folder)): curve for place, curve in runs.items()}
-        made = [line for place in runs for line in commands_for(lines, place)]
-        parts += [line_chart(named, "epoch", CURVES[tag]), commands(made)]
-    if not parts:
-        parts = ["<p>There are no curves below this folder.</p>"]
-    return section("Curves", *parts)
+def read_curves(runs: Runs) -> dict[str, dict[Path, Curve]]:
+    """Return the points (epoch, value) of each run, by mode and folder of the run."""
+    curves: dict[str, dict[Path, Curve]] = {mode: {} for mode in CURVES}
+    for path in runs.find(LOG_FILE):
+        try:
+            config = json.loads(path.with_name(CONFIG_FILE).read_text(encoding="utf-8"))
+            mode = config.get("mode", PRETRAINING)
+            metric = CURVES[mode][0]
+            points = [(entry["epoch"], entry[metric]) for entry in read_log(path)]
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{path} cannot be read ({first_line(error)}); remove it or run again") from error
+        if points:
+            curves[mode][path.parent] = points
+    return curves
 
 
-def absent(what: str, kind: str, how: str) -> str:
-    """A sentence on pictures that are not there: why, and how to get them."""
-    return f"<p>{escape(f'{what}: {why_not(kind) or how}.')}</p>"
+def curves_section(runs: Runs) -> Section:
+    """One chart per mode with a curve per run."""
+    reason = load_error("Matplotlib")
+    exhibits = []
+    for mode, by_folder in read_curves(runs).items():
+        if by_folder and not reason:
+            _, heading, label = CURVES[mode]
+            chart = line_chart({runs.name(folder): curve for folder, curve in by_folder.items()}, label)
+            commands = [line for folder in by_folder for line in runs.commands_for(folder)]
+            exhibits.append(Exhibit(commands, heading, data_uri(chart, ".svg"), heading, "small"))
+    return Section(
+        "Curves",
+        "The progress of each run under this folder, by epoch.",
+        exhibits,
+        reason or "There are no curves under this folder",
+    )
 
 
-def views_section(folder: Path, lines: list[str]) -> str:
-    parts = []
-    for path in sorted(folder.rglob(VIEWS)):
+def views_section(runs: Runs) -> Section:
+    """The animations of ``visual.clips``."""
+    exhibits = []
+    for path in runs.find(VIEWS):
         name = path.name.removesuffix(VIEWS[1:])
-        place = path.parent.relative_to(folder)
-        parts += [f"<h3>{escape(f'{place}: {name}')}</h3>", wide_image(path, f"{name} and its augmented views"),
-                  commands(commands_for(lines, path.parent))]
-    explanation = (
-        "<p>A clip and random views of it: what pretraining tells to be the same. The skeleton before "
-        "the augmentation is grey, jittered joints are marked.</p>"
+        image = data_uri(path.read_bytes(), path.suffix)
+        heading = f"{runs.name(path.parent)}: {name}"
+        exhibits.append(
+            Exhibit(runs.commands_for(path.parent), heading, image, f"{name} and augmented views of it")
+        )
+    return Section(
+        "Augmented views",
+        "A clip and random views of it. Pretraining learns to match the views of a clip and to distinguish "
+        "them from the views of other clips. In a view, the skeleton before the spatial augmentation is "
+        "gray, and jittered joints are marked.",
+        exhibits,
+        f"There are no views: {load_error('Pillow') or 'python -m visual.clips renders them'}",
     )
-    return section("What is contrasted", *([explanation, *parts] if parts else [
-        absent("No views were drawn", SKELETONS, "python -m visual.clips draws them")]))
 
 
-def gallery_section(folder: Path, lines: list[str]) -> str:
-    parts = []
-    for path in sorted(folder.rglob(gallery.STRIP)):
-        parts += [main_part(path.with_name(gallery.PAGE)), commands(commands_for(lines, path.parent))]
-    return section("Retrieval gallery", *(parts or [
-        absent("No gallery was made", SKELETONS, "action_retrieval.py --gallery makes one")]))
-
-
-def feature_map_section(folder: Path, lines: list[str]) -> str:
-    parts = []
-    for path in sorted(folder.rglob(feature_map.PICTURE)):
-        parts += [wide_image(path, "t-SNE maps of the features of val clips", fit=True),
-                  commands(commands_for(lines, path.parent))]
-    explanation = (
-        "<p>t-SNE maps of the features of the val clips, a colour for each class, by the cosine. "
-        "Several draws of classes, because which classes it is decides how well they part.</p>"
+def gallery_section(runs: Runs) -> Section:
+    """The content of each gallery page."""
+    pages = [path.with_name(gallery.PAGE) for path in runs.find(gallery.STRIP)]
+    return Section(
+        "Retrieval gallery",
+        "",  # each gallery has its own introduction
+        [Exhibit(runs.commands_for(page.parent), html=main_part(page)) for page in pages],
+        f"There is no gallery: {load_error('Pillow') or 'action_retrieval.py --gallery writes one'}",
     )
-    return section("Feature map", *([explanation, *parts] if parts else [
-        absent("No feature map was made", PLOTS, "action_retrieval.py --tsne makes one")]))
 
 
-def confusion_section(folder: Path, lines: list[str]) -> str:
-    parts = []
-    for path in sorted(folder.rglob(confusion.TABLE)):
-        parts.append(f"<h3>{escape(str(path.parent.relative_to(folder)))}</h3>")
+def feature_map_section(runs: Runs) -> Section:
+    """The t-SNE maps."""
+    exhibits = []
+    for path in runs.find(feature_map.PICTURE):
+        image = data_uri(path.read_bytes(), path.suffix)
+        alt = "t-SNE maps of the features of validation clips"
+        exhibits.append(Exhibit(runs.commands_for(path.parent), image=image, alt=alt, size="large"))
+    return Section(
+        "Feature map",
+        "t-SNE maps of the features of validation clips with cosine distance. Each color and marker is a "
+        "class. There are several samples of classes, because the choice of classes determines how well they "
+        "separate.",
+        exhibits,
+        f"There is no feature map: {load_error('Matplotlib') or 'action_retrieval.py --tsne writes one'}",
+    )
+
+
+def confusion_section(runs: Runs) -> Section:
+    """The confusion matrix of each classifier, or its accuracies if there is no figure."""
+    exhibits = []
+    for path in runs.find(confusion.TABLE):
+        lines, heading = runs.commands_for(path.parent), runs.name(path.parent)
         picture, accuracy = path.with_name(confusion.PICTURE), confusion.read_accuracy(path)
         if picture.is_file():
-            fit = len(accuracy) <= confusion.NUMBERED  # names of more classes must stay as large
-            parts.append(wide_image(picture, "confusion matrix and accuracy of each class", fit))
+            image = data_uri(picture.read_bytes(), picture.suffix)
+            # Scaled down, the names of many classes would be too small to read.
+            size = "large" if len(accuracy) <= confusion.NUMBERED else ""
+            alt = "confusion matrix and accuracy per class"
+            exhibits.append(Exhibit(lines, heading, image, alt, size))
         else:
-            parts.append(absent("The picture is missing", PLOTS, "run the evaluation again"))
-            parts.append(table([["class", "clips", "accuracy, %"], *accuracy]))
-        parts.append(commands(commands_for(lines, path.parent)))
-    explanation = (
-        "<p>Rows: what the val clips are. Columns: what they were taken for after the last epoch. "
-        "On the right, the accuracy of each class.</p>"
+            note = f"There is no figure: {load_error('Matplotlib') or 'run the evaluation again'}"
+            rows = [["class", "clips", "accuracy (%)"], *accuracy]
+            exhibits.append(Exhibit(lines, heading, note=note, rows=rows))
+    return Section(
+        "Confusion matrix",
+        "Validation clips per true class (row) and predicted class (column) after the last epoch, with the "
+        "accuracy per class on the right.",
+        exhibits,
+        "No classifier was trained under this folder",
     )
-    return section("Confusion matrix", *([explanation, *parts] if parts else [
-        "<p>No classifier was trained below this folder.</p>"]))
 
 
-def build_page(folder: Path) -> str:
-    """The page of ``folder`` as text."""
+def write_report(folder: Path) -> None:
+    """Write the page of ``folder`` to ``index.html`` there."""
+    path = folder / COMMANDS
+    commands = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    runs = Runs(folder, commands)
     results = read_results(folder)
-    lines = read_commands(folder)
-    found = [table(results_rows(results))] if results else ["<p>There are no results yet.</p>"]
-    return page(
-        f"Skeleton contrast: {folder.name}",
-        section("Results", "<p>Accuracy in percent.</p>", *found),
-        curves_section(folder, lines),
-        views_section(folder, lines),
-        gallery_section(folder, lines),
-        feature_map_section(folder, lines),
-        confusion_section(folder, lines),
-        section("Commands", commands(lines, "All commands, in their order")) if lines else "",
+    sections = (curves_section, views_section, gallery_section, feature_map_section, confusion_section)
+    write_page(
+        folder / PAGE,
+        "report.html.j2",
+        title=f"Skeleton contrast: {folder.resolve().name}",
+        results=results_rows(results) if results else [],
+        sections=[section(runs) for section in sections],
+        commands=commands,
     )
 
 
 def main() -> int:
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        raise UserError("usage: python -m visual.page FOLDER, a folder with runs below")
-    folder = Path(sys.argv[1])
-    save_page(folder / PAGE, build_page(folder))
+    """Write the report page; returns the exit code."""
+    parser = flags.Parser(__doc__)
+    parser.add_argument("folder", type=flags.path, help="folder that contains runs")
+    folder = Path(parser.parse_args().folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give a folder that contains runs")
+    write_report(folder)
     print(f"written: {folder / PAGE}")
     return 0
 

@@ -1,48 +1,42 @@
-"""Film strips, captions, animated GIFs and PNGs of drawn frames. Needs Pillow where it draws."""
+"""Compose rendered frames: film strips, captions, legends, PNG files and animated GIFs."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from options.files import atomic_write
 
-from .skeleton import LIMBS, MARK, PALETTE, PAPER, Colour, lighter
+from .skeleton import GHOST, LIMBS, MARK, PAPER, Color, lighter
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont
 
-INK, RIGHT, WRONG = (30, 30, 30), (0, 110, 50), (190, 0, 30)  # of text
-TEXT_SIZE = 14  # pixels
+INK, RIGHT, WRONG = (30, 30, 30), (0, 110, 50), (190, 0, 30)  # text colors
+TEXT_SIZE, LINE_HEIGHT = 14, 19  # pixels
 FRAMES_PER_SECOND = 30  # of Kinect v2
 
 
-def spread(count: int, wanted: int) -> list[int]:
-    """The middles of ``wanted`` equal parts of ``count`` positions, or all where there are fewer."""
-    wanted = min(wanted, count)
-    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
-
-
-def to_image(picture: Tensor) -> Image:
-    """uint8 (3, H, W) to a Pillow image."""
+def new_image(width: int, height: int) -> Image:
+    """Return a blank image."""
     from PIL import Image
 
-    return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    return Image.new("RGB", (width, height), PAPER)
 
 
-def font(size: int = TEXT_SIZE):
+def font() -> FreeTypeFont:
+    """Return the font of captions and legends, which is part of Pillow."""
     from PIL import ImageFont
 
-    return ImageFont.load_default(size)
+    return ImageFont.load_default(TEXT_SIZE)
 
 
-def fit_text(text: str, width: int, size: int = TEXT_SIZE) -> str:
-    """``text``, shortened by an ellipsis where it is wider than ``width`` pixels."""
-    measure = font(size).getlength
+def shorten(text: str, width: int) -> str:
+    """Return ``text``, cut and ended by an ellipsis if it is wider than ``width`` pixels."""
+    measure = font().getlength
     if measure(text) <= width:
         return text
     while text and measure(text + "...") > width:
@@ -50,30 +44,23 @@ def fit_text(text: str, width: int, size: int = TEXT_SIZE) -> str:
     return text.rstrip() + "..."
 
 
-def caption(
-    image: Image, lines: Sequence[str | tuple[str, Colour]], width: int = 0
-) -> Image:
-    """``image``, at least ``width`` wide, with lines of text below, each a text or text and colour."""
-    from PIL import Image, ImageDraw
+def add_caption(image: Image, lines: Sequence[str], width: int = 0, color: Color = INK) -> Image:
+    """Return ``image``, at least ``width`` wide, with lines of text below, the first of them in ``color``."""
+    from PIL import ImageDraw
 
-    height = TEXT_SIZE + 5
-    size = max(image.width, width), image.height + height * len(lines) + 3
-    out = Image.new("RGB", size, "white")
+    out = new_image(max(image.width, width), image.height + LINE_HEIGHT * len(lines) + 3)
     out.paste(image)
-    draw = ImageDraw.Draw(out)
+    canvas = ImageDraw.Draw(out)
     for i, line in enumerate(lines):
-        text, colour = (line, INK) if isinstance(line, str) else line
-        text = fit_text(text, out.width - 8)
-        draw.text((4, image.height + 2 + i * height), text, fill=colour, font=font())
+        place = (4, image.height + 2 + i * LINE_HEIGHT)
+        canvas.text(place, shorten(line, out.width - 8), fill=INK if i else color, font=font())
     return out
 
 
-def beside(images: Sequence[Image], gap: int = 2) -> Image:
-    """Images of one height, from left to right."""
-    from PIL import Image
-
-    width = sum(image.width for image in images) + gap * (len(images) - 1)
-    out = Image.new("RGB", (width, max(image.height for image in images)), "white")
+def join_horizontally(images: Sequence[Image], gap: int = 2) -> Image:
+    """Return one image with ``images`` from left to right, aligned at the top."""
+    width = sum(image.width + gap for image in images) - gap
+    out = new_image(width, max(image.height for image in images))
     left = 0
     for image in images:
         out.paste(image, (left, 0))
@@ -81,12 +68,10 @@ def beside(images: Sequence[Image], gap: int = 2) -> Image:
     return out
 
 
-def below(images: Sequence[Image], gap: int = 6) -> Image:
-    """Images from top to bottom."""
-    from PIL import Image
-
-    height = sum(image.height for image in images) + gap * (len(images) - 1)
-    out = Image.new("RGB", (max(image.width for image in images), height), "white")
+def join_vertically(images: Sequence[Image], gap: int = 6) -> Image:
+    """Return one image with ``images`` from top to bottom, aligned on the left."""
+    height = sum(image.height + gap for image in images) - gap
+    out = new_image(max(image.width for image in images), height)
     top = 0
     for image in images:
         out.paste(image, (0, top))
@@ -94,70 +79,79 @@ def below(images: Sequence[Image], gap: int = 6) -> Image:
     return out
 
 
-def trim(drawings: Sequence[Tensor], margin: int = 8) -> list[Tensor]:
-    """Drawings (T, 3, H, W), alike, without the columns on the left and right that all leave white."""
-    inked = torch.stack([(drawing < 255).any(dim=0).any(dim=0).any(dim=0) for drawing in drawings])
-    columns = inked.any(dim=0).nonzero()[:, 0].tolist() or [0, len(inked[0]) - 1]
-    first, last = max(columns[0] - margin, 0), columns[-1] + margin + 1
-    return [drawing[..., first:last] for drawing in drawings]
+def trim(clips: Sequence[Sequence[Image]], margin: int = 8) -> list[list[Image]]:
+    """Crop equally large pictures of several clips to the columns in which any of them is not blank."""
+    from PIL import ImageOps
+
+    boxes = [box for images in clips for image in images if (box := ImageOps.invert(image).getbbox())]
+    width, height = clips[0][0].size
+    left = max(min((box[0] for box in boxes), default=0) - margin, 0)
+    right = min(max((box[2] for box in boxes), default=width) + margin, width)
+    return [[image.crop((left, 0, right, height)) for image in images] for images in clips]
 
 
-def film_strip(pictures: Tensor, count: int, labels: Sequence[str] | None = None) -> Image:
-    """``count`` of the pictures (T, 3, H, W), evenly spread, side by side; a label below each."""
-    images = []
-    for t in spread(len(pictures), count):
-        image = to_image(pictures[t])
-        images.append(caption(image, [labels[t]]) if labels else image)
-    return beside(images)
+def spread(count: int, wanted: int) -> list[int]:
+    """Return the centers of ``wanted`` equal parts of ``count`` positions, or all positions if fewer."""
+    wanted = min(wanted, count)
+    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
+
+
+def film_strip(images: Sequence[Image], count: int, labels: Sequence[str] | None = None) -> Image:
+    """Join ``count`` of the images, evenly spread over time; ``labels`` has a caption for every image."""
+    chosen = spread(len(images), count)
+    return join_horizontally([add_caption(images[t], [labels[t]]) if labels else images[t] for t in chosen])
 
 
 def legend(width: int, marks: str | None = None) -> Image:
-    """A line that says which colour is which limb; ``marks`` says what the discs are."""
-    from PIL import Image, ImageDraw
+    """Return the legend of the limb colors, in as many lines as needed; ``marks`` explains the discs."""
+    from PIL import ImageDraw
 
-    entries = [(name, limb.colour) for name, limb in LIMBS.items()]
-    entries += [(marks, MARK)] if marks else []
-    out = Image.new("RGB", (width, TEXT_SIZE + 10), "white")
-    draw, left, top = ImageDraw.Draw(out), 4, 4
-    for name, colour in entries:
-        step = 14 + font().getlength(name) + 14
-        if left + step > width:  # another line
-            left, top = 4, top + TEXT_SIZE + 6
-            taller = Image.new("RGB", (width, top + TEXT_SIZE + 6), "white")
-            taller.paste(out)
-            out, draw = taller, ImageDraw.Draw(taller)
-        draw.rectangle((left, top + 3, left + 9, top + 12), fill=colour)
-        draw.text((left + 14, top), name, fill=INK, font=font())
+    entries = [(name, limb.color) for name, limb in LIMBS.items()]
+    if marks:
+        entries.append((marks, MARK))
+    places, left, top = [], 4, 4
+    for name, _ in entries:
+        step = round(font().getlength(name)) + 28
+        if left > 4 and left + step > width:
+            left, top = 4, top + LINE_HEIGHT
+        places.append((left, top))
         left += step
+    out = new_image(width, top + LINE_HEIGHT + 1)
+    canvas = ImageDraw.Draw(out)
+    for (name, color), (x, y) in zip(entries, places, strict=True):
+        canvas.rectangle((x, y + 3, x + 9, y + 12), fill=color)
+        canvas.text((x + 14, y), name, fill=INK, font=font())
     return out
 
 
 def save_png(path: Path, image: Image) -> None:
+    """Write a PNG file, atomically."""
     atomic_write(path, lambda file: image.save(file, format="PNG", optimize=True))
 
 
 def gif_palette() -> Image:
-    """Every colour that is drawn with, and two steps from each towards the paper."""
+    """Return an image with the palette of GIFs: every color in use and its blends with white."""
     from PIL import Image
 
-    inks = [*PALETTE[1:], INK, RIGHT, WRONG]
-    colours = [PAPER, *inks, *(lighter(ink, share) for ink in inks for share in (0.33, 0.67))]
+    limbs = [limb.color for limb in LIMBS.values()]
+    inks = [GHOST, MARK, INK, RIGHT, WRONG, *limbs, *map(lighter, limbs)]
+    colors = [PAPER, *inks, *(lighter(ink, share) for ink in inks for share in (0.33, 0.67))]
     image = Image.new("P", (1, 1))
-    image.putpalette([channel for colour in colours for channel in colour])
+    image.putpalette([channel for color in colors for channel in color])
     return image
 
 
 def gif_bytes(images: Sequence[Image], frames_per_second: float) -> bytes:
-    """An animated GIF that repeats; one palette for all frames keeps it small and steady."""
+    """Encode an animated GIF that repeats. One palette for all frames keeps it small and free of flicker."""
     palette = gif_palette()
-    frames = [image.quantize(palette=palette, dither=0) for image in images]
-    milliseconds = max(round(1000 / frames_per_second), 20)  # browsers slow down what is shorter
+    first, *others = (image.quantize(palette=palette, dither=0) for image in images)
+    milliseconds = max(round(1000 / frames_per_second), 20)  # browsers slow down shorter frames
     file = io.BytesIO()
-    frames[0].save(file, format="GIF", save_all=True, append_images=frames[1:],
-                   duration=milliseconds, loop=0)
+    first.save(file, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
     return file.getvalue()
 
 
 def save_gif(path: Path, images: Sequence[Image], frames_per_second: float) -> None:
+    """Write an animated GIF file, atomically."""
     content = gif_bytes(images, frames_per_second)
     atomic_write(path, lambda file: file.write(content))

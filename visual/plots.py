@@ -1,27 +1,70 @@
-"""Figures of matplotlib without a display, and saving them whole. Needs matplotlib where it draws."""
+"""Matplotlib figures that need no display, and line charts for the report page."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from options.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Curve = Sequence[tuple[float, float]]  # (x, y) points
+
 DOTS_PER_INCH = 110
+MARKED_POINTS = 30  # curves of at most this many points have a marker at each
+SVG_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "visual"}  # text as text; the same file each time
 
 
-def figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches. pyplot, which would look for a display, has no part in it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches, unknown to pyplot, which may need a display."""
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
-    FigureCanvasAgg(drawn)
-    return drawn
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
 
 
-def save_figure(path: Path, drawn: Figure) -> None:
-    atomic_write(path, lambda file: drawn.savefig(file, format="png"))
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, atomically."""
+    atomic_write(path, lambda file: figure.savefig(file, format="png"))
+
+
+def figure_pixels(figure: Figure) -> Tensor:
+    """Return a figure as uint8 (3, height, width)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1)
+
+
+def line_chart(curves: Mapping[str, Curve], y_label: str) -> bytes:
+    """Plot curves over epochs as SVG; if there are several, a legend with their names is below."""
+    from matplotlib import rc_context
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(5.2, 2.8 + (0.2 * len(curves) if len(curves) > 1 else 0))
+    axes = figure.add_subplot()
+    for number, (name, points) in enumerate(curves.items()):
+        marker = "." if len(points) <= MARKED_POINTS else None
+        epochs, values = zip(*points, strict=True)
+        axes.plot(epochs, values, marker=marker, label=name, gid=f"curve-{number}")
+    last = max(epoch for points in curves.values() for epoch, _ in points)
+    axes.set_xlim(right=max(last, 1) * 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(y_label)
+    axes.grid(color="#dddddd")
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(curves) > 1:
+        figure.legend(loc="outside lower left", frameon=False)
+    file = io.BytesIO()
+    with rc_context(SVG_SETTINGS):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()

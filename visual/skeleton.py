@@ -1,42 +1,58 @@
-"""Draws skeletons: where the limbs are, and the pictures of one clip. Needs torchvision to draw."""
+"""Render the skeletons of a clip: camera, limbs, one picture per frame.
+
+Coordinates are those of a store: meters, with the origin at the middle of the first person's spine.
+In the first frame z points up along the spine and x from the left to the right shoulder, so that the
+person faces along y. A person who stoops or is turned away in that frame therefore appears tilted in
+the coordinates. The camera compensates for it: the legs are upright and the person is seen from the
+front.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from options.errors import UserError
 
-from .camera import Camera, place_camera, seen_joints
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
 
-OVERSAMPLING = 2  # lines are drawn this much larger and averaged, for smooth edges
-FRAMES_AT_ONCE = 32
+AZIMUTH, ELEVATION = 30.0, 10.0  # degrees; seen straight from the front, an arm held forward is a point
+AZIMUTH_FACING = 75.0  # two people who face each other are seen from the side
+CENTER_JOINT, HIPS, ANKLES, SHOULDERS = 1, 0, (14, 18), (4, 8)
+STRAIGHT = 0.9  # legs are straight above this fraction of the largest distance of hips and ankles
+OVERSAMPLING = 3  # pictures are rendered larger by this factor, then reduced to smooth the edges
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 PAPER, GHOST, MARK = (255, 255, 255), (208, 208, 208), (190, 0, 190)
 
 
 @dataclass(frozen=True)
 class Limb:
-    """A colour and chains of joints; neighbours in a chain are joined by a bone."""
+    """A color and chains of joints; consecutive joints of a chain are connected by a bone."""
 
-    colour: Colour
+    color: Color
     chains: tuple[tuple[int, ...], ...]
 
     @property
     def bones(self) -> list[tuple[int, int]]:
-        return [bone for chain in self.chains for bone in zip(chain, chain[1:])]
+        """Pairs of connected joints."""
+        return [bone for chain in self.chains for bone in pairwise(chain)]
 
     @property
     def joints(self) -> list[int]:
+        """All joints of the limb, in ascending order."""
         return sorted({joint for chain in self.chains for joint in chain})
 
 
-# Kinect v2's joints, counted from zero. As in a body, and unlike in the graph encoders, a finger
-# tip hangs on the hand. The left is blue, the right orange, told apart by the colour-blind too.
+# Joints of Kinect v2, counted from zero. Unlike in the graph encoders, the tip of the hand is connected
+# to the hand, as in a body. Left is blue and right is orange, a pair that color-blind people can tell apart.
 LIMBS = {
     "spine and head": Limb((70, 70, 70), ((0, 1, 20, 2, 3),)),
     "left arm": Limb((0, 90, 181), ((20, 4, 5, 6, 7, 21), (7, 22))),
@@ -46,103 +62,185 @@ LIMBS = {
 }
 
 
-def lighter(colour: Colour, share: float = 0.45) -> Colour:
-    return tuple(round(c + (255 - c) * share) for c in colour)
+def lighter(color: Color, share: float = 0.45) -> Color:
+    """Blend ``color`` with white; the second person of a clip has the lighter limbs."""
+    red, green, blue = (round(c + (255 - c) * share) for c in color)
+    return red, green, blue
 
 
-# What a pixel shows is a row of this table: paper, ghost, mark, the limbs of the first person, and
-# those of the second, who is lighter.
-PALETTE = [PAPER, GHOST, MARK, *(limb.colour for limb in LIMBS.values()),
-           *(lighter(limb.colour) for limb in LIMBS.values())]
-PAPER_ROW, GHOST_ROW, MARK_ROW, FIRST_LIMB_ROW = range(4)
+def seen_joints(clip: Tensor) -> Tensor:
+    """Return which joints of ``clip`` (T, V, 3, M) were seen, bool (T, V, M); unseen joints are zero."""
+    seen = (clip != 0).any(dim=2)
+    seen[:, CENTER_JOINT, 0] |= seen[:, :, 0].any(dim=1)  # zero because it is the origin
+    return seen
 
 
-def silhouettes(
-    pixels: Tensor, seen: Tensor, joints: list[int], bones: list[tuple[int, int]], size: int,
-    width: int, radius: int,
-) -> Tensor:
-    """Where a picture shows these joints and bones: bool ``(T, size, size)``.
+def upright(clip: Tensor) -> Tensor:
+    """Return the rotation (3, 3) of column vectors that makes the first person stand along z and face y.
 
-    ``pixels`` (T, V, 2) and ``seen`` (T, V) of one person. torchvision draws bones in white only,
-    so they are drawn on black and coloured later; all frames in one call, one below the other.
+    ``clip`` is (T, V, 3, M). Up is the mean direction from the ankles to the hips over the frames in
+    which the legs are straight. Frames in which it is far from z, for example after a fall, do not
+    count unless there are no others. The shoulders, averaged over all frames, become parallel to x.
     """
-    from torchvision.utils import draw_keypoints
+    person = clip[..., 0].double()  # T x V x 3
+    ankles = person[:, ANKLES]
+    legs = person[:, HIPS] - ankles.mean(dim=1)
+    length = legs.norm(dim=1)
+    standing = (length > STRAIGHT * length.max()) & (ankles != 0).any(dim=2).all(dim=1)
+    legs = legs[standing] / length[standing, None]
+    near_z = legs[:, 2] > 0.5
+    up = (legs[near_z] if near_z.any() else legs).sum(dim=0)
+    x_axis, y_axis, z_axis = torch.eye(3, dtype=up.dtype)
+    up = up / up.norm() if up.norm() > 1e-6 else z_axis
+    left, right = SHOULDERS
+    for across in ((person[:, right] - person[:, left]).sum(dim=0), x_axis, y_axis):
+        across = across - (across @ up) * up
+        if across.norm() > 1e-6:
+            break
+    across = across / across.norm()
+    return torch.stack([across, torch.linalg.cross(up, across), up])
 
-    top = size * torch.arange(len(pixels), dtype=pixels.dtype)[:, None]
-    points = torch.stack([pixels[:, joints, 0], pixels[:, joints, 1] + top], dim=-1)
-    place = {joint: i for i, joint in enumerate(joints)}
-    black = torch.zeros(3, len(pixels) * size, size, dtype=torch.uint8)
-    drawn = draw_keypoints(
-        black, points, connectivity=[(place[a], place[b]) for a, b in bones], colors="white",
-        radius=radius, width=width, visibility=seen[:, joints],
+
+def viewing_axes(azimuth: float = AZIMUTH, elevation: float = ELEVATION) -> Tensor:
+    """Return the directions right, down and toward the viewer, the rows of a (3, 3) matrix.
+
+    At azimuth 0 the viewer is in front of the person, whose right hand is then on the left of the
+    picture. A positive azimuth, in degrees, moves the viewer to the person's right.
+    """
+    a, e = math.radians(azimuth), math.radians(elevation)
+    return torch.tensor(
+        [
+            (-math.cos(a), math.sin(a), 0.0),
+            (math.sin(a) * math.sin(e), math.cos(a) * math.sin(e), -math.cos(e)),
+            (math.sin(a) * math.cos(e), math.cos(a) * math.cos(e), math.sin(e)),
+        ],
+        dtype=torch.float64,
     )
-    return drawn[0].view(-1, size, size) > 0
 
 
-def add_people(rows: Tensor, clip: Tensor, seen: Tensor, camera: Camera, ghost: bool = False) -> None:
-    """Draw, into palette rows (T, S, S), the people of ``clip`` (T, V, 3, M), far limbs first."""
-    size = rows.shape[-1]
-    width = max(round(size / (90 if ghost else 50)), 1)
-    projected = camera.project(clip.permute(3, 0, 1, 2))  # M x T x V x 3
-    pixels = camera.to_pixels(projected, size)
-    shapes, depths, colours = [], [], []
-    for person in range(clip.shape[3]):
-        if not seen[:, :, person].any():
-            continue
-        for i, limb in enumerate(LIMBS.values()):
-            shapes.append(silhouettes(pixels[person], seen[:, :, person], limb.joints, limb.bones,
-                                      size, width, radius=width // 2))
-            depths.append(projected[person, :, limb.joints, 2].mean(dim=1))
-            colours.append(GHOST_ROW if ghost else FIRST_LIMB_ROW + min(person, 1) * len(LIMBS) + i)
-    if not shapes:
-        return
-    for t, order in enumerate(torch.stack(depths).argsort(dim=0).T.tolist()):
-        for limb in order:
-            rows[t].masked_fill_(shapes[limb][t], colours[limb])
+@dataclass(frozen=True)
+class Camera:
+    """A parallel projection to a square picture: sizes do not depend on the distance."""
+
+    axes: Tensor  # (3, 3) float64, rows: right, down, toward the viewer
+    left: float  # edges of the picture in meters along the first two axes
+    top: float
+    side: float
+
+    def project(self, points: Tensor) -> Tensor:
+        """Return points (..., 3) in meters to the right, down and toward the viewer."""
+        return points.double() @ self.axes.T
+
+    def to_pixels(self, projected: Tensor, size: int) -> Tensor:
+        """Return the pixels (..., 2) of projected points (..., 3) in a picture of ``size`` pixels."""
+        corner = projected.new_tensor([self.left, self.top])
+        return (projected[..., :2] - corner) / self.side * size
 
 
-def add_marks(rows: Tensor, clip: Tensor, shown: Tensor, camera: Camera) -> None:
-    """Draw, into palette rows, a disc at each joint of ``clip`` where ``shown`` (T, V, M) says so."""
-    size = rows.shape[-1]
-    pixels = camera.to_pixels(camera.project(clip.permute(3, 0, 1, 2)), size)
-    for person in range(clip.shape[3]):
-        shape = silhouettes(pixels[person], shown[:, :, person], list(range(clip.shape[1])), [],
-                            size, width=1, radius=max(round(size / 60), 2))
-        rows.masked_fill_(shape, MARK_ROW)
+def place_camera(clips: list[Tensor], margin: float = 0.08) -> Camera:
+    """Return a camera that shows every seen joint of all clips (T, V, 3, M), the first clip upright.
+
+    Raises ``UserError`` if a coordinate is non-finite.
+    """
+    if not all(clip.isfinite().all() for clip in clips):
+        raise UserError("a clip with non-finite coordinates cannot be rendered; check its dataset")
+    first = clips[0].double()
+    rotation = upright(first)
+    azimuth = AZIMUTH
+    if first.shape[3] > 1 and (both := seen_joints(first)[:, CENTER_JOINT].all(dim=1)).any():
+        apart = (first[both, CENTER_JOINT, :, 1] - first[both, CENTER_JOINT, :, 0]).mean(dim=0)
+        x, y, _ = (rotation @ apart).tolist()
+        azimuth = AZIMUTH_FACING if abs(y) > abs(x) else AZIMUTH
+    axes = viewing_axes(azimuth) @ rotation
+    shown = [(clip.double().transpose(2, 3) @ axes.T)[seen_joints(clip)][:, :2] for clip in clips]
+    points = torch.cat([*shown, torch.zeros(1, 2, dtype=torch.float64)])  # always including the origin
+    low, high = points.amin(dim=0), points.amax(dim=0)
+    side = (high - low).max().clamp(min=0.1).item() * (1 + 2 * margin)
+    left, top = ((low + high) / 2 - side / 2).tolist()
+    return Camera(axes, left, top, side)
 
 
-def draw_clip(
-    clip: Tensor, size: int, camera: Camera | None = None, ghost: Tensor | None = None,
+class Projection:
+    """The people of a clip (T, V, 3, M) in the picture plane, as nested lists [frame][person][joint]."""
+
+    def __init__(self, clip: Tensor, camera: Camera, size: int) -> None:
+        projected = camera.project(clip.permute(0, 3, 1, 2))  # T x M x V x 3
+        self.size = size
+        self.pixels = camera.to_pixels(projected, size).tolist()
+        self.depth = projected[..., 2].tolist()
+        self.seen = seen_joints(clip).transpose(1, 2).tolist()
+
+
+def paint_disc(canvas: ImageDraw, center: list[float], radius: float, color: Color) -> None:
+    """Paint a filled circle."""
+    x, y = center
+    canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+
+
+def paint_people(
+    canvas: ImageDraw, people: Projection, frame: int, width: int, color: Color | None = None
+) -> None:
+    """Paint the people of a frame, far limbs first; by default in the colors of the limbs."""
+    limbs = []
+    for person, depth in enumerate(people.depth[frame]):
+        for limb in LIMBS.values():
+            mean_depth = sum(depth[joint] for joint in limb.joints) / len(limb.joints)
+            paint = color or (limb.color if person == 0 else lighter(limb.color))
+            limbs.append((mean_depth, person, limb, paint))
+    for _, person, limb, paint in sorted(limbs, key=lambda entry: entry[0]):
+        pixels, seen = people.pixels[frame][person], people.seen[frame][person]
+        for a, b in limb.bones:
+            if seen[a] and seen[b]:
+                canvas.line((*pixels[a], *pixels[b]), fill=paint, width=width)
+        for joint in limb.joints:
+            if seen[joint]:
+                paint_disc(canvas, pixels[joint], width / 2, paint)
+
+
+def paint_marks(
+    canvas: ImageDraw, people: Projection, ghosts: Projection | None, frame: int, marked: list[int]
+) -> None:
+    """Paint a disc on each marked joint of a frame; on the ghost if the joint itself is not seen."""
+    radius = people.size / 60
+    for person, seen in enumerate(people.seen[frame]):
+        for joint in marked:
+            if seen[joint]:
+                paint_disc(canvas, people.pixels[frame][person][joint], radius, MARK)
+            elif ghosts is not None and ghosts.seen[frame][person][joint]:
+                paint_disc(canvas, ghosts.pixels[frame][person][joint], radius, MARK)
+
+
+def render_clip(
+    clip: Tensor,
+    size: int,
+    camera: Camera | None = None,
+    ghost: Tensor | None = None,
     marked: Tensor | None = None,
-) -> Tensor:
-    """Pictures of a clip ``(T, V, 3, M)``: uint8 ``(T, 3, size, size)``. Needs torchvision.
+) -> list[Image]:
+    """Render every frame of a clip (T, V, 3, M) as a square picture of ``size`` pixels.
 
     Args:
-        camera: by default one that shows all of the clip; nothing may lie outside its picture.
-        ghost: another clip of the same shape, drawn in grey behind.
-        marked: joints (V,) to mark; one that is at zero in ``clip`` is marked on the ghost.
+        camera: default: one that shows the whole clip.
+        ghost: another clip of the same shape, painted in gray behind.
+        marked: bool (V,), the joints to mark. A joint that is zero in ``clip`` is marked on the ghost.
 
     Raises:
-        UserError: a coordinate is not a finite number.
+        UserError: a coordinate is non-finite.
     """
-    if not clip.isfinite().all():
-        raise UserError("a clip with coordinates that are not finite cannot be drawn; look at its store")
+    from PIL import Image, ImageDraw
+
     camera = camera or place_camera([clip])
-    palette = torch.tensor(PALETTE, dtype=torch.float32)
+    large = OVERSAMPLING * size
+    people = Projection(clip, camera, large)
+    ghosts = None if ghost is None else Projection(ghost, camera, large)
+    joints = [] if marked is None else marked.nonzero()[:, 0].tolist()
     pictures = []
-    for first in range(0, len(clip), FRAMES_AT_ONCE):
-        part = clip[first : first + FRAMES_AT_ONCE]
-        seen = seen_joints(part)
-        rows = torch.full((len(part), *[OVERSAMPLING * size] * 2), PAPER_ROW, dtype=torch.uint8)
-        if ghost is not None:
-            behind = ghost[first : first + FRAMES_AT_ONCE]
-            ghost_seen = seen_joints(behind)
-            add_people(rows, behind, ghost_seen, camera, ghost=True)
-        add_people(rows, part, seen, camera)
-        if marked is not None:
-            if ghost is not None:
-                add_marks(rows, behind, ghost_seen & ~seen & marked[:, None], camera)
-            add_marks(rows, part, seen & marked[:, None], camera)
-        coloured = palette[rows.int()].permute(0, 3, 1, 2)  # T x 3 x S x S
-        pictures.append(F.avg_pool2d(coloured, OVERSAMPLING).round().to(torch.uint8))
-    return torch.cat(pictures)
+    for frame in range(len(clip)):
+        picture = Image.new("RGB", (large, large), PAPER)
+        canvas = ImageDraw.Draw(picture)
+        if ghosts is not None:
+            paint_people(canvas, ghosts, frame, max(large // 90, 1), GHOST)
+        paint_people(canvas, people, frame, max(large // 50, 1))
+        paint_marks(canvas, people, ghosts, frame, joints)
+        pictures.append(picture.reduce(OVERSAMPLING))
+    return pictures
