@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -64,7 +65,7 @@ def project(joints: Tensor) -> Tensor:
     return torch.stack([right, z * math.cos(ELEVATION) - depth * math.sin(ELEVATION)], dim=-1)
 
 
-def place(frames: Tensor, box: Box, overlap: float = 1.25) -> Tensor:
+def place(frames: Tensor, box: Box, overlap: float = 1.25) -> np.ndarray:
     """Picture coordinates ``(T, V, 2)`` of skeletons ``(T, V, 3)`` next to each other in a box."""
     left, bottom, width, height = box
     points, step = project(frames), width / len(frames)
@@ -72,7 +73,7 @@ def place(frames: Tensor, box: Box, overlap: float = 1.25) -> Tensor:
     scale = min(height / (high[1] - low[1]), overlap * step / (high[0] - low[0]))
     x = left + step * (torch.arange(len(frames)) + 0.5)
     centers = torch.stack([x, torch.full_like(x, bottom + height / 2)], dim=1)
-    return (points - (low + high) / 2) * scale + centers[:, None]
+    return ((points - (low + high) / 2) * scale + centers[:, None]).numpy()
 
 
 def draw_skeletons(axes: Axes, frames: Tensor, box: Box, changed: Tensor | None = None) -> None:
@@ -90,9 +91,9 @@ def draw_sequence(axes: Axes, layout: Tensor, box: Box, color: str) -> None:
     left, bottom, width, height = box
     moving = layout.std(dim=0).topk(24).indices[::2]
     curves = layout[:, moving] - layout[:, moving].mean(dim=0)
-    x = torch.linspace(left, left + width, len(layout))
+    x = np.linspace(left, left + width, len(layout))
     y = bottom + height / 2 + curves * (0.47 * height / curves.abs().max())
-    for i, curve in enumerate(y.T):
+    for i, curve in enumerate(y.T.numpy()):
         axes.plot(x, curve, color=color, linewidth=0.9, alpha=1.0 - 0.06 * i)
 
 
@@ -111,8 +112,8 @@ def draw_graph(axes: Axes, frames: Tensor, box: Box, color: str) -> None:
 def draw_image(axes: Axes, layout: Tensor, box: Box) -> None:
     """Draw the layout ``(3, T, V, M)`` as an image: joints over time, coordinates as colors."""
     left, bottom, width, height = box
-    pixels = layout[..., 0].permute(2, 1, 0)  # V x T x 3
-    low, high = pixels.amin(dim=(0, 1)), pixels.amax(dim=(0, 1))
+    pixels = layout[..., 0].permute(2, 1, 0).numpy()  # V x T x 3
+    low, high = pixels.min(axis=(0, 1)), pixels.max(axis=(0, 1))
     extent = (left, left + width, bottom, bottom + height)
     axes.imshow((pixels - low) / (high - low), extent=extent, aspect="auto", alpha=0.8, zorder=2)
 
