@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.signals import EXIT_RESUMABLE, StopRequest
-from options.errors import UserError
+from options.errors import EXIT_INTERRUPTED, UserError
 from options.files import ensure_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 POLL_SECONDS = 0.1
 # Exit codes of a job that was asked to stop: after saving, or before there was anything to save.
-STOPPED_CODES = {EXIT_RESUMABLE, -signal.SIGTERM, -signal.SIGINT, 130}
+STOPPED_CODES = {EXIT_RESUMABLE, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, EXIT_INTERRUPTED}
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,11 @@ class RunSummary:
 
     def check_complete(self, logs: Path) -> None:
         """Raise ``UserError`` unless every job finished."""
-        if self.stopped or self.failed:
-            raise UserError(f"not all jobs finished; see the logs in {logs} and run the same command again")
+        if self.failed:
+            name, reason = next(iter(self.failed.items()))
+            raise UserError(f"{len(self.failed)} jobs failed, the first is {name}: {reason}; see also {logs}")
+        if self.stopped:
+            raise UserError("stopped; run the same command again to continue")
 
 
 @dataclass
