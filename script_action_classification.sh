@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The paper's linear probes, fine-tuning, semi-supervised and transfer experiments, one block each, of
-# the checkpoints that script_pretrain.sh writes:
+# The paper's linear-probe, fine-tuning, semi-supervised and transfer experiments on the checkpoints
+# that script_pretrain.sh writes. Each is a function:
 #
-#   bash script_action_classification.sh                       lists the blocks
+#   bash script_action_classification.sh                       list the experiments
 #   bash script_action_classification.sh linear_ntu60_cross_view
 #   DATA_ROOT=/data CHECKPOINTS=/checkpoints bash script_action_classification.sh finetune_ntu60_cross_view
 #
-# Results are written beside the checkpoint, of supervised training below runs/random;
-# python -m engine.report checkpoints prints them. What was interrupted goes on when it is run again.
+# Results are written next to the checkpoint, for supervised training under runs/random. Print them with
+# python -m engine.report checkpoints. Re-running an interrupted experiment resumes it.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/script_blocks.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/script_experiments.sh"
 
 checkpoints="${CHECKPOINTS:-./checkpoints}"
 data="--data-root ${DATA_ROOT:-data} --batch-size 64 --resume auto"
@@ -52,24 +52,24 @@ linear_pku2_cross_subject() { # linear probe (Table 1)
     run $linear $pku2 $of_pku2 $seq
 }
 
-finetune_ntu60_cross_view() { # fine-tuned, and supervised only (Table 7)
+finetune_ntu60_cross_view() { # fine-tuning and supervised only (Table 7)
     run $finetune $ntu60_view $of_ntu60_view $seq
     run $supervised $ntu60_view $seq
 }
-finetune_ntu60_cross_subject() { # fine-tuned, and supervised only (Table 7)
+finetune_ntu60_cross_subject() { # fine-tuning and supervised only (Table 7)
     run $finetune $ntu60_subject $of_ntu60_subject $seq
     run $supervised $ntu60_subject $seq
 }
-finetune_ntu120_cross_setup() { # fine-tuned, and supervised only (Table 7)
+finetune_ntu120_cross_setup() { # fine-tuning and supervised only (Table 7)
     run $finetune $ntu120_setup $of_ntu120_setup $seq
     run $supervised $ntu120_setup $seq
 }
-finetune_ntu120_cross_subject() { # fine-tuned, and supervised only (Table 7)
+finetune_ntu120_cross_subject() { # fine-tuning and supervised only (Table 7)
     run $finetune $ntu120_subject $of_ntu120_subject $seq
     run $supervised $ntu120_subject $seq
 }
 
-# Parts of the labels, five draws of each: semi FRACTIONS DATA PRETRAINED
+# Fractions of the labels, five random subsets of each: semi FRACTIONS DATA PRETRAINED
 semi() {
     local fraction seed
     for fraction in $1; do
@@ -97,7 +97,7 @@ transfer_ntu60_to_pku2() { # pretrained on NTU-60, fine-tuned on PKU-MMD II (Tab
     run $finetune $pku2 $of_ntu60_subject $seq
 }
 
-# NTU-60 cross-view, every other encoder: probe FOLDER_OF_THE_CHECKPOINT REPRESENTATION
+# NTU-60 cross-view ablations: probe CHECKPOINT_FOLDER REPRESENTATION
 probe() {
     run $linear $ntu60_view --pretrained "$checkpoints/ntu_60_cross_view/$1/checkpoint_0450.pth.tar" \
         --finetune-skeleton-representation "$2"
@@ -114,7 +114,7 @@ table6_contrasts() { # intra- and inter-skeleton, every representation (Table 6)
     probe interskeleton_graph_based_image_based graph-based
     probe interskeleton_graph_based_image_based image-based
 }
-table10_combinations() { # two representations under one classifier (Table 10)
+table10_combinations() { # two concatenated representations (Table 10)
     local a b names folder="$checkpoints/ntu_60_cross_view"
     for names in "seq graph" "seq image" "graph image"; do
         read -r a b <<<"$names"
@@ -124,7 +124,7 @@ table10_combinations() { # two representations under one classifier (Table 10)
             "$folder/intraskeleton_${b}_based/checkpoint_0450.pth.tar"
     done
 }
-table5_augmentations() { # no, one or two augmentations (Table 5)
+table5_augmentations() { # zero to two augmentations (Table 5)
     local kinds name
     for kinds in unaugmented crop pose jitter crop_pose crop_jitter; do
         for name in image graph seq; do probe intraskeleton_${name}_based_$kinds $name-based; done
@@ -139,4 +139,4 @@ table9_shortest_crop() { # image, cropping only (Table 9)
     for ratio in 0.3 0.5; do probe intraskeleton_image_based_crop_$ratio image-based; done
 }
 
-run_blocks "$@"
+run_experiments "$@"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The paper's retrieval by the nearest neighbour (Table 3), one block each, of the checkpoints that
-# script_pretrain.sh writes:
+# The paper's nearest-neighbor retrieval (Table 3) on the checkpoints that script_pretrain.sh writes.
+# Each experiment is a function:
 #
-#   bash script_action_retrieval.sh                       lists the blocks
+#   bash script_action_retrieval.sh                       list the experiments
 #   bash script_action_retrieval.sh ntu60_cross_view
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/script_blocks.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/script_experiments.sh"
 
 checkpoints="${CHECKPOINTS:-./checkpoints}"
 retrieval="action_retrieval.py --data-root ${DATA_ROOT:-data} --knn-neighbours 1
@@ -32,4 +32,4 @@ ntu120_cross_subject() { # sequence encoder
         --pretrained "$checkpoints/ntu_120_cross_subject/$pair/checkpoint_0350.pth.tar"
 }
 
-run_blocks "$@"
+run_experiments "$@"

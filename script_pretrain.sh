@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The paper's pretrainings, one block each, for editing and running alone:
+# The paper's pretraining experiments. Each is a function that can be edited and run separately:
 #
-#   bash script_pretrain.sh                       lists the blocks
+#   bash script_pretrain.sh                       list the experiments
 #   bash script_pretrain.sh ntu60_cross_view
 #   CUDA_VISIBLE_DEVICES=0,1 DATA_ROOT=/data bash script_pretrain.sh pku1_cross_subject
 #
-# A block that was interrupted goes on when it is run again. reproduce_tables.py runs them all.
+# Re-running an interrupted experiment resumes it. reproduce_tables.py runs all of them.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/script_blocks.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/script_experiments.sh"
 
 checkpoints="${CHECKPOINTS:-./checkpoints}"
 common="--data-root ${DATA_ROOT:-data} --lr 0.01 --wd 1e-4 --momentum 0.9 --batch-size 64
@@ -15,7 +15,7 @@ common="--data-root ${DATA_ROOT:-data} --lr 0.01 --wd 1e-4 --momentum 0.9 --batc
 inter="main_moco_inter_skeleton.py $common"
 intra="main_moco_intra_skeleton.py $common"
 
-# Sequence and graph against each other: Tables 1, 2, 3, 4 and 7
+# Contrast of sequence and graph: Tables 1, 2, 3, 4 and 7
 
 ntu60_cross_view() { # sequence + graph; also Tables 6 and 10
     run $inter --pre-dataset ntu60 --protocol cross_view --moco-k 16384 --epochs 451 --schedule 351 \
@@ -53,7 +53,7 @@ pku2_cross_subject() { # sequence + graph
         --checkpoint-path "$checkpoints/pku_2_cross_subject/interskeleton_seq_based_graph_based"
 }
 
-# NTU-60 cross-view, the other contrasts: Tables 6 and 10
+# NTU-60 cross-view, other contrasts: Tables 6 and 10
 
 ablation="--pre-dataset ntu60 --protocol cross_view --moco-k 16384 --epochs 451 --schedule 351"
 folder="$checkpoints/ntu_60_cross_view"
@@ -73,7 +73,7 @@ ntu60_cross_view_all() { # sequence + graph + image
         --checkpoint-path "$folder/interskeleton_seq_based_graph_based_image_based"
 }
 
-ntu60_cross_view_intra() { # each representation against itself; also in Table 5
+ntu60_cross_view_intra() { # each representation against itself; also Table 5
     local name
     for name in seq graph image; do
         run $intra $ablation --skeleton-representation "$name-based" \
@@ -81,9 +81,9 @@ ntu60_cross_view_intra() { # each representation against itself; also in Table 5
     done
 }
 
-# NTU-60 cross-view, the views
+# NTU-60 cross-view, augmentation ablations: Tables 5, 8 and 9
 
-table5_augmentations() { # intra-skeleton with no, one or two augmentations
+table5_augmentations() { # intra-skeleton, zero to two augmentations
     local name kinds
     for kinds in "" crop pose jitter "crop pose" "crop jitter"; do
         for name in image graph seq; do
@@ -93,7 +93,7 @@ table5_augmentations() { # intra-skeleton with no, one or two augmentations
     done
 }
 
-table8_jittered_joints() { # image, jittering only; 15 joints: Table 5
+table8_jittered_joints() { # image, jittering only; 15 joints are in Table 5
     local joints
     for joints in 2 5 10 20; do
         run $intra $ablation --skeleton-representation image-based --augmentations jitter \
@@ -101,7 +101,7 @@ table8_jittered_joints() { # image, jittering only; 15 joints: Table 5
     done
 }
 
-table9_shortest_crop() { # image, cropping only; 0.1: Table 5
+table9_shortest_crop() { # image, cropping only; ratio 0.1 is in Table 5
     local ratio
     for ratio in 0.3 0.5; do
         run $intra $ablation --skeleton-representation image-based --augmentations crop \
@@ -109,4 +109,4 @@ table9_shortest_crop() { # image, cropping only; 0.1: Table 5
     done
 }
 
-run_blocks "$@"
+run_experiments "$@"

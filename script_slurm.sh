@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Inter-skeleton pretraining on NTU-60 cross-view with Slurm: one process a GPU, two machines of four.
-# Edit the numbers, then: sbatch script_slurm.sh
+# Inter-skeleton pretraining on NTU-60 cross-view with Slurm: one process per GPU, two nodes with four GPUs each.
+# Edit the values below, then: sbatch script_slurm.sh
 #SBATCH --job-name=skeleton-contrast
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -11,9 +11,9 @@
 #SBATCH --signal=TERM@120
 #SBATCH --output=%x_%j.log
 #SBATCH --open-mode=append
-# Two minutes before the time is over, and when it pre-empts the job, Slurm sends SIGTERM: torchrun
-# passes it on and the run saves. The same command line then goes on from there, on as many or other
-# machines: the batch, its order and its views do not depend on the number of processes.
+# Slurm sends SIGTERM two minutes before the time limit and on preemption. torchrun forwards it and the
+# run saves. The same command then resumes, also on a different number of nodes: the batches and their
+# views do not depend on the number of processes.
 set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 folder=checkpoints/ntu_60_cross_view/interskeleton_seq_based_graph_based
@@ -27,9 +27,9 @@ srun python -m torch.distributed.run \
     --checkpoint-path "$folder" --resume auto
 code=$?
 
-# torchrun ends with 1 whether a run was stopped or failed. One that was stopped has just saved.
+# torchrun exits with 1 for a stopped and for a failed run. A stopped run has just saved.
 if [ "$code" != 0 ] && [ -n "$(find "$folder" -name checkpoint_last.pth.tar -mmin -5 2>/dev/null)" ]; then
-    echo "stopped and saved: back into the queue"
+    echo "stopped and saved: requeueing"
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

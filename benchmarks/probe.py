@@ -1,14 +1,14 @@
-"""How long a linear probe takes on the demo's data, beside a plain training loop.
+"""Speed of the linear probe on the data of the demo, compared with a reference training loop.
 
     python benchmarks/probe.py [--paper-sizes] [--device cuda]
 
-Both train the same linear classifier on the same frozen encoder (untrained: weights take no time),
-for as many epochs of as many random crops, and measure it on the validation clips in every epoch.
-The plain loop is written as the released program's: clips cropped and resized one by one, encoder and
-classifier called batch by batch, loss and accuracies read after every step, validation clips drawn
-and encoded anew in every epoch. It is timed a second time with its batches drawn as ours are, which
-leaves the loop itself. Each repeat times all of them, one after the other; medians count, of wall
-time for the ratio and of CPU time, which a busy machine disturbs less.
+Both train the same linear classifier on the same frozen, untrained encoder with the same number of
+random crops, and evaluate it on the validation clips in every epoch. The reference loop is written like
+the official code: clips are cropped and resized one by one, encoder and classifier are called batch by
+batch, loss and accuracies are read after every step, and validation clips are encoded in every epoch. A
+second reference makes the views of whole batches, which leaves the difference of the loop. Each repeat
+times all programs in turn. Medians are reported: wall time, from which the ratio is computed, and CPU
+time, which is less sensitive to other jobs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Callable, Iterable
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
@@ -34,109 +34,114 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import action_classification
+from benchmarks.reference import crop_and_resize
 from dataset.batches import ordered_batches, shuffled_batches
 from dataset.clips import ClipSet, open_clips
-from dataset.crop import centre_crop, draw_crop
-from models.representations import lay_out
-from dataset.views import classifier_view, evaluation_view
+from dataset.views import View, classifier_view, evaluation_view
 from engine.classifier import linear_head
 from engine.evaluation import Evaluation, prepare_evaluation
-from engine.probe import linear_probe
+from engine.log import RunLog
 from engine.optimization import learning_rate, set_learning_rate
+from engine.probe import LinearProbe
 from options.defaults import fill_classifier_defaults
-from options.flags import POSITIVE_INT
+from options.errors import run_script
+from options.flags import POSITIVE_INT, Parser
 
 DEMO_RAW = "--seed 0 --in-turn --repetitions 4 --difficulty 0.1 --settle 2"
 DEMO_SIZES = "--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2"
-VAL_BATCH = 64  # clips that the plain loop validates at a time
+VAL_BATCH = 64  # validation clips per batch of the reference
+
+Batches = Iterable[tuple[Tensor, Tensor]]  # views (N, T, V, 3, M) and labels (N,)
+MakeBatches = Callable[[], Batches]  # called once per epoch
 
 
-class PlainClips(Dataset):
-    """Clips one by one: a crop (at least half of it, or the centre), resized, and the label."""
+class ReferenceClips(Dataset):
+    """Views of single clips, ``(T, V, 3, M)``, and their labels."""
 
-    def __init__(self, clips: ClipSet, num_frames: int, training: bool) -> None:
-        self.clips, self.num_frames, self.training = clips, num_frames, training
+    def __init__(self, clips: ClipSet, view: View) -> None:
+        self.clips, self.view = clips, view
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, clip: int) -> tuple[Tensor, int]:
-        length = self.clips.num_frames[clip : clip + 1]
-        crop = draw_crop(length, torch.default_generator, 0.5, 64) if self.training else centre_crop(length)
-        first, count = int(self.clips.first_frame[clip] + crop[0]), int(crop[1])
-        frames = self.clips.frames[first : first + count]  # T' x V x 3 x M
-        line = frames.permute(1, 2, 3, 0).reshape(1, -1, count)  # 1 x V3M x T'
-        line = F.interpolate(line, size=self.num_frames, mode="linear", align_corners=False)
-        return line.view(*frames.shape[1:], -1).permute(3, 0, 1, 2), int(self.clips.labels[clip])
+        crop = self.view.crop.sample(self.clips.num_frames[clip : clip + 1], torch.default_generator)
+        frames = crop_and_resize(self.clips, clip, int(crop.start), int(crop.length), self.view.num_frames)
+        return frames, int(self.clips.labels[clip])
 
 
-Batches = Iterable[tuple[Tensor, Tensor]]  # views (N, T, V, 3, M) and labels (N,)
-
-
-def plain_batches(run: Evaluation, args: argparse.Namespace) -> tuple[Callable, Callable]:
-    """One epoch's training and validation batches, drawn clip by clip on the CPU."""
+def single_views(run: Evaluation, args: argparse.Namespace) -> tuple[MakeBatches, MakeBatches]:
+    """Training and validation batches whose views are made clip by clip on the CPU."""
+    num_frames = run.extractor.encoders.num_frames
     train, val = (
-        PlainClips(open_clips(args.data_root, args.dataset, args.protocol, split),
-                   run.encoders.num_frames, split == "train")
-        for split in ("train", "val")
+        ReferenceClips(open_clips(args.data_root, args.dataset, args.protocol, split), make_view(num_frames))
+        for split, make_view in (("train", classifier_view), ("val", evaluation_view))
     )
     loaders = DataLoader(train, args.batch_size, shuffle=True), DataLoader(val, VAL_BATCH)
     return lambda: loaders[0], lambda: loaders[1]
 
 
-def whole_batches(run: Evaluation, args: argparse.Namespace) -> tuple[Callable, Callable]:
-    """The same, a batch at a time as ours draws them."""
-    frames, source = run.encoders.num_frames, torch.default_generator
+def batched_views(run: Evaluation, args: argparse.Namespace) -> tuple[MakeBatches, MakeBatches]:
+    """Training and validation batches whose views are made a batch at a time."""
+    num_frames, source = run.extractor.encoders.num_frames, torch.default_generator
+
+    def make(clips: ClipSet, view: View, batches: list[Tensor]) -> Batches:
+        for index in batches:
+            yield view.of(clips, index, source), clips.labels[index]
 
     def train() -> Batches:
-        for index in shuffled_batches(len(run.train), args.batch_size, source, drop_last=False):
-            yield classifier_view(run.train, index, source, frames), run.train.labels[index]
+        batches = shuffled_batches(len(run.train), args.batch_size, source, drop_last=False)
+        return make(run.train, classifier_view(num_frames), batches)
 
     def val() -> Batches:
-        for index in ordered_batches(len(run.val), VAL_BATCH):
-            yield evaluation_view(run.val, index, frames), run.val.labels[index]
+        return make(run.val, evaluation_view(num_frames), ordered_batches(len(run.val), VAL_BATCH))
 
     return train, val
 
 
-def hits(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """How many of a batch are right, first and among the first five."""
-    best = logits.topk(5, dim=1).indices == labels[:, None]
-    return best[:, 0].sum().item(), best.any(dim=1).sum().item()
+def count_correct(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """The number of clips whose class is first, and among the first five."""
+    correct = logits.topk(5, dim=1).indices == labels[:, None]
+    return correct[:, 0].sum().item(), correct.any(dim=1).sum().item()
 
 
-def plain_probe(run: Evaluation, args: argparse.Namespace, make_batches: Callable) -> float:
-    """The probe as a plain loop: the best top-1 accuracy in percent."""
-    train, val = make_batches(run, args)
-    head = linear_head(run.encoders.num_features, run.train.num_classes, run.seed).to(run.device)
+def reference_probe(
+    run: Evaluation, args: argparse.Namespace, batches: tuple[MakeBatches, MakeBatches]
+) -> float:
+    """Train the probe in a straightforward loop; return the best top-1 accuracy in percent."""
+    train, val = batches
+    device = run.extractor.device
+    head = linear_head(run.extractor.encoders.num_features, run.train.num_classes, run.seed).to(device)
     optimizer = torch.optim.SGD(head.parameters(), args.lr, momentum=args.momentum)
     history = []
-
-    def forward(views: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        features = run.encode(lay_out(views.to(run.device), run.encoders.representations))
-        return head(features), labels.to(run.device)
-
     for epoch in range(args.epochs):
         set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))
         for views, labels in train():
-            logits, labels = forward(views, labels)
+            with torch.no_grad():
+                features = run.extractor.features(views)
+            logits, labels = head(features), labels.to(device)
             loss = F.cross_entropy(logits, labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            loss.item(), hits(logits, labels)  # as the running means need them
+            loss.item(), count_correct(logits, labels)  # for running means
         with torch.no_grad():
-            history.append(sum(hits(*forward(*batch))[0] for batch in val()))
+            correct = (count_correct(head(run.extractor.features(x)), y.to(device))[0] for x, y in val())
+            history.append(sum(correct))
     return 100.0 * max(history) / len(run.val)
 
 
-def our_probe(run: Evaluation, args: argparse.Namespace, cached_crops: int | None) -> float:
+def probe_of_this_repo(run: Evaluation, args: argparse.Namespace, cached_crops: int | None) -> float:
+    """Train the probe of this repository; return the best top-1 accuracy in percent."""
     args = argparse.Namespace(**{**vars(args), "cached_crops": cached_crops})
-    return linear_probe(run, args)["best"]["top1"]
+    probe = LinearProbe(run, args)
+    with RunLog(run.folder, args) as log:
+        probe.train(log)
+    return probe.results()["best"]["top1"]
 
 
 def make_demo_data(folder: Path) -> Path:
-    """The demo's store, as script_demo.sh makes it; returns the folder for --data-root."""
+    """Make the store of script_demo.sh; return the folder for --data-root."""
     for script, flags in (
         ("synthetic_gendata.py", [*DEMO_RAW.split(), "--out_folder", folder / "raw"]),
         ("ntu_gendata.py", ["--data_path", folder / "raw", "--out_folder", folder / "data" / "ntu60"]),
@@ -147,57 +152,24 @@ def make_demo_data(folder: Path) -> Path:
 
 
 def probe_flags(data: Path, folder: Path, epochs: int, sizes: str) -> argparse.Namespace:
-    """The flags of the demo's probe, as action_classification.py understands them."""
-    sys.argv = [
-        "action_classification.py", "--data-root", str(data), "--protocol", "cross_subject", "--seed", "0",
-        "--pretrained", "random", "--output-dir", str(folder), "--epochs", str(epochs),
-        "--schedule", str(epochs * 5 // 8), str(epochs * 7 // 8), *sizes.split(),
-    ]
+    """The flags of the demo's probe, parsed by action_classification.py."""
+    sys.argv = ["action_classification.py", "--data-root", str(data), "--output-dir", str(folder)]
+    sys.argv += ["--protocol", "cross_subject", "--seed", "0", "--pretrained", "random", *sizes.split()]
+    sys.argv += ["--epochs", str(epochs), "--schedule", str(epochs * 5 // 8), str(epochs * 7 // 8)]
     args = action_classification.parse_args()
     fill_classifier_defaults(args)
-    args.print_freq = 10**6
     return args
 
 
-def check_equal(run: Evaluation, args: argparse.Namespace) -> None:
-    """Clip by clip and batch by batch, validation clips are the same."""
-    plain, ours = (next(iter(make(run, args)[1]())) for make in (plain_batches, whole_batches))
-    torch.testing.assert_close(plain[0], ours[0].cpu(), rtol=1e-4, atol=1e-5)
-    assert torch.equal(plain[1], ours[1].cpu())
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--epochs", type=POSITIVE_INT, default=40)
-    parser.add_argument("--cached-crops", type=POSITIVE_INT, default=5, metavar="K")
-    parser.add_argument("--paper-sizes", action="store_true", help="encoder and clips of the paper's size")
-    parser.add_argument("--threads", type=POSITIVE_INT, default=1, help="of PyTorch; the demo takes 1")
-    parser.add_argument("--repeats", type=POSITIVE_INT, default=5)
-    chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
-    if chosen.device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        data = make_demo_data(Path(folder))
-        sizes = "" if chosen.paper_sizes else DEMO_SIZES
-        args = probe_flags(data, Path(folder, "probe"), chosen.epochs, sizes)
-        run = prepare_evaluation(args, "linear")
-        check_equal(run, args)
-        programs = {
-            "plain loop": lambda: plain_probe(run, args, plain_batches),
-            "plain loop, batches drawn as ours": lambda: plain_probe(run, args, whole_batches),
-            "ours": lambda: our_probe(run, args, None),
-            f"ours, --cached-crops {chosen.cached_crops}": lambda: our_probe(run, args, chosen.cached_crops),
-        }
-        runs = time_in_turn(programs, chosen.repeats)
-    print_table(run, chosen, runs)
+def check_equal(batches: Iterable[tuple[MakeBatches, MakeBatches]]) -> None:
+    """Assert that the first validation batches are equal."""
+    (views, labels), (expected_views, expected_labels) = (next(iter(val())) for _, val in batches)
+    torch.testing.assert_close(views.cpu(), expected_views.cpu(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(labels.cpu(), expected_labels.cpu())
 
 
 def time_in_turn(programs: dict[str, Callable[[], float]], repeats: int) -> dict[str, list]:
-    """``(seconds, CPU seconds, accuracy)`` of each repeat of each program."""
+    """Return ``(seconds, CPU seconds, accuracy)`` of each repeat of each program."""
     runs: dict[str, list] = {name: [] for name in programs}
     for _ in range(repeats):
         for name, program in programs.items():
@@ -207,19 +179,61 @@ def time_in_turn(programs: dict[str, Callable[[], float]], repeats: int) -> dict
     return runs
 
 
-def print_table(run: Evaluation, chosen: argparse.Namespace, runs: dict[str, list]) -> None:
+def print_table(run: Evaluation, options: argparse.Namespace, runs: dict[str, list]) -> None:
+    """Print the medians of all programs."""
     print(
-        f"{chosen.epochs} epochs, {len(run.train)} training and {len(run.val)} validation clips, "
-        f"{run.encoders.num_features} features, {chosen.device}, {chosen.threads} CPU threads, medians of "
-        f"{chosen.repeats}\n"
+        f"{options.epochs} epochs, {len(run.train)} training and {len(run.val)} validation clips, "
+        f"{run.extractor.encoders.num_features} features, {options.device}, {options.threads} CPU threads, "
+        f"medians of {options.repeats}\n"
     )
-    print("| probe | seconds | CPU seconds | best top-1 | ratio to the plain loop |")
+    print("| probe | seconds | CPU seconds | best top-1 | ratio to the reference |")
     print("| --- | --- | --- | --- | --- |")
-    medians = {name: [statistics.median(column) for column in zip(*values)] for name, values in runs.items()}
+    medians = {
+        name: [statistics.median(column) for column in zip(*values, strict=True)]
+        for name, values in runs.items()
+    }
+    reference_seconds = medians["reference"][0]
     for name, (seconds, cpu_seconds, accuracy) in medians.items():
-        ratio = medians["plain loop"][0] / seconds
+        ratio = reference_seconds / seconds
         print(f"| {name} | {seconds:.2f} | {cpu_seconds:.2f} | {accuracy:.1f}% | {ratio:.2f} |")
 
 
+def parse_args() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--epochs", type=POSITIVE_INT, default=40, metavar="N")
+    parser.add_argument("--cached-crops", type=POSITIVE_INT, default=5, metavar="K")
+    parser.add_argument("--paper-sizes", action="store_true", help="the paper's encoder and 64 frames")
+    parser.add_argument(
+        "--threads", type=POSITIVE_INT, default=1, metavar="N", help="CPU threads (default 1, as in the demo)"
+    )
+    parser.add_argument("--repeats", type=POSITIVE_INT, default=5, metavar="N")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_args()
+    torch.set_num_threads(options.threads)
+    if options.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        data = make_demo_data(Path(folder))
+        sizes = "" if options.paper_sizes else DEMO_SIZES
+        args = probe_flags(data, Path(folder, "probe"), options.epochs, sizes)
+        run = prepare_evaluation(args, "linear")
+        single, batched = single_views(run, args), batched_views(run, args)
+        check_equal((batched, single))
+        programs = {
+            "reference": lambda: reference_probe(run, args, single),
+            "reference, views of whole batches": lambda: reference_probe(run, args, batched),
+            "this repo": lambda: probe_of_this_repo(run, args, None),
+            f"this repo, --cached-crops {options.cached_crops}": lambda: probe_of_this_repo(
+                run, args, options.cached_crops
+            ),
+        }
+        runs = time_in_turn(programs, options.repeats)
+    print_table(run, options, runs)
+
+
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,101 +1,183 @@
-"""What each pretraining gives on a small set of real recordings, at small sizes, on a CPU.
+"""Pretrain and evaluate all representations on a small real dataset, at small sizes, on a CPU.
 
     python benchmarks/real_data.py --raw FOLDER [--epochs 60] [--seed 0] [--runs FOLDER]
 
-``FOLDER`` holds .skeleton files in NTU's format (UTD-MHAD or MSR-Action3D converted to it, say). The
-untrained encoders, the three intra-skeleton and the four inter-skeleton pretrainings are measured by
-retrieval and by the linear probe on cross_subject, with the demo's settings and sizes; the table is
-printed and written as Markdown.
-What was run before is not run again: give another --runs for other raw files or to begin anew.
+``FOLDER`` contains .skeleton files in NTU's format, for example converted from UTD-MHAD or
+MSR-Action3D. The table compares untrained encoders, intra-skeleton pretraining of each representation
+and inter-skeleton pretraining of each combination, by retrieval and linear probe on cross_subject with
+the settings of the demo. It is printed and written as Markdown. Finished runs are skipped: choose
+another --runs for other raw files or to start over.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # layers this small gain nothing from more
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads do not speed up encoders this small
 
-from engine.report import RESULTS, format_table
-from models.representations import REPRESENTATIONS, SEPARATOR
+from dataset.store_format import INFO_FILE
+from engine.checkpoint import checkpoint_name
+from engine.report import RESULTS, format_table, read_result
+from models.representations import REPRESENTATIONS, join_representations
+from options.errors import run_script
+from options.files import atomic_write
+from options.flags import COUNT, POSITIVE_INT, Parser
+from tables.run import Job, run_jobs, script_command, sort_jobs
 
-SIZES = "--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2 --graph-width 8 --graph-num-blocks 2 --image-width 16"
-CONTRAST = (
-    "--augmentations crop pose --min-crop-ratio 0.5 --min-crop-frames 24 --moco-k 256 --moco-m 0.99 "
-    "--moco-t 0.2 --batch-size 16 --lr 0.05 --cos"
-)
-PROBE = "--epochs 40 --schedule 25 35"
-PAIRS = [
-    SEPARATOR.join(pair)
-    for pair in (REPRESENTATIONS[:2], REPRESENTATIONS[::2], REPRESENTATIONS[1:], REPRESENTATIONS)
-]
+SIZES = {
+    "num_frames": 16,
+    "gru_hidden_size": 64,
+    "gru_num_layers": 2,
+    "graph_width": 8,
+    "graph_num_blocks": 2,
+    "image_width": 16,
+}
+PRETRAINING = {
+    "augmentations": ("crop", "pose"),
+    "min_crop_ratio": 0.5,
+    "min_crop_frames": 24,
+    "moco_k": 256,
+    "moco_m": 0.99,
+    "moco_t": 0.2,
+    "batch_size": 16,
+    "lr": 0.05,
+    "cos": True,
+}
+PROBE = {"epochs": 40, "schedule": (25, 35)}
+COLUMNS = ["pretraining", "encoder", "retrieval", "linear best", "linear last"]
 
 
-def run(*command: str) -> None:
-    print("+ python", " ".join(command), flush=True)
-    subprocess.run([sys.executable, *command], check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: the evaluations of one encoder."""
+
+    pretraining: str
+    encoder: str
+    retrieval: Job
+    linear: Job
+
+    def cells(self) -> list[str]:
+        """The row as text; both evaluations must be finished."""
+        knn = read_result(self.retrieval.output)["numbers"]["knn"]
+        linear = read_result(self.linear.output)["numbers"]
+        accuracies = (knn, linear["best"]["top1"], linear["last"]["top1"])
+        return [self.pretraining, self.encoder, *(f"{accuracy:.1f}" for accuracy in accuracies)]
 
 
-def evaluate(folder: Path, data: list[str], pretrained: str, representation: str, *sizes: str) -> list[str]:
-    """Cells of one row: retrieval, linear probe (best, last)."""
-    common = ["--pretrained", pretrained, "--finetune-skeleton-representation", representation, *data, *sizes]
-    for script, task, extra in (("action_retrieval.py", "retrieval", []),
-                                ("action_classification.py", "linear", PROBE.split())):
-        output = folder / f"{task}_{representation}"
-        if not (output / RESULTS).is_file():
-            run(script, *common, *extra, "--output-dir", str(output))
-    retrieval, linear = (
-        json.loads((folder / f"{task}_{representation}" / RESULTS).read_text())["numbers"]
-        for task in ("retrieval", "linear")
+class Experiment:
+    """Builds the jobs of the table.
+
+    Args:
+        raw: folder with the skeleton files.
+        runs: folder for the store, checkpoints and results.
+        seed: seed of all runs.
+        epochs: epochs of every pretraining.
+    """
+
+    def __init__(self, raw: Path, runs: Path, seed: int, epochs: int) -> None:
+        self.runs, self.epochs = runs, epochs
+        self.data = {"data_root": runs / "data", "protocol": "cross_subject", "seed": seed}
+        store = runs / "data" / "ntu60"
+        prepare = script_command("data_gen/ntu_gendata.py", {"data_path": raw, "out_folder": store})
+        self.store = Job("store", prepare, store / INFO_FILE)
+
+    def pretraining(self, contrast: str, names: str) -> Job:
+        """A pretraining; its output is the last checkpoint."""
+        folder = self.runs / f"{contrast}_{names}"
+        flags = {
+            "pre_dataset": "ntu60",
+            **self.data,
+            "skeleton_representation": names,
+            "checkpoint_path": folder,
+            "epochs": self.epochs,
+            **PRETRAINING,
+            **SIZES,
+            "resume": "auto",
+        }
+        command = script_command(f"main_moco_{contrast}_skeleton.py", flags)
+        checkpoint = folder / checkpoint_name(self.epochs - 1)
+        return Job(f"pretraining {folder.name}", command, checkpoint, (self.store,))
+
+    def row(
+        self, title: str, representation: str, pretrained: Job | str, sizes: Mapping[str, Any] | None = None
+    ) -> Row:
+        """Retrieval and linear probe of one encoder.
+
+        Args:
+            title: first cell of the row.
+            representation: encoder to evaluate.
+            pretrained: its pretraining, ``random`` or ``coordinates``.
+            sizes: encoder sizes, if not from a checkpoint.
+        """
+        is_job = isinstance(pretrained, Job)
+        folder = pretrained.output.parent if is_job else self.runs / pretrained
+        flags = {
+            "pretrained": pretrained.output if is_job else pretrained,
+            "finetune_skeleton_representation": representation,
+            **self.data,
+            **(sizes or {}),
+        }
+        dependencies = (pretrained,) if is_job else (self.store,)
+        jobs = []
+        for script, task, extra in (
+            ("action_retrieval.py", "retrieval", {}),
+            ("action_classification.py", "linear", PROBE),
+        ):
+            output = folder / f"{task}_{representation}"
+            command = script_command(script, {**flags, **extra, "output_dir": output})
+            jobs.append(
+                Job(f"{task} {folder.name} {representation}", command, output / RESULTS, dependencies)
+            )
+        encoder = "coordinates" if pretrained == "coordinates" else representation
+        return Row(title, encoder, *jobs)
+
+    def rows(self) -> Iterator[Row]:
+        """All rows of the table."""
+        yield self.row("none", "seq-based", "coordinates")
+        for name in REPRESENTATIONS:
+            yield self.row("untrained", name, "random", SIZES)
+        for count in range(1, len(REPRESENTATIONS) + 1):
+            contrast = "intra" if count == 1 else "inter"
+            for members in combinations(REPRESENTATIONS, count):
+                names = join_representations(members)
+                pretraining = self.pretraining(contrast, names)
+                for name in members:
+                    yield self.row(f"{contrast} {names}", name, pretraining)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="folder with skeleton files")
+    parser.add_argument("--epochs", type=POSITIVE_INT, default=60, metavar="N", help="(default 60)")
+    parser.add_argument("--seed", type=COUNT, default=0, help="(default 0)")
+    parser.add_argument(
+        "--runs", type=Path, metavar="DIR", help="output folder (default runs/real_data_seedS_Eepochs)"
     )
-    return [f"{x:.1f}" for x in (retrieval["knn"], linear["best"]["top1"], linear["last"]["top1"])]
-
-
-def pretrain(folder: Path, data: list[str], contrast: str, names: str, epochs: int) -> Path:
-    """The last checkpoint of one pretraining, run or resumed where it is not there yet."""
-    checkpoint = folder / f"checkpoint_{epochs - 1:04d}.pth.tar"
-    if not checkpoint.is_file():
-        resume = ["--resume", "auto"] if list(folder.glob("*.tar")) else []
-        run(f"main_moco_{contrast}_skeleton.py", "--pre-dataset", "ntu60", *data, "--skeleton-representation",
-            names, "--checkpoint-path", str(folder), "--epochs", str(epochs), *CONTRAST.split(), *SIZES.split(), *resume)
-    return checkpoint
+    parser.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default 1)")
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--raw", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--seed", default="0")
-    parser.add_argument("--runs", type=Path, help="default: runs/real_data_seedS_Eepochs")
-    args = parser.parse_args()
+    args = parse_args()
     name = f"real_data_seed{args.seed}_{args.epochs}epochs"
     runs = (args.runs or REPOSITORY / "runs" / name).resolve()
-    if not (runs / "data" / "ntu60").is_dir():
-        run("data_gen/ntu_gendata.py", "--data_path", str(args.raw.resolve()), "--out_folder", str(runs / "data" / "ntu60"))
-    data = ["--data-root", str(runs / "data"), "--protocol", "cross_subject", "--seed", args.seed]
-    rows = [["pretraining", "encoder", "retrieval", "linear best", "linear last"]]
-    for name in ("coordinates", *REPRESENTATIONS):
-        pretrained, representation = ("coordinates", "seq-based") if name == "coordinates" else ("random", name)
-        sizes = [] if name == "coordinates" else SIZES.split()
-        cells = evaluate(runs / pretrained, data, pretrained, representation, *sizes)
-        rows.append(["none" if name == "coordinates" else "untrained", name, *cells])
-    for contrast, choices in (("intra", REPRESENTATIONS), ("inter", PAIRS)):
-        for names in choices:
-            folder = runs / f"{contrast}_{names}"
-            checkpoint = pretrain(folder, data, contrast, names, args.epochs)
-            for representation in names.split(SEPARATOR):
-                cells = evaluate(folder, data, str(checkpoint), representation)
-                rows.append([f"{contrast} {names}", representation, *cells])
-    table = format_table(rows)
-    (runs / "table.md").write_text(table + "\n")
-    print(table)
+    rows = list(Experiment(args.raw.resolve(), runs, args.seed, args.epochs).rows())
+    jobs = sort_jobs((job for row in rows for job in (row.retrieval, row.linear)), skip_done=True)
+    logs = runs / "logs"
+    run_jobs(jobs, [{}] * args.jobs, logs).check_complete(logs)
+    table = format_table([COLUMNS, *(row.cells() for row in rows)])
+    atomic_write(runs / "table.md", lambda file: file.write(f"{table}\n".encode()))
+    print(f"\n{table}")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

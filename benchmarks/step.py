@@ -1,15 +1,16 @@
-"""How fast a pretraining step is, beside its plain form, and how much of the device it uses.
+"""Speed of a pretraining step, compared with a reference step, and its share of the device's peak.
 
     python benchmarks/step.py [--device cuda --batch-size 64]
 
-A step of inter-skeleton contrast of sequence and graph at the paper's sizes: views drawn, query and
-key encoders, contrast, backward, optimizer. The plain form feeds the GRU frame by frame, goes
-through the graph's neighbour subsets one by one, draws its views clip by clip and asks for the loss
-in every step. Both give the same loss, which is checked first.
+A step of inter-skeleton contrast of sequence and graph at the paper's sizes: views, query and key
+encoders, contrast, backward pass, optimizer. The reference feeds the GRU frame by frame, loops over
+the neighbor subsets of the graph, makes its views clip by clip and reads the loss in every step. Both
+have the same loss, which is checked first.
 
-Operations are counted from shapes: torch's flop counter for convolutions and products, the gates of
-the GRU by hand; a query encoder costs three forward passes (forward, both gradients), a key encoder
-one. The peak is that of a large square product in the same format, measured here.
+FLOPs are counted from shapes: by PyTorch's FLOP counter for convolutions and matrix products, from the
+number of weights for the GRU. A query encoder counts as three forward passes (one forward, two for the
+gradients), a key encoder as one. The peak is measured with a large square matrix product in the same
+number format.
 """
 
 from __future__ import annotations
@@ -19,33 +20,37 @@ import copy
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.feeder import synthetic_clips
-from benchmarks.plain import make_plain, plain_feeder
-from dataset.augment import Augmentation
-from models.representations import lay_out
-from dataset.views import pretraining_view
-from engine.optimization import GuardedOptimizer
+from benchmarks.feeder import VIEW, reference_feed, synthetic_clips
+from benchmarks.reference import use_reference_layers
+from dataset.clips import ClipSet
 from engine.device import AMP_DTYPES, in_precision, use_tf32
+from engine.optimization import GuardedOptimizer
 from engine.randomness import VIEWS, generator
 from engine.setup import compile_encoders
-from models.representations import build_encoder
 from moco.model import MoCo, inter_pairs
+from models.gru import GRUEncoder
+from models.representations import build_encoder, lay_out
 from options.datasets import DATASETS
-from options.flags import POSITIVE_INT
+from options.errors import UserError, run_script
+from options.flags import POSITIVE_INT, Parser
 
-NAMES = ("seq-based", "graph-based")
+REPRESENTATIONS = ("seq-based", "graph-based")  # the paper's main configuration
+WARM_UP = 2  # calls before the measured ones
+
+Views = dict[str, Tensor]  # representation -> a batch in its layout
 
 
-@dataclass
+@dataclass(frozen=True)
 class Mode:
     """One way to run the step."""
 
@@ -53,163 +58,193 @@ class Mode:
     amp: str = "off"
     tf32: bool = False
     compile: bool = False
-    plain: bool = False
-
-    def peak(self, device: torch.device) -> float:
-        """Operations a second of a large square product in this mode's format."""
-        use_tf32(self.tf32)
-        size = 8192 if device.type == "cuda" else 1024
-        dtype = AMP_DTYPES.get(self.amp, torch.float32)
-        a = torch.randn(size, size, device=device, dtype=dtype)
-        seconds = median_seconds(lambda: a @ a, device, repeats=10)
-        return 2 * size**3 / seconds
+    reference: bool = False
 
 
-def median_seconds(run: Callable, device: torch.device, repeats: int) -> float:
-    """Of single calls, after two that do not count."""
-    seconds = []
-    for _ in range(repeats + 2):
-        synchronise(device)
-        start = time.perf_counter()
-        run()
-        synchronise(device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[2:])
+CPU_MODES = (Mode("reference, float32", reference=True), Mode("float32"))
+GPU_MODES = (
+    *CPU_MODES,
+    Mode("float32, compile", compile=True),
+    Mode("TF32", tf32=True),
+    Mode("TF32, compile", tf32=True, compile=True),
+    Mode("bf16", amp="bf16", tf32=True),
+    Mode("bf16, compile", amp="bf16", tf32=True, compile=True),
+)
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
-class Step:
-    """A pretraining that is ready to take steps in one mode."""
+def median_seconds(run: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Time ``repeats`` single calls after a warm-up; return the median."""
+    seconds = []
+    for _ in range(repeats + WARM_UP):
+        synchronize(device)
+        start = time.perf_counter()
+        run()
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[WARM_UP:])
 
-    def __init__(self, model: MoCo, mode: Mode, clips, batch_size: int, device: torch.device) -> None:
+
+def peak_flops_per_second(mode: Mode, device: torch.device) -> float:
+    """FLOP/s of a large square matrix product in the number format of ``mode``."""
+    use_tf32(mode.tf32)
+    size = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(size, size, device=device, dtype=AMP_DTYPES.get(mode.amp, torch.float32))
+    return 2 * size**3 / median_seconds(lambda: a @ a, device, repeats=10)
+
+
+class Step:
+    """Callable pretraining step in one mode.
+
+    Args:
+        model: copied, so that all modes start with the same weights.
+        mode: number format and implementation.
+        clips: the clips of which the batches are made.
+        batch_size: clips per step.
+        device: device of the model.
+    """
+
+    def __init__(
+        self, model: MoCo, mode: Mode, clips: ClipSet, batch_size: int, device: torch.device
+    ) -> None:
         self.model, self.mode, self.clips, self.device = copy.deepcopy(model), mode, clips, device
         self.batch_size, self.number = batch_size, 0
-        if mode.plain:
-            make_plain(self.model)
+        if mode.reference:
+            use_reference_layers(self.model)
         if mode.compile:
             compile_encoders(self.model)
         self.model.train()
         optimizer = torch.optim.SGD(
             self.model.encoders.query.parameters(), 0.01, momentum=0.9, weight_decay=1e-4, fused=True
         )
-        self.stepper = GuardedOptimizer(optimizer, mode.amp, device)
+        self.optimizer = GuardedOptimizer(optimizer, mode.amp, device)
 
-    def views(self, index: torch.Tensor) -> list[dict]:
-        source, made = generator(0, VIEWS, self.number), []
-        for _ in range(2):
-            if self.mode.plain:
-                view = plain_feeder(self.clips, index, Augmentation())
-            else:
-                view = pretraining_view(self.clips, index, Augmentation(), source)
-            made.append(lay_out(view.to(self.device, non_blocking=True), NAMES))
-        return made
+    def views(self, index: Tensor) -> tuple[Views, Views]:
+        """Query and key views of the clips ``index``."""
+        if self.mode.reference:
+            batches = [reference_feed(self.clips, index) for _ in range(2)]
+        else:
+            source = generator(0, VIEWS, self.number)
+            batches = [VIEW.of(self.clips, index, source) for _ in range(2)]
+        query, key = (lay_out(x.to(self.device, non_blocking=True), REPRESENTATIONS) for x in batches)
+        return query, key
 
-    def loss(self, views: list[dict]) -> torch.Tensor:
+    def loss(self, query: Views, key: Views) -> Tensor:
+        """The loss of a batch of views."""
         encode = in_precision(self.model.encoders, self.mode.amp, self.device)
-        return self.model(*views, encode=encode)[0]
+        return self.model(query, key, encode=encode)[0]
 
     def __call__(self) -> None:
+        """Run one training step on the next batch."""
         use_tf32(self.mode.tf32)
         first = self.number * self.batch_size
         index = torch.arange(first, first + self.batch_size) % len(self.clips)
-        loss = self.loss(self.views(index))
-        self.stepper.step(loss, self.number)
-        if self.mode.plain:
+        loss = self.loss(*self.views(index))
+        self.optimizer.step(loss, self.number)
+        if self.mode.reference:
             loss.item()
         self.number += 1
 
 
-def count_operations(model: MoCo, views: list[dict]) -> float:
-    """Operations of one step, twice the multiply-adds."""
+def count_flops(model: MoCo, query: Views) -> float:
+    """FLOPs of one step; a multiply-add counts as two."""
     total = 0.0
-    query, queue = views[0], model.queues["seq-based"].keys
     for name, x in query.items():
         encoder = model.encoders.query[name]
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            encoder(x)
-        forward = counter.get_total_flops()
-        if name == "seq-based":
-            gru = encoder.encoder.gru
-            weights = sum(p.numel() for label, p in gru.named_parameters() if "weight" in label)
-            forward = 2.0 * x.shape[0] * x.shape[1] * weights  # clips, frames; the head is next to nothing
+        if isinstance(encoder, GRUEncoder):  # no FLOP formula in PyTorch; the head is negligible
+            weights = sum(p.numel() for label, p in encoder.encoder.named_parameters() if "weight" in label)
+            forward = 2.0 * x.shape[0] * x.shape[1] * weights
+        else:
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                encoder(x)
+            forward = counter.get_total_flops()
         total += 4 * forward
-    contrast = 2.0 * len(query["seq-based"]) * queue.numel()
-    return total + 2 * len(model.pairs) * contrast  # forward, and the queries' gradient
+    batch, queue = len(next(iter(query.values()))), next(iter(model.queues.values())).keys
+    contrast = 2.0 * batch * queue.numel()
+    return total + 2 * len(model.pairs) * contrast  # forward pass and the gradient of the queries
 
 
-def modes_for(device: torch.device) -> list[Mode]:
-    if device.type == "cpu":
-        return [Mode("plain float32", plain=True), Mode("float32")]
-    return [
-        Mode("plain float32", plain=True), Mode("float32"), Mode("float32, compile", compile=True),
-        Mode("TF32", tf32=True), Mode("TF32, compile", tf32=True, compile=True),
-        Mode("bf16", amp="bf16", tf32=True), Mode("bf16, compile", amp="bf16", tf32=True, compile=True),
-    ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--batch-size", type=POSITIVE_INT, default=8)
-    parser.add_argument("--repeats", type=POSITIVE_INT, default=5)
-    parser.add_argument("--threads", type=POSITIVE_INT, help="CPU threads (default torch's)")
-    parser.add_argument("--profile", metavar="MODE", help="print where the time of one mode goes, by kernel")
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
-    clips = synthetic_clips(2000).on(device)
-    torch.manual_seed(0)
-    model = MoCo(NAMES, build_encoder, inter_pairs(NAMES), queue_size=16384, mlp=True).to(device)
-    index = torch.arange(args.batch_size)
-    use_tf32(False)
-    steps = [Step(model, mode, clips, args.batch_size, device) for mode in modes_for(device)]
-    views = steps[1].views(index)
-    torch.testing.assert_close(steps[0].loss(views), steps[1].loss(views), rtol=1e-3, atol=1e-3)
-    operations = count_operations(model, views)
-    if args.profile:
-        profile(next(step for step in steps if step.mode.name == args.profile), device)
-        return
-
-    print(f"batch {args.batch_size}, {operations / 1e9:,.0f} G operations a step, medians of {args.repeats}\n")
-    print("| step | ms | clips/s | ratio | share of peak | peak memory, GB | NTU-60 cross-view, 451 epochs, h |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    plain_seconds = None
-    info = DATASETS["ntu60"]
-    epochs_clips = info.epochs * info.official_counts["cross_view"][0]
-    for step in steps:
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        seconds = median_seconds(step, device, args.repeats)
-        plain_seconds = plain_seconds or seconds
-        memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if device.type == "cuda" else ""
-        speed = args.batch_size / seconds
-        share = operations / seconds / step.mode.peak(device)
-        print(
-            f"| {step.mode.name} | {1000 * seconds:,.1f} | {speed:,.1f} | {plain_seconds / seconds:.2f} | "
-            f"{100 * share:.0f}% | {memory} | {epochs_clips / speed / 3600:,.1f} |", flush=True,
-        )
-
-
-def profile(step: Step, device: torch.device) -> None:
-    """The kernels that take most of three steps."""
+def print_profile(step: Step, device: torch.device) -> None:
+    """Print the operators that take most of the time of three steps."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    for _ in range(2):
+    for _ in range(WARM_UP):
         step()
-    with torch.profiler.profile(activities=activities) as recorded:
+    with torch.profiler.profile(activities=activities) as profile:
         for _ in range(3):
             step()
-        synchronise(device)
-    print(recorded.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=25))
+        synchronize(device)
+    print(profile.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=25))
+
+
+def print_table(steps: list[Step], flops: float, repeats: int, device: torch.device) -> None:
+    """Time every step and print one row for each."""
+    batch_size, info = steps[0].batch_size, DATASETS["ntu60"]
+    columns = ["step", "ms", "clips/s", "ratio", "share of peak", "peak memory, GB"]
+    columns.append(f"NTU-60 cross-view, {info.epochs} epochs, h")
+    print(f"batch size {batch_size}, {flops / 1e9:,.0f} GFLOPs per step, medians of {repeats}\n")
+    print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|")
+    clips_of_paper = info.epochs * info.official_counts["cross_view"][0]
+    reference_seconds = None
+    for step in steps:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        seconds = median_seconds(step, device, repeats)
+        reference_seconds = reference_seconds or seconds
+        memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if device.type == "cuda" else ""
+        speed = batch_size / seconds
+        share = flops / seconds / peak_flops_per_second(step.mode, device)
+        cells = [
+            step.mode.name,
+            f"{1000 * seconds:,.1f}",
+            f"{speed:,.1f}",
+            f"{reference_seconds / seconds:.2f}",
+        ]
+        cells += [f"{100 * share:.0f}%", memory, f"{clips_of_paper / speed / 3600:,.1f}"]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--batch-size", type=POSITIVE_INT, default=8, metavar="N")
+    parser.add_argument("--repeats", type=POSITIVE_INT, default=5, metavar="N")
+    parser.add_argument(
+        "--threads", type=POSITIVE_INT, metavar="N", help="CPU threads (default: PyTorch's default)"
+    )
+    parser.add_argument(
+        "--profile", metavar="STEP", help="print the operators of one step, such as 'bf16, compile', by time"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    modes = {mode.name: mode for mode in (GPU_MODES if device.type == "cuda" else CPU_MODES)}
+    if args.profile and args.profile not in modes:
+        raise UserError(f"--profile '{args.profile}': choose from {'; '.join(modes)}")
+    clips = synthetic_clips(2000).on(device)
+    torch.manual_seed(0)
+    pairs = inter_pairs(REPRESENTATIONS)
+    model = MoCo(REPRESENTATIONS, build_encoder, pairs, queue_size=16384).to(device)
+    use_tf32(False)
+    steps = [Step(model, mode, clips, args.batch_size, device) for mode in modes.values()]
+    query, key = steps[1].views(torch.arange(args.batch_size))
+    torch.testing.assert_close(steps[0].loss(query, key), steps[1].loss(query, key), rtol=1e-3, atol=1e-3)
+    if args.profile:
+        print_profile(next(step for step in steps if step.mode.name == args.profile), device)
+    else:
+        print_table(steps, count_flops(model, query), args.repeats, device)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,31 +1,31 @@
-"""Which pretrainings and evaluations fill a cell of the paper's tables.
+"""The pretrainings and evaluations that fill each cell of the paper's tables.
 
-``Pretraining`` and ``Evaluation`` are plain values: two cells that need the same one ask for equal
-values, and each is run once. Where the paper leaves something open, the choice is here:
+``PretrainingSpec`` and ``EvaluationSpec`` are plain values: cells that need the same run have equal
+specifications, and it is run once. Choices where the paper is ambiguous:
 
-- Table 4 does not say on which of NTU-60's protocols the encoder was pretrained: cross_subject.
+- Table 4 does not state the NTU-60 protocol of the pretraining: cross_subject.
 - Tables 8 and 9 vary one augmentation and use no other, as their numbers show: 15 joints and a
-  crop of at least 0.1 are Table 5's rows.
-- Table 10, one representation, column inter: the pair of Table 6 with the same number.
+  crop of at least 0.1 are rows of Table 5.
+- Table 10, single representation, column inter: the pair of Table 6 with the same number.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Callable, Iterable
 
 from models.representations import REPRESENTATIONS
 
 from .paper import PaperRow
 
-SEQ, GRAPH, IMAGE = REPRESENTATIONS
+SEQ, GRAPH, IMAGE = "seq-based", "graph-based", "image-based"  # the paper's representations
 SEQ_GRAPH = (SEQ, GRAPH)
-ABLATIONS = ("ntu60", "cross_view")  # where Tables 5, 6, 8, 9 and 10 are measured
+ABLATIONS = ("ntu60", "cross_view")  # dataset and protocol of Tables 5, 6, 8, 9 and 10
 
 
 @dataclass(frozen=True)
-class Pretraining:
-    """One pretraining: intra-skeleton of one representation, inter-skeleton of several."""
+class PretrainingSpec:
+    """One pretraining: intra-skeleton with one representation, inter-skeleton with several."""
 
     representations: tuple[str, ...]
     dataset: str
@@ -37,109 +37,118 @@ class Pretraining:
 
     @property
     def contrast(self) -> str:
+        """``intra`` or ``inter``."""
         return "inter" if len(self.representations) > 1 else "intra"
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One evaluation: a linear probe, fine-tuning, supervised training or retrieval."""
+class EvaluationSpec:
+    """One linear probe, fine-tuning, supervised training or retrieval."""
 
     task: str  # linear, finetune, supervised or retrieval
     representations: tuple[str, ...]
     dataset: str
     protocol: str
-    pretrained: tuple[Pretraining, ...] = ()  # several: their features side by side
+    pretrained: tuple[PretrainingSpec, ...] = ()  # features of several are concatenated
     label_fraction: float | None = None
-    seed: int = 0  # with a label fraction also which clips keep their labels
+    seed: int = 0  # with a label fraction also the seed of the label subset
 
 
-def names(text: str) -> tuple[str, ...]:
-    """``image+seq`` as representations in the program's order."""
-    short = text.split("+")
-    return tuple(name for name in REPRESENTATIONS if name.removesuffix("-based") in short)
+def parse_short_names(text: str) -> tuple[str, ...]:
+    """``image+seq`` -> ``("seq-based", "image-based")``, in the registry's order."""
+    short_names = text.split("+")
+    return tuple(name for name in REPRESENTATIONS if name.removesuffix("-based") in short_names)
 
 
-def by_protocol(row: PaperRow) -> Evaluation:
-    """Tables 1, 2, 3 and 7: sequence and graph against each other, the sequence encoder downstream."""
-    place, _, percent = row.column.partition(" ")
-    dataset, protocol = place.split("/")
+def by_protocol(row: PaperRow) -> EvaluationSpec:
+    """Tables 1, 2, 3 and 7: contrast of sequence and graph, evaluation of the sequence encoder."""
+    split, _, percent = row.column.partition(" ")
+    dataset, protocol = split.split("/")
     supervised = row.method.startswith("supervised only")
     task = {"T1": "linear", "T3": "retrieval"}.get(row.table, "supervised" if supervised else "finetune")
-    pretrained = () if supervised else (Pretraining(SEQ_GRAPH, dataset, protocol),)
+    pretrained = () if supervised else (PretrainingSpec(SEQ_GRAPH, dataset, protocol),)
     fraction = float(percent.rstrip("%")) / 100 if percent else None
-    return Evaluation(task, (SEQ,), dataset, protocol, pretrained, fraction)
+    return EvaluationSpec(task, (SEQ,), dataset, protocol, pretrained, fraction)
 
 
-def transfer(row: PaperRow) -> Evaluation:
-    """Table 4."""
+def transfer(row: PaperRow) -> EvaluationSpec:
+    """Table 4: pretraining on one dataset, fine-tuning on another."""
     source, target = row.column.split(" -> ")
-    pretrained = Pretraining(SEQ_GRAPH, source, "cross_subject")
-    return Evaluation("finetune", (SEQ,), *target.split("/"), (pretrained,))
+    pretraining = PretrainingSpec(SEQ_GRAPH, source, "cross_subject")
+    dataset, protocol = target.split("/")
+    return EvaluationSpec("finetune", (SEQ,), dataset, protocol, (pretraining,))
 
 
-def ablation(pretraining: Pretraining, representations: tuple[str, ...]) -> Evaluation:
-    return Evaluation("linear", representations, *ABLATIONS, (pretraining,))
+def ablation(pretraining: PretrainingSpec, representations: tuple[str, ...]) -> EvaluationSpec:
+    """The linear probe of one ablated pretraining."""
+    return EvaluationSpec("linear", representations, *ABLATIONS, (pretraining,))
 
 
-def augmentations(row: PaperRow) -> Evaluation:
-    """Table 5."""
-    kinds = row.method.removeprefix("augmentations: ").split()
-    representation = names(row.column.removeprefix("intra "))
-    pretraining = Pretraining(representation, *ABLATIONS, () if kinds == ["none"] else tuple(kinds))
+def augmentations(row: PaperRow) -> EvaluationSpec:
+    """Table 5: the set of augmentations."""
+    names = row.method.removeprefix("augmentations: ").split()
+    representation = parse_short_names(row.column.removeprefix("intra "))
+    pretraining = PretrainingSpec(representation, *ABLATIONS, () if names == ["none"] else tuple(names))
     return ablation(pretraining, representation)
 
 
-def contrasts(row: PaperRow) -> Evaluation:
-    """Table 6."""
-    contrast, _, members = row.method.partition(" ")
-    representation = names(row.column)
-    members = names(members) if contrast == "inter" else representation
-    return ablation(Pretraining(members, *ABLATIONS), representation)
+def contrasts(row: PaperRow) -> EvaluationSpec:
+    """Table 6: the contrasted representations."""
+    contrast, _, contrasted = row.method.partition(" ")
+    evaluated = parse_short_names(row.column)
+    representations = parse_short_names(contrasted) if contrast == "inter" else evaluated
+    return ablation(PretrainingSpec(representations, *ABLATIONS), evaluated)
 
 
-def jittered_joints(row: PaperRow) -> Evaluation:
-    """Table 8."""
+def jittered_joints(row: PaperRow) -> EvaluationSpec:
+    """Table 8: the number of jittered joints."""
     count = int(row.method.split(": ")[1])
-    return ablation(Pretraining((IMAGE,), *ABLATIONS, ("jitter",), jitter_joints=count), (IMAGE,))
+    return ablation(PretrainingSpec((IMAGE,), *ABLATIONS, ("jitter",), jitter_joints=count), (IMAGE,))
 
 
-def crop_ratio(row: PaperRow) -> Evaluation:
-    """Table 9."""
+def crop_ratio(row: PaperRow) -> EvaluationSpec:
+    """Table 9: the shortest temporal crop."""
     ratio = float(row.method.split(": ")[1])
-    return ablation(Pretraining((IMAGE,), *ABLATIONS, ("crop",), min_crop_ratio=ratio), (IMAGE,))
+    return ablation(PretrainingSpec((IMAGE,), *ABLATIONS, ("crop",), min_crop_ratio=ratio), (IMAGE,))
 
 
-def combinations(row: PaperRow) -> Evaluation:
-    """Table 10."""
-    representations = names(row.method.removeprefix("downstream "))
+def combinations(row: PaperRow) -> EvaluationSpec:
+    """Table 10: one or several representations under one classifier."""
+    representations = parse_short_names(row.method.removeprefix("downstream "))
     if row.column == "intra":
-        pretrained = tuple(Pretraining((name,), *ABLATIONS) for name in representations)
-        return Evaluation("linear", representations, *ABLATIONS, pretrained)
-    pair = {(SEQ,): SEQ_GRAPH, (GRAPH,): SEQ_GRAPH, (IMAGE,): (SEQ, IMAGE)}
-    pretraining = Pretraining(pair.get(representations, representations), *ABLATIONS)
+        pretrained = tuple(PretrainingSpec((name,), *ABLATIONS) for name in representations)
+        return EvaluationSpec("linear", representations, *ABLATIONS, pretrained)
+    pairs = {(SEQ,): SEQ_GRAPH, (GRAPH,): SEQ_GRAPH, (IMAGE,): (SEQ, IMAGE)}
+    pretraining = PretrainingSpec(pairs.get(representations, representations), *ABLATIONS)
     return ablation(pretraining, representations)
 
 
-RULES: dict[str, Callable[[PaperRow], Evaluation]] = {
-    "T1": by_protocol, "T2": by_protocol, "T3": by_protocol, "T4": transfer, "T5": augmentations,
-    "T6": contrasts, "T7": by_protocol, "T8": jittered_joints, "T9": crop_ratio, "T10": combinations,
+RULES: dict[str, Callable[[PaperRow], EvaluationSpec]] = {
+    "T1": by_protocol,
+    "T2": by_protocol,
+    "T3": by_protocol,
+    "T4": transfer,
+    "T5": augmentations,
+    "T6": contrasts,
+    "T7": by_protocol,
+    "T8": jittered_joints,
+    "T9": crop_ratio,
+    "T10": combinations,
 }
 
 
-def evaluations_of(
-    row: PaperRow, seeds: Iterable[int], label_seeds: Iterable[int]
-) -> list[Evaluation]:
-    """The evaluations whose mean is the cell ``row``; none for a method that is not the paper's.
+def evaluations_of(row: PaperRow, seeds: Iterable[int], label_seeds: Iterable[int]) -> list[EvaluationSpec]:
+    """Return the evaluations whose mean is the cell ``row``; none for other papers' methods.
 
-    One for each of ``seeds``; where the labels are a part, one for each of ``seeds`` and
-    ``label_seeds``, of which the former is then the pretraining's.
+    There is one per seed. With a fraction of the labels there is one per pair of a seed, which is
+    then that of the pretraining, and a label seed.
     """
-    if not row.is_ours:
+    if not row.is_runnable:
         return []
-    found: dict[Evaluation, None] = {}
+    specs: dict[EvaluationSpec, None] = {}  # a supervised baseline is the same for all pretraining seeds
     for seed in seeds:
-        one = RULES[row.table](row)
-        one = replace(one, pretrained=tuple(replace(p, seed=seed) for p in one.pretrained))
-        for own in [seed] if one.label_fraction is None else label_seeds:
-            found[replace(one, seed=own)] = None
-    return list(found)
+        spec = RULES[row.table](row)
+        spec = replace(spec, pretrained=tuple(replace(p, seed=seed) for p in spec.pretrained))
+        for evaluation_seed in [seed] if spec.label_fraction is None else label_seeds:
+            specs[replace(spec, seed=evaluation_seed)] = None
+    return list(specs)

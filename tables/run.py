@@ -1,140 +1,213 @@
-"""Runs jobs as child processes, some at a time; one that fails stops only those that need it."""
+"""Run jobs as child processes, several at a time; a failed job blocks only its dependents."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Mapping, Sequence
+from typing import IO, Any
 
-from options.files import ensure_folder
 from engine.signals import EXIT_RESUMABLE, StopRequest
+from options.errors import EXIT_INTERRUPTED, UserError
+from options.files import ensure_folder
 
-from .job import Job
-
+REPOSITORY = Path(__file__).resolve().parents[1]
 POLL_SECONDS = 0.1
-# Exit codes of a job that was asked to stop: saved, or so early that there was nothing to save.
-ASKED_TO_STOP = {EXIT_RESUMABLE, -signal.SIGTERM, -signal.SIGINT, 130}
+# Exit codes of a job that was asked to stop: after saving, or before there was anything to save.
+STOPPED_CODES = {EXIT_RESUMABLE, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, EXIT_INTERRUPTED}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command, the file that it produces and the jobs that it depends on."""
+
+    name: str  # unique; also names the log
+    command: tuple[str, ...]  # a script and its flags, without the interpreter
+    output: Path  # exists only once the job is finished
+    dependencies: tuple[Job, ...] = ()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the output exists."""
+        return self.output.exists()
+
+    @property
+    def command_line(self) -> str:
+        """The command as a line of shell."""
+        return shlex.join(["python", *self.command])
+
+
+def script_command(script: str, flags: Mapping[str, Any]) -> tuple[str, ...]:
+    """Build the command of a script of this repository.
+
+    Args:
+        script: path from the root of the repository.
+        flags: names with underscores. True: a flag without a value; None or False: the flag is
+            omitted; a list or tuple: several values.
+    """
+    parts = [os.path.relpath(REPOSITORY / script)]
+    for name, value in flags.items():
+        if value is None or value is False:
+            continue
+        values = [] if value is True else value if isinstance(value, (list, tuple)) else [value]
+        parts += ["--" + name.replace("_", "-"), *map(str, values)]
+    return tuple(parts)
+
+
+def sort_jobs(jobs: Iterable[Job], skip_done: bool = False) -> list[Job]:
+    """Return the jobs and all their dependencies, each once and after its own dependencies.
+
+    With ``skip_done``, finished jobs and jobs that only finished ones depend on are left out.
+    """
+    ordered: dict[str, Job] = {}
+
+    def add(job: Job) -> None:
+        if job.name in ordered or (skip_done and job.is_done):
+            return
+        for dependency in job.dependencies:
+            add(dependency)
+        ordered[job.name] = job
+
+    for job in jobs:
+        add(job)
+    return list(ordered.values())
 
 
 @dataclass
-class Outcome:
-    """What became of the jobs, by their names."""
+class RunSummary:
+    """The names of the jobs that finished and failed, and whether the run was interrupted."""
 
     done: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)  # with the reason
+    failed: dict[str, str] = field(default_factory=dict)  # name -> reason
     stopped: bool = False
+
+    def check_complete(self, logs: Path) -> None:
+        """Raise ``UserError`` unless every job finished."""
+        if self.failed:
+            name, reason = next(iter(self.failed.items()))
+            raise UserError(f"{len(self.failed)} jobs failed, the first is {name}: {reason}; see also {logs}")
+        if self.stopped:
+            raise UserError("stopped; run the same command again to continue")
 
 
 @dataclass
-class Running:
-    """A job's process, its log, and when it began."""
+class RunningJob:
+    """A child process, its log and its start time."""
 
     job: Job
     process: subprocess.Popen
     log: IO[bytes]
-    began: float
+    started: float
 
-    def reason(self) -> str:
-        """Why it failed: the signal that ended it, or the last line that it wrote."""
+    def failure_reason(self) -> str:
+        """The signal that ended the process, or the last line of its log."""
         code = self.process.returncode
         if code < 0:
-            return f"ended by {signal.Signals(-code).name} ({self.log.name})"
+            return f"terminated by {signal.Signals(-code).name} ({self.log.name})"
         if code == 0:
-            return f"it ended well and did not write {self.job.result}"
+            return f"exited with 0 but did not write {self.job.output}"
         lines = Path(self.log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"{lines[-1].strip()} ({self.log.name})"
 
 
 def end_with_parent() -> None:
-    """In a child: ask it to stop should this program be killed, so that no job is left behind (Linux)."""
+    """Request SIGTERM at the death of the parent process, so that no job outlives a killed run (Linux)."""
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
-def start(job: Job, environment: Mapping[str, str], logs: Path) -> Running:
-    """The job's command as a child process; what it writes is added to its log."""
+def start(job: Job, environment: Mapping[str, str], logs: Path) -> RunningJob:
+    """Start the job's command as a child process that appends its output to its log."""
     log = open(logs / (job.name.replace(" ", "_") + ".txt"), "ab")
-    log.write(f"+ {job.text}\n".encode())
+    log.write(f"+ {job.command_line}\n".encode())
     log.flush()
     process = subprocess.Popen(
-        [sys.executable, *job.command], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-        env={**os.environ, **environment}, preexec_fn=end_with_parent,
+        [sys.executable, *job.command],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **environment},
+        preexec_fn=end_with_parent,
     )
-    return Running(job, process, log, time.monotonic())
+    return RunningJob(job, process, log, time.monotonic())
 
 
-def finish(running: Running, outcome: Outcome) -> str:
-    """Book what has ended; returns a word for it."""
+def record(running: RunningJob, summary: RunSummary) -> str:
+    """Add an ended job to the summary; return its status."""
     running.log.close()
     code, job = running.process.returncode, running.job
     if code == 0 and job.is_done:
-        outcome.done.append(job.name)
+        summary.done.append(job.name)
         return "done"
-    if code in ASKED_TO_STOP:
-        outcome.stopped = True
+    if code in STOPPED_CODES:
+        summary.stopped = True
         return "stopped"
-    outcome.failed[job.name] = running.reason()
+    summary.failed[job.name] = running.failure_reason()
     return "FAILED"
 
 
-def take_ready(waiting: list[Job], outcome: Outcome) -> Job | None:
-    """Take out the first job that has all it needs, and those that will never have it."""
+def pop_ready(waiting: list[Job], summary: RunSummary) -> Job | None:
+    """Remove and return the first job whose dependencies are done; drop jobs whose dependencies failed."""
     for job in list(waiting):
-        broken = [needed.name for needed in job.needs if needed.name in outcome.failed]
-        if broken:
+        failed = [dependency.name for dependency in job.dependencies if dependency.name in summary.failed]
+        if failed:
             waiting.remove(job)
-            outcome.failed[job.name] = f"it needs {broken[0]}, which failed"
-        elif all(needed.is_done for needed in job.needs):
+            summary.failed[job.name] = f"depends on {failed[0]}, which failed"
+        elif all(dependency.is_done for dependency in job.dependencies):
             waiting.remove(job)
             return job
     return None
 
 
-def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], logs: Path) -> Outcome:
-    """Run ``jobs``, which come after those that they need, as many at a time as there are ``slots``.
+def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], logs: Path) -> RunSummary:
+    """Run jobs in child processes, at most one per slot at a time.
 
-    A slot is what is added to the environment of its job. Where this program is asked to stop, or
-    one of the jobs was, the others are asked too: they save and end, and no other is begun.
+    If this process or one of the jobs is asked to stop, all running jobs are asked to stop too (they
+    save and exit) and no further job starts.
+
+    Args:
+        jobs: in an order in which each comes after its dependencies.
+        slots: for each slot, the environment variables added for its jobs.
+        logs: folder for the output of the jobs; created if missing.
     """
     ensure_folder(logs)
-    outcome, waiting = Outcome(), list(jobs)
-    free, running = list(range(len(slots))), {}
-    asked = False
+    summary, waiting = RunSummary(), list(jobs)
+    free_slots, running = list(range(len(slots))), {}
+    terminated = False
     with StopRequest() as stop:
         try:
             while True:
-                stopping = stop.requested or outcome.stopped
-                if stopping and not asked:
-                    ask_to_stop(running)
-                    asked = True
-                while free and not stopping and (job := take_ready(waiting, outcome)):
-                    slot = free.pop(0)
+                stopping = stop.requested or summary.stopped
+                if stopping and not terminated:
+                    terminate(running.values())
+                    terminated = True
+                while free_slots and not stopping and (job := pop_ready(waiting, summary)):
+                    slot = free_slots.pop(0)
                     running[slot] = start(job, slots[slot], logs)
                 if not running:
                     break
                 time.sleep(POLL_SECONDS)
-                for slot in [slot for slot, one in running.items() if one.process.poll() is not None]:
-                    report(finish(running[slot], outcome), running.pop(slot), outcome, len(jobs))
-                    free.append(slot)
-        finally:  # nothing is running any more, but after a second Ctrl-C
-            ask_to_stop(running)
-        outcome.stopped |= stop.requested
-    return outcome
+                for slot in [slot for slot, child in running.items() if child.process.poll() is not None]:
+                    child = running.pop(slot)
+                    status = record(child, summary)
+                    count, seconds = len(summary.done) + len(summary.failed), time.monotonic() - child.started
+                    print(f"[{count}/{len(jobs)}] {seconds:5.1f} s  {status}: {child.job.name}", flush=True)
+                    free_slots.append(slot)
+        finally:  # normally nothing is left running; only after a second Ctrl-C
+            terminate(running.values())
+        summary.stopped |= stop.requested
+    return summary
 
 
-def ask_to_stop(running: Mapping[int, Running]) -> None:
-    for one in running.values():
-        one.process.terminate()
-
-
-def report(word: str, one: Running, outcome: Outcome, total: int) -> None:
-    """One line for a job that has ended."""
-    count = len(outcome.done) + len(outcome.failed)
-    print(f"[{count}/{total}] {time.monotonic() - one.began:5.1f} s  {word}: {one.job.name}", flush=True)
+def terminate(running: Iterable[RunningJob]) -> None:
+    """Ask the jobs to stop."""
+    for child in running:
+        child.process.terminate()

@@ -1,101 +1,118 @@
-"""``tables.md`` and ``tables.csv``: each cell as run here, beside the paper's."""
+"""``tables.md`` and ``tables.csv``: the result of this repository next to the paper's number, per cell."""
 
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Sequence
 
-from options.files import atomic_write
 from engine.report import format_table, read_result
-from options.files import write_csv
+from options.files import atomic_write, write_csv
 
-from .jobs import Place
+from .jobs import JobBuilder
 from .paper import TITLES, PaperRow
-from .plan import Evaluation, evaluations_of
+from .plan import EvaluationSpec, evaluations_of
+from .run import RunSummary, sort_jobs
 
-COLUMNS = ("method", "column", "ours", "ours, last epoch", "paper", "difference", "seeds", "commit")
+COLUMNS = ("method", "column", "this repo", "last epoch", "paper", "difference", "seeds", "commit")
 CSV_COLUMNS = (
-    "table", "method", "column", "ours", "ours_std", "ours_last", "ours_last_std", "paper", "paper_std",
-    "difference", "seeds", "commit",
+    "table",
+    "method",
+    "column",
+    "ours",
+    "ours_std",
+    "ours_last",
+    "ours_last_std",
+    "paper",
+    "paper_std",
+    "difference",
+    "seeds",
+    "commit",
 )
 NOTES = """\
-Top-1 accuracy in percent. "ours" is the best epoch's on the validation clips, as the paper reports
-it, beside the last epoch's; retrieval has no epochs. More than one seed: mean ± standard deviation
-(of a sample, n - 1). Seeds with a slash are the pretraining's and that of the labels. "difference"
-is ours less the paper's. Empty: not run here, or another paper's method.
+Top-1 accuracy in percent. "this repo" is the best epoch on the validation clips, as the paper
+reports it, followed by the last epoch; retrieval has no epochs. Several seeds: mean ± sample standard
+deviation (n - 1). Seeds with a slash: pretraining/label subset. "difference" is this repo minus the
+paper. Empty cells: not run yet, or a method of another paper.
 """
 SMOKE_NOTE = """\
-**Scale "smoke": tiny encoders, a few epochs, synthetic data. These numbers show that every row
-runs; they say nothing about the method, and their difference from the paper means nothing.**
+**Scale "smoke": tiny encoders, a few epochs, synthetic data. The numbers only show that every row
+runs. They and their difference from the paper have no meaning.**
 """
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What was run for one cell: an accuracy for each evaluation whose results are there."""
+    """The accuracies of the finished evaluations of one cell, and their seeds and commits."""
 
     row: PaperRow
-    best: list[float]
-    last: list[float]
-    seeds: list[str]
-    commits: list[str]
+    best: list[float] = field(default_factory=list)
+    last: list[float] = field(default_factory=list)
+    seeds: list[str] = field(default_factory=list)
+    commits: list[str] = field(default_factory=list)
+
+
+def read_cell(row: PaperRow, builder: JobBuilder, seeds: Sequence[int]) -> Cell:
+    """Read the results on disk for the cell ``row``."""
+    cell = Cell(row)
+    for spec in evaluations_of(row, seeds, builder.scale.label_seeds):
+        job = builder.evaluation(spec)
+        if not job.is_done:
+            continue
+        result = read_result(job.output)
+        numbers = result["numbers"]
+        if spec.task == "retrieval":
+            cell.best.append(numbers["knn"])
+        else:
+            cell.best.append(numbers["best"]["top1"])
+            cell.last.append(numbers["last"]["top1"])
+        cell.seeds.append(format_seeds(spec))
+        if (commit := result["commit"] or "unknown") not in cell.commits:
+            cell.commits.append(commit)
+    return cell
+
+
+def format_seeds(spec: EvaluationSpec) -> str:
+    """``3``, or ``0/3`` if pretraining and label subset have separate seeds."""
+    if spec.label_fraction is None or not spec.pretrained:
+        return str(spec.seed)
+    return f"{spec.pretrained[0].seed}/{spec.seed}"
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation, each None where there are too few values."""
+    """Mean and sample standard deviation; None if there are too few values."""
     return (
         statistics.fmean(values) if values else None,
         statistics.stdev(values) if len(values) > 1 else None,
     )
 
 
-def seeds_text(evaluation: Evaluation) -> str:
-    """``3``, or ``0/3`` where pretraining and labels have one each."""
-    if evaluation.label_fraction is None or not evaluation.pretrained:
-        return str(evaluation.seed)
-    return f"{evaluation.pretrained[0].seed}/{evaluation.seed}"
-
-
-def fill(row: PaperRow, place: Place, seeds: Sequence[int]) -> Cell:
-    """The cell of ``row``, out of the results on disk."""
-    cell = Cell(row, [], [], [], [])
-    for evaluation in evaluations_of(row, seeds, place.scale.label_seeds):
-        job = place.evaluation(evaluation)
-        if not job.is_done:
-            continue
-        result = read_result(job.result)
-        numbers = result["numbers"]
-        if evaluation.task == "retrieval":
-            cell.best.append(numbers["knn"])
-        else:
-            cell.best.append(numbers["best"]["top1"])
-            cell.last.append(numbers["last"]["top1"])
-        cell.seeds.append(seeds_text(evaluation))
-        if (commit := result["commit"] or "unknown") not in cell.commits:
-            cell.commits.append(commit)
-    return cell
-
-
-def number(mean: float | None, std: float | None = None, sign: str = "") -> str:
-    """``81.2``, ``81.2 ± 0.5``, or nothing."""
+def format_accuracy(mean: float | None, std: float | None = None, sign: str = "") -> str:
+    """``81.2``, ``81.2 ± 0.5`` or an empty string."""
     if mean is None:
         return ""
     return f"{mean:{sign}.1f}" + (f" ± {std:.1f}" if std is not None else "")
 
 
 def markdown_row(cell: Cell) -> list[str]:
+    """The cell as a row of ``COLUMNS``."""
     row, (mean, std) = cell.row, mean_and_std(cell.best)
     difference = None if mean is None else mean - row.accuracy
     return [
-        row.method, row.column, number(mean, std), number(*mean_and_std(cell.last)),
-        number(row.accuracy, row.std), number(difference, sign="+"), " ".join(cell.seeds),
+        row.method,
+        row.column,
+        format_accuracy(mean, std),
+        format_accuracy(*mean_and_std(cell.last)),
+        format_accuracy(row.accuracy, row.std),
+        format_accuracy(difference, sign="+"),
+        " ".join(cell.seeds),
         " ".join(cell.commits),
     ]
 
 
-def csv_row(cell: Cell) -> list:
+def csv_row(cell: Cell) -> list[str]:
+    """The cell as a row of ``CSV_COLUMNS``."""
     row, best, last = cell.row, mean_and_std(cell.best), mean_and_std(cell.last)
     difference = None if best[0] is None else best[0] - row.accuracy
     values = [*best, *last, row.accuracy, row.std, difference]
@@ -109,11 +126,45 @@ def table_text(table: str, cells: Sequence[Cell]) -> str:
     return f"## Table {table[1:]}. {TITLES[table]}\n\n{format_table([list(COLUMNS), *body])}\n"
 
 
-def write_tables(cells: Sequence[Cell], place: Place) -> Path:
-    """Write ``tables.csv`` and ``tables.md``, whose path it returns, into the place's folder."""
-    path = place.folder / "tables.md"
-    parts = ["# The paper's tables, run here\n", *([SMOKE_NOTE] if place.scale.synthetic else []), NOTES]
+def write_tables(cells: Sequence[Cell], builder: JobBuilder) -> Path:
+    """Write ``tables.csv`` and ``tables.md`` to the builder's folder; return the path of the latter."""
+    path = builder.folder / "tables.md"
+    parts = [
+        "# Reproduction of the paper's tables\n",
+        *([SMOKE_NOTE] if builder.scale.synthetic else []),
+        NOTES,
+    ]
     parts += [table_text(table, cells) for table in dict.fromkeys(cell.row.table for cell in cells)]
     atomic_write(path, lambda file: file.write("\n".join(parts).encode()))
     write_csv(path.with_suffix(".csv"), CSV_COLUMNS, [csv_row(cell) for cell in cells])
     return path
+
+
+def progress(rows: Sequence[PaperRow], builder: JobBuilder, seeds: Sequence[int]) -> str:
+    """The number of finished jobs of ``rows``, as text."""
+    jobs = builder.evaluations(rows, seeds)
+    total, remaining = len(sort_jobs(jobs)), len(sort_jobs(jobs, skip_done=True))
+    return f"{total - remaining} of {total} jobs done"
+
+
+def print_list(rows: Sequence[PaperRow], builder: JobBuilder, seeds: Sequence[int]) -> None:
+    """Print each table with its number of cells and finished jobs."""
+    for table in dict.fromkeys(row.table for row in rows):
+        cells = [row for row in rows if row.table == table]
+        runnable = sum(row.is_runnable for row in cells)
+        print(
+            f"{table:4s}{TITLES[table]}: {runnable} cells of the paper's method, "
+            f"{len(cells) - runnable} of other methods, {progress(cells, builder, seeds)}"
+        )
+    print(f"all tables (shared jobs counted once): {progress(rows, builder, seeds)}")
+
+
+def print_failures(
+    rows: Sequence[PaperRow], builder: JobBuilder, seeds: Sequence[int], summary: RunSummary
+) -> None:
+    """Print every failed job, and every cell that is incomplete because of it."""
+    for name, reason in summary.failed.items():
+        print(f"failed: {name}: {reason}")
+    for row in rows:
+        if any(job.name in summary.failed for job in builder.evaluations([row], seeds)):
+            print(f"not filled: {row.table}, {row.method}, {row.column}")

@@ -26,7 +26,6 @@ torch.set_num_threads(1)  # most tests are tiny: several threads would only wait
 
 GOLDEN = Path(__file__).parent / "golden"
 
-<<<<<<< HEAD
 INTER, INTRA = "main_moco_inter_skeleton.py", "main_moco_intra_skeleton.py"
 CLASSIFICATION, RETRIEVAL = "action_classification.py", "action_retrieval.py"
 
@@ -37,10 +36,7 @@ TINY = {
     "graph_num_blocks": 2,
     "image_width": 16,
 }
-=======
-TINY = {"gru_hidden_size": 16, "gru_num_layers": 2, "graph_width": 4, "graph_num_blocks": 2, "image_width": 16}
 TINY_SIZES = {**TINY, "graph_encoder": "agcn", "num_frames": 64}  # all sizes
->>>>>>> visual
 TINY_FLAGS = [part for name, value in TINY.items() for part in ("--" + name.replace("_", "-"), str(value))]
 PRETRAINING_FLAGS = ["--moco-k", "16", "--batch-size", "4", "--epochs", "2", "--seed", "5"]
 
@@ -74,7 +70,6 @@ def write_store(
     return folder
 
 
-<<<<<<< HEAD
 def write_official(folder, names, labels, counts, split="train", frames=None):
     """Write a split in the official layout, by default with random frames, and return the frames."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +79,8 @@ def write_official(folder, names, labels, counts, split="train", frames=None):
     np.save(folder / f"{split}_num_frame.npy", np.array(counts))
     (folder / f"{split}_label.pkl").write_bytes(pickle.dumps((names, labels)))
     return frames
-=======
+
+
 def write_pretraining(path, names, **sizes):
     """A pretraining checkpoint with tiny, untrained encoders of the representations ``names``."""
     torch.manual_seed(len(path.name) + len(names))
@@ -104,7 +100,6 @@ def write_pretraining(path, names, **sizes):
     }
     save_checkpoint(path, content)
     return path
->>>>>>> visual
 
 
 def clusters(count, seed):

@@ -22,17 +22,8 @@ from conftest import (
 from processes import REPOSITORY
 
 import engine.autoencoder
-<<<<<<< HEAD
 from engine.checkpoint import LAST, load_checkpoint
 from models.representations import REPRESENTATIONS, join_representations
-=======
-import engine.pretrain
-import engine.classifier
-from conftest import TINY_FLAGS
-from engine.checkpoint import load_checkpoint
-from engine.probe import PROBE_FILE
-from engine.signals import EXIT_RESUMABLE
->>>>>>> visual
 
 # The commands in the README of the official code, without the choice of GPUs.
 OFFICIAL_PRETRAINING = """main_moco_inter_skeleton.py --lr 0.01 --batch-size 64 --mlp --moco-t 0.07
@@ -120,7 +111,6 @@ def test_random_seed_is_printed_and_saved(run, tmp_path):
     flags += [*TINY_FLAGS, "--epochs", 1, "--checkpoint-path", tmp_path / "c"]
     code, out, err = run(INTER, *flags)
     assert code == 0, err
-<<<<<<< HEAD
     checkpoint = load_checkpoint(tmp_path / "c" / "checkpoint_0000.pth.tar")
     assert re.search(rf"^seed {checkpoint['seed']} \(", out, re.MULTILINE)
     assert checkpoint["flags"]["seed"] == checkpoint["seed"]
@@ -162,69 +152,21 @@ def test_evaluations_leave_other_files_alone(run, pretrain, tmp_path):
     assert pretrain(tmp_path / "c")[0] == 0
     checkpoint = tmp_path / "c/checkpoint_0001.pth.tar"
     flags = ["--pretrained", checkpoint, "--finetune-skeleton-representation", "seq-based"]
-    assert run(CLASSIFICATION, *flags, "--epochs", 1, "--output-dir", tmp_path / "c")[0] == 0
-    code, _, err = run(RETRIEVAL, *flags, "--output-dir", tmp_path / "c")
-    assert code == 2 and "is of another task" in err
+    code, _, err = run(CLASSIFICATION, *flags, "--epochs", 1, "--output-dir", tmp_path / "c")
+    assert code == 2 and "contains the checkpoints of a pretraining" in err
+    assert run(CLASSIFICATION, *flags, "--epochs", 1, "--output-dir", tmp_path / "o")[0] == 0
+    code, _, err = run(RETRIEVAL, *flags, "--output-dir", tmp_path / "o")
+    assert code == 2 and "belongs to another task" in err
     code, out, err = pretrain(tmp_path / "c", "--epochs", 3, "--resume", "auto")
     assert code == 0 and "epoch 2, step 0" in out, err
-    code, _, err = run(RETRIEVAL, "--pretrained", tmp_path / "c/probe_last.pth.tar")
-    assert code == 2 and "is of a probe" in err
+    code, _, err = run(RETRIEVAL, "--pretrained", tmp_path / "o/probe_last.pth.tar")
+    assert code == 2 and "is a checkpoint of a probe" in err
     (tmp_path / "file").write_text("")
     for script in (RETRIEVAL, CLASSIFICATION):
         code, _, err = run(script, *flags, "--output-dir", tmp_path / "file")
-        assert code == 2 and "is a file" in err
+        assert code == 2 and "file is not a folder" in err
     code, _, err = pretrain(tmp_path / "file" / "below")
     assert code == 2 and "is not a folder" in err
-=======
-    report = engine.classifier.report_epoch
-
-    def stop_after_epoch_1(state, *rest):
-        report(state, *rest)
-        if state.epoch == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(engine.classifier, "report_epoch", stop_after_epoch_1)
-    assert run(*probe, "--output-dir", tmp_path / "two")[0] == EXIT_RESUMABLE
-    assert not (tmp_path / "two/results.json").exists()
-    monkeypatch.setattr(engine.classifier, "report_epoch", report)
-    assert run(*probe, "--output-dir", tmp_path / "two", "--resume", "auto")[0] == 0
-    assert same(tmp_path / "whole" / PROBE_FILE, tmp_path / "two" / PROBE_FILE)
-    numbers = [json.loads((tmp_path / n / "results.json").read_text())["numbers"] for n in ("whole", "two")]
-    assert numbers[0] == numbers[1] and numbers[0]["last"]["epoch"] == 3
-
-
-def test_the_probe_resumes_with_the_seed_that_was_drawn(run, tmp_path):
-    probe = ["action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--output-dir", tmp_path / "o"]
-    assert run(*probe, "--epochs", 2)[0] == 0
-    code, out, err = run(*probe, "--epochs", 3, "--resume", "auto")
-    assert code == 0 and "epoch 2" in out, err
-    for flags, sentence in ((["--protocol", "cross_subject"], "--protocol cross_subject, but"),
-                            (["--lr", "0.5"], "--lr 0.5, but"), (["--seed", "1"], "was trained with --seed"),
-                            (["--epochs", "2"], "has finished 3 epochs"),
-                            (["--gru-hidden-size", "17"], "a different encoder")):
-        code, _, err = run(*probe, "--epochs", 4, "--resume", "auto", *flags)
-        assert code == 2 and sentence in err
-
-
-def test_an_evaluation_leaves_other_files_alone(run, tmp_path):
-    assert pretrain(run, tmp_path / "c")[0] == 0
-    checkpoint = ["--pretrained", tmp_path / "c/checkpoint_0001.pth.tar", "--finetune-skeleton-representation", "seq-based"]
-    code, _, err = run("action_classification.py", *checkpoint, "--epochs", 1, "--output-dir", tmp_path / "c")
-    assert code == 2 and "contains the checkpoints of a pretraining" in err
-    assert run("action_classification.py", *checkpoint, "--epochs", 1, "--output-dir", tmp_path / "o")[0] == 0
-    code, _, err = run("action_retrieval.py", *checkpoint, "--output-dir", tmp_path / "o")
-    assert code == 2 and "belongs to another task" in err
-    code, out, err = pretrain(run, tmp_path / "c", "--epochs", 3, "--resume", "auto")
-    assert code == 0 and "epoch 2, step 0" in out, err
-    code, _, err = run("action_retrieval.py", "--pretrained", tmp_path / "o/probe_last.pth.tar")
-    assert code == 2 and "is a checkpoint of a probe" in err
-    (tmp_path / "file").write_text("")
-    for script, flag in (("action_retrieval.py", "--output-dir"), ("action_classification.py", "--output-dir")):
-        code, _, err = run(script, *checkpoint, flag, tmp_path / "file")
-        assert code == 2 and "file is not a folder" in err
-    code, _, err = pretrain(run, tmp_path / "file" / "below")
-    assert code == 2 and "file is not a folder" in err
->>>>>>> visual
 
 
 def test_probe_does_not_change_the_encoder(probe, tmp_path):
@@ -252,90 +194,12 @@ def test_retrieval_by_coordinates_finds_copies(run, tmp_path, small_store):
     assert code == 0 and "retrieval: 100.00%" in out, err
 
 
-<<<<<<< HEAD
 def test_features_are_saved_in_the_order_of_the_store(run, tmp_path, monkeypatch):
     monkeypatch.setattr(engine.autoencoder, "EPOCHS", 3)
     path = tmp_path / "out" / "features.npz"
     flags = ["--output-dir", tmp_path / "o", "--save-features", path, "--autoencoder", "--seed", 1]
     code, out, err = run(RETRIEVAL, "--pretrained", "random", *TINY_FLAGS, *flags)
-    assert code == 0 and "on the autoencoder's code" in out, err
-=======
-def test_a_loss_that_is_no_number_stops_the_run(run, tmp_path, small_store):
-    path = small_store / "ntu60" / "frames.npy"
-    frames = np.load(path)
-    np.save(path, np.full_like(frames, np.nan))
-    code, _, err = pretrain(run, tmp_path / "c")
-    assert code == 2 and "the loss is not finite in epoch 0, step 0 (clips S001C" in err
-    kept = load_checkpoint(tmp_path / "c" / "checkpoint_nonfinite.pth.tar")["state_dict"]
-    weights = [x for name, x in kept.items() if name.startswith("encoders.query") and "running" not in name]
-    assert all(torch.isfinite(x).all() for x in weights)
-
-
-INTER, INTRA = "main_moco_inter_skeleton.py", "main_moco_intra_skeleton.py"
-PROBE, RETRIEVAL = "action_classification.py", "action_retrieval.py"
-
-
-@pytest.mark.parametrize("script, flags, sentence", [
-    (INTER, ["--data-root", "nowhere"], "nowhere is not a folder"),
-    (INTER, ["--pre-dataset", "ntu120"], "no dataset 'ntu120'"),
-    (INTER, ["--protocol", "cross_setup"], "choose from cross_subject, cross_view"),
-    (INTER, ["--batch-size", "5"], "--batch-size 5 does not divide --moco-k 16"),
-    (INTER, ["--batch-size", "32", "--moco-k", "32"], "fewer than --batch-size 32"),
-    (INTER, ["--skeleton-representation", "seq-based"], "needs two or three"),
-    (INTER, ["--skeleton-representation", "seq-based_and_video-based"], "'video-based' is no skeleton"),
-    (INTRA, ["--skeleton-representation", "seq-based_and_graph-based"], "takes one"),
-    (INTER, ["--graph-width", "6"], "graph_width 6 must be a multiple of 4"),
-    (INTER, ["--skeleton-representation", "seq-based_and_image-based", "--num-frames", "20"], "multiples of 16"),
-    (INTER, ["--augmentations", "mirror"], "--augmentations mirror"),
-    (INTER, ["--resume", "missing.pth.tar"], "there is no checkpoint missing.pth.tar"),
-    (INTER, ["--gpu", "93"], "--gpu 93"),
-    (INTER, ["--start-epoch", "2"], "leaves nothing of --epochs 2"),
-    (PROBE, ["--pretrained", "random", "--start-epoch", "80"], "leaves nothing of --epochs 80"),
-    (INTER, ["--lr", "-1"], "must be above 0"),
-    (INTER, ["--epoch", "3"], "unrecognized arguments"),
-    (PROBE, ["--pretrained", "missing.pth.tar"], "there is no checkpoint missing.pth.tar"),
-    (PROBE, [], "--mode linear needs --pretrained"),
-    (RETRIEVAL, ["--pretrained", "random", "--knn-neighbours", "21"], "there are only 20 training clips"),
-    (RETRIEVAL, ["--pretrained", "random", "--protocol", "sideways"], "choose from"),
-])
-def test_refusals(run, tmp_path, script, flags, sentence):
-    """One sentence, exit code 2, nothing written."""
-    usual = PRETRAIN if script in (INTER, INTRA) else TINY_FLAGS
-    before = sorted(tmp_path.rglob("*"))
-    code, _, err = run(script, *usual, *flags)
-    assert code == 2 and sentence in err and len(err.strip().splitlines()) == 1
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("flags, sentence", [
-    (["--moco-k", "32"], "--moco-k is 32"), (["--moco-dim", "64"], "--moco-dim"),
-    (["--moco-t", "0.5"], "--moco-t is 0.5"), (["--augmentations", "pose"], "--augmentations"),
-    (["--wd", "0.3"], "--weight-decay is 0.3"), (["--epochs", "1"], "has 2 epochs behind it"),
-    (["--gru-hidden-size", "17"], "--gru-hidden-size 17 contradicts"), (["--protocol", "cross_subject"], "--protocol"),
-    (["--skeleton-representation", "seq-based_and_image-based"], "--skeleton-representation"),
-    (["--batch-size", "8"], "--batch-size"), (["--seed", "6"], "--seed is 6"),
-])
-def test_a_resume_that_contradicts_the_checkpoint(run, tmp_path, flags, sentence):
-    assert pretrain(run, tmp_path / "c")[0] == 0
-    code, _, err = pretrain(run, tmp_path / "c", "--resume", "auto", *flags)
-    assert code == 2 and sentence in err
-
-
-def test_an_earlier_run_is_not_written_over(run, tmp_path):
-    assert pretrain(run, tmp_path / "c", "--epochs", 1)[0] == 0
-    before = (tmp_path / "c/checkpoint_0000.pth.tar").read_bytes()
-    code, _, err = pretrain(run, tmp_path / "c", "--epochs", 1)
-    assert code == 2 and "--resume auto" in err
-    assert (tmp_path / "c/checkpoint_0000.pth.tar").read_bytes() == before
-
-
-def test_features_are_saved_in_the_stores_order(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine.autoencoder, "EPOCHS", 3)
-    path = tmp_path / "out" / "features.npz"
-    code, out, err = run("action_retrieval.py", "--pretrained", "random", *TINY_FLAGS, "--seed", 1,
-                         "--output-dir", tmp_path / "o", "--save-features", path, "--autoencoder")
     assert code == 0 and "on autoencoder codes" in out, err
->>>>>>> visual
     clips = [row.split(",") for row in (tmp_path / "data/ntu60/clips.csv").read_text().splitlines()[1:]]
     with np.load(path) as saved:
         for split, rows in (("train", clips[:20]), ("val", clips[20:])):
