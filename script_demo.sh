@@ -1,11 +1,6 @@
 #!/usr/bin/env bash
-<<<<<<< HEAD
-# The whole method on a small synthetic dataset in NTU's file format, on a CPU, in minutes:
-# raw files -> store -> inter-skeleton pretraining -> linear probe and retrieval -> one page.
-=======
 # The whole method on a small synthetic dataset in NTU's file format, in minutes on a CPU:
 # raw files -> store -> inter-skeleton pretraining -> linear probe and retrieval -> report page.
->>>>>>> tables
 #
 #   bash script_demo.sh            seed 0, output in runs/demo
 #   SEED=1 bash script_demo.sh     other synthetic subjects and initial weights, output in runs/demo_seed1

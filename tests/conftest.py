@@ -15,11 +15,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.checkpoint import save_checkpoint
-from models.representations import build_encoder
 from dataset.store_format import CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE
 from engine.checkpoint import RollingCheckpoint, save_checkpoint
 from engine.optimization import GuardedOptimizer
+from models.representations import build_encoder
 from options.errors import run_script
 
 torch.set_num_threads(1)  # most tests are tiny: several threads would only wait for each other
@@ -93,7 +92,9 @@ def write_pretraining(path, names, **sizes):
         "step": 0,
         "representations": list(names),
         "sizes": sizes,
-        "state_dict": {f"encoders.query.{n}.{k}": v for n, state in encoders.items() for k, v in state.items()},
+        "state_dict": {
+            f"encoders.query.{n}.{k}": v for n, state in encoders.items() for k, v in state.items()
+        },
         "flags": {},
         "seed": 0,
         "optimizer": {},

@@ -98,7 +98,7 @@ def test_classes_without_training_clip_are_noted(run, tmp_path, script):
     flags = ["--epochs", 1, "--data-root", tmp_path / "d", "--output-dir", tmp_path / "o"]
     code, out, err = run(script, "--pretrained", "random", *TINY_FLAGS, *flags)
     assert code == 0, err
-    assert "note: 2 classes of the val clips have no train clip and cannot be recognised: 2 5" in out
+    assert "note: 2 validation classes have no training clips and cannot be predicted: 2 5" in out
     assert "(counted from 0)" in out
     results = json.loads((tmp_path / "o" / "results.json").read_text())
     assert results["classes_without_train_clip"] == [2, 5]
