@@ -193,7 +193,7 @@ def save_views(panels: list[Panel], title: str, stem: Path, seconds: float) -> N
         join_horizontally(list(map(add_caption, images, captions))) for images in zip(*rendered, strict=True)
     ]
     save_gif(Path(f"{stem}.gif"), animation, len(animation) / seconds)
-    strips = []
+    strips: list[Image] = []
     for images, panel in zip(trim(rendered), panels, strict=True):
         text = ", ".join(panel.caption)
         strips.append(add_caption(film_strip(images, STRIP_FRAMES), [text if strips else f"{title}: {text}"]))

@@ -59,13 +59,14 @@ def plot_map(axes: Axes, points: np.ndarray, labels: np.ndarray, classes: list[i
     """Plot points (N, 2) with a color and a marker per class; the legend is below."""
     from matplotlib import colormaps
 
-    colors = colormaps["tab10"].colors
-    for label, color, marker in zip(classes, colors, MARKERS, strict=False):  # there may be fewer classes
+    for i, label in enumerate(classes):
+        x, y = points[labels == label].T
         axes.scatter(
-            *points[labels == label].T,
+            x,
+            y,
             s=44,
-            color=color,
-            marker=marker,
+            color=colormaps["tab10"](i),
+            marker=MARKERS[i],
             edgecolors="white",
             linewidths=0.4,
             label=short_class_name(dataset, label),

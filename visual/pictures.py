@@ -13,7 +13,7 @@ from .skeleton import GHOST, LIMBS, MARK, PAPER, Color, lighter
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageFont import FreeTypeFont
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 INK, RIGHT, WRONG = (30, 30, 30), (0, 110, 50), (190, 0, 30)  # text colors
 TEXT_SIZE, LINE_HEIGHT = 14, 19  # pixels
@@ -27,7 +27,7 @@ def new_image(width: int, height: int) -> Image:
     return Image.new("RGB", (width, height), PAPER)
 
 
-def font() -> FreeTypeFont:
+def font() -> FreeTypeFont | ImageFont:
     """Return the font of captions and legends, which is part of Pillow."""
     from PIL import ImageFont
 
@@ -143,8 +143,10 @@ def gif_palette() -> Image:
 
 def gif_bytes(images: Sequence[Image], frames_per_second: float) -> bytes:
     """Encode an animated GIF that repeats. One palette for all frames keeps it small and free of flicker."""
+    from PIL import Image
+
     palette = gif_palette()
-    first, *others = (image.quantize(palette=palette, dither=0) for image in images)
+    first, *others = (image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images)
     milliseconds = max(round(1000 / frames_per_second), 20)  # browsers slow down shorter frames
     file = io.BytesIO()
     first.save(file, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
