@@ -205,7 +205,7 @@ def test_demo(tmp_path):
     for heading in (
         "Results",
         "Curves",
-        "What is contrasted",
+        "Augmented views",
         "Retrieval gallery",
         "Feature map",
         "Confusion matrix",
