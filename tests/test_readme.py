@@ -194,7 +194,7 @@ def test_demo(tmp_path):
     runs = copy / "runs/demo_quick"
     table = (runs / "table.md").read_text()
     for row in (
-        "| normalised coordinates",
+        "| normalized coordinates",
         "| inter-skeleton seq-based_and_graph-based, 1 epochs",
         "| untrained",
     ):
