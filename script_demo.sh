@@ -35,7 +35,7 @@ data="--data-root $runs/data --protocol cross_subject --seed $seed"
 probe="--epochs $probe_epochs --schedule 25 35 --print-freq 10"
 
 step "1. raw files in the NTU RGB+D format: 20 subjects, 16 actions, 3 cameras"
-run data_gen/synthetic_gendata.py --seed "$seed" --in-turn --repetitions "$repetitions" \
+run data_gen/synthetic/make_ntu.py --seed "$seed" --in-turn --repetitions "$repetitions" \
     --difficulty 0.1 --settle 2 --out_folder "$runs/raw"
 
 step "2. one store for all protocols"

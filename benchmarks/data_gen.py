@@ -1,16 +1,15 @@
-"""How fast raw NTU files become a store, beside a plain program that reads one file at a time.
+"""Measure how fast NTU skeleton files become a store, compared with a straightforward reference.
 
     python benchmarks/data_gen.py [--files 4000] [--workers 2]
 
-Both start from the same files, just written and so in the page cache. The plain program does what
-the released preparation does: a Python loop over joints, once for each protocol, and clips padded
-to 300 frames. The two results are compared. Speeds of several runs differ on a busy machine; the
-best of --repeats counts, for both.
+Both read the same files, which were just written and are in the page cache. The reference follows the
+official code: a Python loop over files, frames and joints, once per protocol, and clips padded to 300 frames.
+The resulting clips are compared. The best of --repeats runs counts for both, because speed varies on a busy
+machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import subprocess
 import sys
@@ -25,10 +24,10 @@ sys.path.insert(0, str(REPOSITORY))
 
 import numpy as np
 
-from data_gen.command_line import positive
 from data_gen.parallel import default_workers
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE
 from options.datasets import DATASETS, MAX_FRAMES, ntu_splits, parse_ntu_name
+from options.flags import POSITIVE_INT, Parser
 
 TEMPLATES = REPOSITORY / "tests" / "golden" / "ntu_skeletons.zip"
 TEMPLATE_NAMES = ("S008C002P012R001A009", "S019C002P046R001A066")  # 315 and 321 kB
@@ -36,38 +35,49 @@ PROTOCOLS = DATASETS["ntu60"].protocols
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=positive, default=4000)
-    parser.add_argument("--plain-files", type=positive, default=40,
-                        help="the plain program is slow: it gets so many of the files")
-    parser.add_argument("--workers", type=positive, default=default_workers())
-    parser.add_argument("--repeats", type=positive, default=3)
+    parser = Parser(__doc__)
+    parser.add_argument("--files", type=POSITIVE_INT, default=4000, help="number of files (default: 4000)")
+    parser.add_argument(
+        "--reference-files",
+        "--plain-files",
+        type=POSITIVE_INT,
+        default=40,
+        help="number of files for the reference, which is slow (default: 40)",
+    )
+    parser.add_argument(
+        "--workers", type=POSITIVE_INT, default=default_workers(), help="processes (default: all cores)"
+    )
+    parser.add_argument(
+        "--repeats", type=POSITIVE_INT, default=3, help="runs to take the best of (default: 3)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         raw, store = Path(folder, "raw"), Path(folder, "store")
         size = write_raw_files(raw, args.files)
-        runs = [run_ours(raw, store, args.workers) for _ in range(args.repeats)]
+        runs = [run_preparation(raw, store, args.workers) for _ in range(args.repeats)]
         seconds, memory = min(runs)[0], max(run[1] for run in runs)
-        paths = sorted(raw.iterdir())[:args.plain_files]
-        plain = min(run_plain(paths, store, args.repeats))
-        ours = args.files / seconds
-        print(f"{args.files:,} files of {size / args.files / 1e3:.0f} kB on average, "
-              f"{args.workers} workers")
-        print(f"ours   {ours:7.0f} files/s, all protocols at once ({size / seconds / 1e6:.0f} MB/s,"
-              f" or {size / seconds / 3e5:.0f} files of 300 kB/s); runs: "
-              + ", ".join(f"{args.files / run[0]:.0f}" for run in runs))
-        print(f"plain  {1 / plain:7.1f} files/s for both protocols of NTU-60")
-        print(f"ratio  {ours * plain:7.0f}")
-        print(f"memory {memory / 1e6:7.0f} MB at most, all processes together")
+        paths = sorted(raw.iterdir())[: args.reference_files]
+        reference_seconds = min(run_reference(paths, store, args.repeats))
+        speed = args.files / seconds
+        print(f"{args.files:,} files of {size / args.files / 1e3:.0f} kB on average, {args.workers} workers")
+        print(
+            f"this repo  {speed:7.0f} files/s, all protocols at once ({size / seconds / 1e6:.0f} MB/s, or "
+            f"{size / seconds / 3e5:.0f} files/s of 300 kB); runs: "
+            + ", ".join(f"{args.files / run[0]:.0f}" for run in runs)
+        )
+        print(f"reference  {1 / reference_seconds:7.1f} files/s for both protocols of NTU-60")
+        print(f"speed-up   {speed * reference_seconds:7.0f}")
+        print(f"memory     {memory / 1e6:7.0f} MB at the peak, all processes together")
         stored = sum(path.stat().st_size for path in store.iterdir())
         padded = args.files * len(PROTOCOLS) * 3 * MAX_FRAMES * 25 * 2 * 4
-        print(f"store  {stored / 1e6:7.0f} MB; the padded layout takes {padded / 1e6:,.0f} MB for "
-              f"these clips, {padded / stored:.1f} times as much")
+        print(
+            f"store      {stored / 1e6:7.0f} MB; the official layout, padded to {MAX_FRAMES} frames, takes "
+            f"{padded / 1e6:,.0f} MB for these clips, {padded / stored:.1f} times the size"
+        )
 
 
 def write_raw_files(folder: Path, count: int) -> int:
-    """``count`` NTU files under names of NTU-60; returns their size in bytes."""
+    """Write ``count`` files with names of NTU-60; return their size in bytes."""
     folder.mkdir()
     with zipfile.ZipFile(TEMPLATES) as archive:
         templates = [archive.read(f"{name}.skeleton") for name in TEMPLATE_NAMES]
@@ -78,31 +88,42 @@ def write_raw_files(folder: Path, count: int) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def run_ours(raw: Path, store: Path, workers: int) -> tuple[float, int]:
-    """Seconds from the start of the command to its end, and the most memory in bytes."""
-    begun = time.perf_counter()
+def run_preparation(raw: Path, store: Path, workers: int) -> tuple[float, int]:
+    """Run the script; return its seconds and its peak memory in bytes."""
+    start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, REPOSITORY / "data_gen" / "ntu_gendata.py", "--data_path", raw,
-         "--out_folder", store, "--workers", str(workers), "--overwrite"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        [
+            sys.executable,
+            REPOSITORY / "data_gen" / "ntu_gendata.py",
+            "--data_path",
+            raw,
+            "--out_folder",
+            store,
+            "--workers",
+            str(workers),
+            "--overwrite",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     peak = [0]
     watcher = threading.Thread(target=watch_memory, args=(process, peak))
     watcher.start()
     if process.wait():
         raise SystemExit(f"the preparation ended with exit code {process.returncode}")
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     watcher.join()
     return seconds, peak[0]
 
 
 def watch_memory(process: subprocess.Popen, peak: list[int]) -> None:
-    """Keep the largest sum of the resident memory of a process and its children (Linux)."""
+    """Record in ``peak[0]`` the largest resident memory of a process and its children in bytes (Linux)."""
     while process.poll() is None:
         total = 0
         for status in Path("/proc").glob("[0-9]*/status"):
             try:
                 fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-            except OSError:  # it has just ended
+            except OSError:  # the process has just ended
                 continue
             if process.pid in (int(fields["Pid"]), int(fields["PPid"])):
                 total += int(fields.get("VmRSS", "0 kB").split()[0]) * 1024
@@ -110,18 +131,17 @@ def watch_memory(process: subprocess.Popen, peak: list[int]) -> None:
         time.sleep(0.1)
 
 
-def run_plain(paths: list[Path], store: Path, repeats: int) -> list[float]:
-    """Seconds a file for both protocols; checks the clips against those in the store."""
+def run_reference(paths: list[Path], store: Path, repeats: int) -> list[float]:
+    """Return seconds per file for both protocols, of every run; checks the clips against the store."""
     seconds = []
     for _ in range(repeats):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for protocol in PROTOCOLS:
             for split in ("train", "val"):
-                chosen = [path for path in paths
-                          if ntu_splits(parse_ntu_name(path.stem))[protocol] == split]
-                clips = plain_preparation(chosen)
+                chosen = [path for path in paths if ntu_splits(parse_ntu_name(path.stem))[protocol] == split]
+                clips = prepare_clips(chosen)
                 check(clips, chosen, store)
-        seconds.append((time.perf_counter() - begun) / len(paths))
+        seconds.append((time.perf_counter() - start) / len(paths))
     return seconds
 
 
@@ -132,25 +152,27 @@ def check(clips: np.ndarray, paths: list[Path], store: Path) -> None:
     for path, clip in zip(paths, clips):
         row = rows[path.stem]
         first, count = int(row["first_frame"]), int(row["num_frames"])
-        stored = frames[first:first + count].transpose(2, 0, 1, 3)
+        stored = frames[first : first + count].transpose(2, 0, 1, 3)
         np.testing.assert_allclose(clip[:, :count], stored, atol=1e-5)
 
 
-def plain_preparation(paths: list[Path]) -> np.ndarray:
-    """(clips, 3, 300, 25, 2) float32, written with loops over people, frames and joints."""
+def prepare_clips(paths: list[Path]) -> np.ndarray:
+    """Return (clips, 3, 300, 25, 2) float32 with loops over people, frames and joints."""
     clips = np.zeros((len(paths), 3, MAX_FRAMES, 25, 2), dtype=np.float32)
     for clip, path in zip(clips, paths):
-        bodies = plain_read(path)
-        spreads = [sum(seen[:, :, c].std() for c in range(3)) if len(seen) else 0
-                   for seen in (body[body.any(axis=(1, 2))] for body in bodies)]
+        bodies = read_bodies(path)
+        spreads = [
+            sum(tracked[:, :, c].std() for c in range(3)) if len(tracked) else 0
+            for tracked in (body[body.any(axis=(1, 2))] for body in bodies)
+        ]
         for person, body in enumerate(np.argsort(spreads, kind="stable")[::-1][:2]):
-            clip[:, :bodies.shape[1], :, person] = bodies[body].transpose(2, 0, 1)
-        plain_normalise(clip)
+            clip[:, : bodies.shape[1], :, person] = bodies[body].transpose(2, 0, 1)
+        normalize(clip)
     return clips
 
 
-def plain_read(path: Path) -> np.ndarray:
-    """(4 bodies, frames, 25, 3): every field of a line becomes a number, some are used."""
+def read_bodies(path: Path) -> np.ndarray:
+    """Return (4 bodies, frames, 25, 3); converts every field of a line, although only some are used."""
     with open(path) as file:
         bodies = np.zeros((4, int(file.readline()), 25, 3))
         for frame in range(bodies.shape[1]):
@@ -163,22 +185,22 @@ def plain_read(path: Path) -> np.ndarray:
     return bodies
 
 
-def plain_normalise(clip: np.ndarray) -> None:
-    """Fill, centre and turn one clip (3, 300, 25, 2) in place."""
+def normalize(clip: np.ndarray) -> None:
+    """Fill, center and rotate one clip (3, 300, 25, 2) in place."""
     people = clip.transpose(3, 1, 2, 0)
     for person in people:
-        seen = person.any(axis=(1, 2))
-        if seen.any():
-            kept = person[seen].copy() if not seen[0] else (
-                person[:np.flatnonzero(seen)[-1] + 1].copy())
+        tracked = person.any(axis=(1, 2))
+        if tracked.any():
+            length = np.flatnonzero(tracked)[-1] + 1
+            kept = person[:length].copy() if tracked[0] else person[tracked].copy()
             for frame in range(len(person)):
                 person[frame] = kept[frame % len(kept)]
-    centre = people[0, :, 1].copy()
+    center = people[0, :, 1].copy()
     for person in people:
         for frame in range(len(person)):
             for joint in range(25):
                 if person[frame, joint].any():
-                    person[frame, joint] -= centre[frame]
+                    person[frame, joint] -= center[frame]
     for start, end, goal in ((0, 1, np.eye(3)[2]), (4, 8, np.eye(3)[0])):
         bone = people[0, 0, end] - people[0, 0, start]
         axis = np.cross(bone, goal)

@@ -143,7 +143,7 @@ def probe_of_this_repo(run: Evaluation, args: argparse.Namespace, cached_crops: 
 def make_demo_data(folder: Path) -> Path:
     """Make the store of script_demo.sh; return the folder for --data-root."""
     for script, flags in (
-        ("synthetic_gendata.py", [*DEMO_RAW.split(), "--out_folder", folder / "raw"]),
+        ("synthetic/make_ntu.py", [*DEMO_RAW.split(), "--out_folder", folder / "raw"]),
         ("ntu_gendata.py", ["--data_path", folder / "raw", "--out_folder", folder / "data" / "ntu60"]),
     ):
         command = [sys.executable, REPOSITORY / "data_gen" / script, *flags]

@@ -1,4 +1,4 @@
-"""Your own clips as a store, from Python:
+"""Make a store of your own clips, from Python:
 
     from data_gen.own_clips import Clip, write_store
 
@@ -7,70 +7,150 @@
         Clip("wave-ben", 1, other, {"cross_subject": "val"}),
     ])
 
-An array is (frames, 25, 3, people): metres, in the order of joints of Kinect v2, zero where a
-joint or a person is not seen. ``data_gen/arrays_gendata.py`` does the same from files.
+An array is (frames, 25, 3, people) in meters, with the joint order of Kinect v2, zero for joints and people
+that are not tracked. ``data_gen/arrays_gendata.py`` does the same with files; the table that it reads is
+parsed here.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Iterable, Sequence
 
 import numpy as np
 
-from data_gen.errors import BadFile
-from data_gen.normalise import clip_frames
+from data_gen.normalize import normalize_clip
+from data_gen.sources import BadFile, Issue, RawFile
 from data_gen.store_writer import Clip, StoreWriter
+from dataset.store_format import CLIP_COLUMNS, SPLITS
 from options.datasets import NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
+from options.errors import UserError
 
 
-def write_store(folder: str | Path, clips: Iterable[Clip], num_classes: int,
-                protocols: Sequence[str], normalise: bool = True, overwrite: bool = False) -> None:
+def write_store(
+    folder: str | Path,
+    clips: Iterable[Clip],
+    num_classes: int,
+    protocols: Sequence[str],
+    normalize: bool = True,
+    overwrite: bool = False,
+) -> None:
     """Write clips, whose ``frames`` are (frames, 25, 3, people), as the store ``folder``.
 
-    clips: a list, or an iterator that yields them in the order of their names so that they need
-        not all be in memory; labels count from 0; ``splits`` maps protocols to "train" or "val".
-    normalise: choose two people, centre and turn every clip as for NTU RGB+D. Without it, at most
-        two people, and the coordinates are stored as they are.
-    overwrite: replace a store that is there already.
+    Args:
+        folder: the store to write; its name becomes the name of the dataset.
+        clips: a list, or an iterator in the order of the names, so that not all clips need to be in memory.
+            Labels count from 0; ``splits`` maps protocols to "train" or "val".
+        num_classes: labels are less than this.
+        protocols: the names of the protocols.
+        normalize: select two people, center and rotate every clip as for NTU RGB+D. Otherwise the coordinates
+            of at most two people are stored unchanged.
+        overwrite: replace an existing store.
 
-    Raises ValueError for a clip that cannot be stored and options.errors.UserError for a folder
-    that cannot be written; in both cases nothing is left there.
+    Raises:
+        ValueError: a clip cannot be stored; nothing is written.
+        options.errors.UserError: the folder cannot be written; nothing is left there.
     """
     if isinstance(clips, (list, tuple)):
         clips = sorted(clips, key=lambda clip: clip.name)
     folder = Path(folder)
-    with StoreWriter(folder, folder.name, num_classes, protocols,
-                     {"script": "data_gen.own_clips.write_store", "normalise": normalise},
-                     overwrite) as store:
+    # "normalise" is the key that existing stores have
+    provenance = {"script": "data_gen.own_clips.write_store", "normalise": normalize}
+    with StoreWriter(folder, folder.name, num_classes, protocols, provenance, overwrite) as store:
         for clip in clips:
             try:
-                store.add(replace(clip, frames=frames_of_array(clip.frames, normalise)))
+                store.add(replace(clip, frames=frames_of_array(clip.frames, normalize)))
             except BadFile as error:
                 raise ValueError(f"clip {clip.name}: {error.reason}") from error
 
 
-def frames_of_array(array: np.ndarray, normalise: bool = True) -> np.ndarray:
-    """(frames, 25, 3, people) or, for one person, (frames, 25, 3) -> float32 (frames, 25, 3, 2).
+def frames_of_array(array: np.ndarray, normalize: bool = True) -> np.ndarray:
+    """Convert an array to the frames of a store, float32 (frames, 25, 3, 2).
 
-    Raises BadFile where the array has another shape, no numbers, or no body in any frame.
+    Args:
+        array: (frames, 25, 3, people), or (frames, 25, 3) for one person.
+        normalize: see ``write_store``.
+
+    Raises:
+        BadFile: the array has another shape, contains non-finite values, or has no body in any frame.
     """
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[1:3] != (NUM_JOINTS, NUM_COORDINATES) or 0 in array.shape:
-        raise BadFile(f"the array is {array.shape} instead of (frames, {NUM_JOINTS}, "
-                      f"{NUM_COORDINATES}, people)")
+        raise BadFile(
+            f"the array is {array.shape} instead of (frames, {NUM_JOINTS}, {NUM_COORDINATES}, people)"
+        )
     if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise BadFile("the array holds values that are not finite numbers")
-    if normalise:
-        return clip_frames(array.astype(np.float64).transpose(3, 0, 1, 2))
+        raise BadFile("the array contains values that are not finite numbers")
+    if normalize:
+        return normalize_clip(array.astype(np.float64).transpose(3, 0, 1, 2))
     if array.shape[-1] > NUM_PEOPLE:
-        raise BadFile(f"the array has {array.shape[-1]} people; without normalisation, which "
-                      f"chooses among them, at most {NUM_PEOPLE}")
+        raise BadFile(
+            f"the array has {array.shape[-1]} people; without normalization, which selects {NUM_PEOPLE}, "
+            f"at most {NUM_PEOPLE} can be stored"
+        )
     frames = np.zeros((*array.shape[:3], NUM_PEOPLE), dtype=np.float32)
-    with np.errstate(over="ignore"):  # the next line reports it
-        frames[..., :array.shape[-1]] = array
+    with np.errstate(over="ignore"):  # checked below
+        frames[..., : array.shape[-1]] = array
     if not np.isfinite(frames).all():
         raise BadFile("a coordinate is too large")
     return frames
+
+
+def read_array(file: RawFile) -> np.ndarray:
+    """Read an array in .npy format. Raises ``BadFile`` if it cannot be read."""
+    data = file.read()
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadFile("cannot be read as an array of numbers") from error
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of the table of clips: ``splits`` maps protocols to "train" or "val"."""
+
+    name: str
+    label: int
+    splits: Mapping[str, str]
+
+
+def read_table(path: Path, num_classes: int | None) -> tuple[dict[str, TableRow], list[str], list[Issue]]:
+    """Read the table of clips, a CSV file with the columns name, label and one per protocol.
+
+    Returns the rows by name, the protocols, and the issues of invalid rows. Raises ``UserError`` if the file
+    is not such a table.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            table = [(reader.line_num, row) for row in reader]
+            columns = reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table: {error}") from error
+    protocols = [column for column in columns if column not in CLIP_COLUMNS]
+    if "name" not in columns or "label" not in columns or not protocols:
+        raise UserError(
+            f"{path} needs the columns name, label, and one for each protocol with train or val; see "
+            "data_gen/arrays_gendata.py --help"
+        )
+    rows: dict[str, TableRow] = {}
+    left_out: list[Issue] = []
+    for line, row in table:
+        splits = {protocol: row[protocol] for protocol in protocols if row[protocol]}
+        if not (row["label"] or "").isdecimal():
+            reason = f"label '{row['label']}' is not a whole number from 0"
+        elif num_classes and int(row["label"]) >= num_classes:
+            reason = f"label {row['label']} is not one of {num_classes} classes, from 0"
+        elif not set(splits.values()) <= set(SPLITS):
+            reason = f"protocol columns must contain {' or '.join(SPLITS)}, or be empty"
+        elif row["name"] in rows:
+            reason = f"{row['name']} is listed twice"
+        else:
+            rows[row["name"]] = TableRow(row["name"], int(row["label"]), splits)
+            continue
+        left_out.append(Issue(path.name, line, reason))
+    return rows, protocols, left_out

@@ -1,4 +1,4 @@
-"""A map over processes that keeps the order and a bounded number of results in memory."""
+"""A map over processes that keeps the order and bounds the number of results in memory."""
 
 from __future__ import annotations
 
@@ -9,42 +9,51 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Callable, Iterable, Iterator, TypeVar
+from typing import TypeVar
 
 from options.errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-MAX_DEFAULT_WORKERS = 16  # of 60 MB each: together with this process, 1 GB of memory
+MAX_DEFAULT_WORKERS = 16  # about 60 MB each: 1 GB in total
 THREADS = "OMP_NUM_THREADS"
-TASKS_AHEAD = 4  # tasks a worker may be ahead of the consumer: bounds the memory
+TASKS_AHEAD = 4  # per worker, submitted before their results are consumed; bounds the memory
 
 
 def default_workers() -> int:
-    """One process for every core this process may use, within MAX_DEFAULT_WORKERS."""
+    """Return the number of cores that this process may use, at most ``MAX_DEFAULT_WORKERS``."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(cores or 1, MAX_DEFAULT_WORKERS)
 
 
-def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task],
-                workers: int) -> Iterator[Result]:
-    """``map(function, tasks)`` computed by ``workers`` processes, results in the order of tasks.
+def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[Result]:
+    """Compute ``map(function, tasks)`` in ``workers`` processes and yield the results in the order of the
+    tasks.
 
-    ``function`` is a module's top-level function. One worker means this process. Raises UserError
-    where a worker process dies (most often: killed because memory ran out).
+    Args:
+        function: a top-level function of a module.
+        tasks: consumed as results are, with a bounded lead.
+        workers: 1 computes in the current process.
+
+    Raises:
+        UserError: a worker process dies, most often because it ran out of memory.
     """
     if workers <= 1:
         _keep_freed_memory()
         yield from map(function, tasks)
         return
-    # "spawn" starts clean processes: no lock or thread of this one is copied half-way
+    # "spawn" starts clean processes: no lock or thread is copied in an undefined state
     context = multiprocessing.get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(workers, context, _start_worker,
-                                                 (os.getpid(),)) as pool:
+    initial_arguments = (os.getpid(),)
+    with (
+        _single_threaded_processes(),
+        ProcessPoolExecutor(workers, context, _start_worker, initial_arguments) as pool,
+    ):
         pending: deque[Future[Result]] = deque()
         try:
             for task in tasks:
@@ -54,45 +63,48 @@ def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task],
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as error:
-            raise UserError("a worker process was killed, most often because memory ran out; "
-                            "try fewer --workers") from error
+            raise UserError(
+                "a worker process was killed, most often because memory ran out; try fewer --workers"
+            ) from error
         finally:
-            # Not Future.cancel: up to Python 3.11.3 the pool can then wait for ever (gh-94440).
+            # Not Future.cancel: up to Python 3.11.3 the pool can then wait forever (gh-94440).
             pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started meanwhile run numpy on one thread: more would compete with each other."""
-    already = THREADS in os.environ
+def _single_threaded_processes() -> Iterator[None]:
+    """Let processes that start in the block run numpy on one thread each; more threads would compete."""
+    is_set = THREADS in os.environ
     os.environ.setdefault(THREADS, "1")
     try:
         yield
     finally:
-        if not already:
+        if not is_set:
             del os.environ[THREADS]
 
 
 def _start_worker(parent: int) -> None:
-    """Ctrl-C is the parent's to handle; and a worker must not outlive a parent that was killed."""
+    """Leave Ctrl-C to the parent, and exit if the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _keep_freed_memory()
 
-    def leave_with_parent() -> None:
+    def exit_with_parent() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library keep freed arrays of some 100 kB for the next ones instead of returning
-    them to the system, which then zeroes each page again: half of the time of reading a file."""
+    """Let the C library reuse freed arrays of about 100 kB instead of returning them to the system.
+
+    The system zeroes every page that it hands out again, which takes half of the time of reading a file.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # not the GNU C library
         return
-    trim_threshold, mmap_threshold = -1, -3  # names of these settings in malloc.h
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     mallopt(trim_threshold, 1 << 27)
     mallopt(mmap_threshold, 1 << 25)

@@ -1,143 +1,282 @@
-"""Reader of NTU RGB+D ``.skeleton`` text files.
+"""Read skeletons from text: the ``.skeleton`` files of NTU RGB+D and the skeleton files of PKU-MMD.
 
-The format (Shahroudy et al., CVPR 2016), one item a line:
+NTU RGB+D (Shahroudy et al., CVPR 2016) has one item per line:
 
     number of frames
-      number of bodies in this frame                      \
-        body: id and nine numbers on tracking              |  once a frame
-        number of joints, always 25                        |
-        25 joints: x y z (metres, camera coordinates) and  |
-        nine numbers on image positions and orientation   /
+      per frame: number of bodies
+        per body: ID and nine numbers on tracking
+                  number of joints, always 25
+                  25 lines: x y z of a joint (meters, camera coordinates), and nine numbers on image positions
+                            and orientation
 
-Only x, y and z are turned into numbers; they are a quarter of the text, and skipping the rest is
-what makes the reader fast. The other columns are counted but not read, because published files
-hold ``nan`` there. Blank lines, repeated blanks, tabs, CRLF ends and a byte-order mark are
-accepted; anything else that departs from the format is a ``BadFile`` with its line.
+PKU-MMD (Liu et al., 2017) has one frame per line: 150 numbers, 2 bodies x 25 joints x (x, y, z) in meters,
+zeros if there is no second body.
+
+Only x, y and z are converted to numbers. In an NTU file they are a quarter of the text, and skipping the rest
+makes the reader fast. The other columns are counted but not parsed, because published files contain ``nan``
+there. Blank lines, repeated blanks, tabs, CRLF line ends and a byte-order mark are accepted. Any other
+departure from the format raises ``BadFile`` with the line.
 """
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
-from data_gen.errors import BadFile
-from data_gen.text_numbers import Tokens, parse_decimals, parse_whole_number
-from options.datasets import MAX_FRAMES, NUM_COORDINATES, NUM_JOINTS
+from data_gen.sources import BadFile
+from options.datasets import MAX_FRAMES, NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
 
-MAX_BODIES = 4  # later bodies of a frame are not candidates in the released preparation
+MAX_BODIES = 4  # the official code considers only the first four bodies of a frame
 BODY_FIELDS, JOINT_FIELDS = 10, 12
-_JOINTS_TEXT = b"%d" % NUM_JOINTS
+PKU_FIELDS = NUM_PEOPLE * NUM_JOINTS * NUM_COORDINATES
+_NUM_JOINTS_TEXT = b"%d" % NUM_JOINTS
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_FIELDS_PER_BLOCK = 1 << 15  # bounds the memory for a long file
+# Whole numbers of 15 digits are exact in float64, and so are these powers of ten.
+_WINDOW = 15  # characters of a field that are parsed together
+_POWERS = 10.0 ** np.arange(_WINDOW + 1)
+_PLACE_VALUES = np.ascontiguousarray(_POWERS[_WINDOW - 1 :: -1])  # of the digits, left to right
 
 
 def read_skeleton(data: bytes, max_frames: int = MAX_FRAMES) -> tuple[np.ndarray, int]:
-    """Read the bytes of one ``.skeleton`` file.
+    """Read the content of an NTU ``.skeleton`` file.
 
-    Returns float64 (bodies, frames, 25 joints, 3 coordinates) in metres, and the number of frames
-    in the file, of which only the first ``max_frames`` are returned. The bodies are the first of
-    every frame in their order in the file, at most four; zero where a frame has fewer. ``bodies``
-    is 0 where no frame has one. Raises BadFile with the line where the file departs from the
-    format.
+    Args:
+        data: the bytes of the file.
+        max_frames: later frames are checked but not returned.
+
+    Returns:
+        float64 (bodies, frames, 25 joints, 3 coordinates) in meters, and the number of frames in the file.
+        The bodies are the first four of every frame in their order in the file, zero if a frame has fewer.
+        There are 0 bodies if no frame has one.
+
+    Raises:
+        BadFile: the file departs from the format; contains the line.
     """
-    tokens = Tokens(data)
-    bodies_per_frame, joint_lines = _walk(tokens)
+    text = TextFields(data)
+    bodies_per_frame, first_joint_lines = _parse_structure(text)
     num_frames = min(len(bodies_per_frame), max_frames)
-    body_of, frame_of = _slots(bodies_per_frame)
-    kept = (body_of < MAX_BODIES) & (frame_of < max_frames)
-    body_of, frame_of = body_of[kept], frame_of[kept]
-    bodies = np.zeros((body_of.max(initial=-1) + 1, num_frames, NUM_JOINTS, NUM_COORDINATES))
-    if len(body_of):
-        lines = _joint_lines(joint_lines[kept])
-        values = parse_decimals(tokens, lines, NUM_COORDINATES)
-        bodies[body_of, frame_of] = values.reshape(-1, NUM_JOINTS, NUM_COORDINATES)
+    body, frame = _body_and_frame(bodies_per_frame)
+    kept = (body < MAX_BODIES) & (frame < max_frames)
+    body, frame = body[kept], frame[kept]
+    bodies = np.zeros((body.max(initial=-1) + 1, num_frames, NUM_JOINTS, NUM_COORDINATES))
+    if len(body):
+        values = parse_decimals(text, _joint_lines(first_joint_lines[kept]), NUM_COORDINATES)
+        bodies[body, frame] = values.reshape(-1, NUM_JOINTS, NUM_COORDINATES)
     return bodies, len(bodies_per_frame)
 
 
-def _walk(tokens: Tokens) -> tuple[list[int], np.ndarray]:
-    """Follow the structure from line to line.
+def read_pku_skeleton(data: bytes) -> np.ndarray:
+    """Read the skeleton file of one PKU-MMD video: float64 (2 bodies, frames, 25 joints, 3 coordinates).
 
-    Returns the number of bodies of each frame, and for every body the index of its first joint
-    line. Line indices count the lines that are not blank.
+    Raises ``BadFile`` with the line if a line does not consist of 150 finite numbers.
     """
-    if tokens.num_lines == 0:
+    text = TextFields(data)
+    if text.num_lines == 0:
         raise BadFile("the file is empty", 1)
-    num_frames = parse_whole_number(tokens, 0, "the number of frames")
+    wrong = np.flatnonzero(text.num_fields != PKU_FIELDS)
+    if len(wrong):
+        count = text.num_fields[wrong[0]]
+        raise BadFile(f"a frame has {count} numbers instead of {PKU_FIELDS}", text.line_number(int(wrong[0])))
+    values = parse_decimals(text, np.arange(text.num_lines), PKU_FIELDS)
+    return values.reshape(-1, NUM_PEOPLE, NUM_JOINTS, NUM_COORDINATES).swapaxes(0, 1)
+
+
+class TextFields:
+    """The positions of the blank-separated fields of a text.
+
+    No Python object is created per field. ``starts`` and ``ends`` are their byte positions. Only lines that are not blank are indexed:
+    line ``i`` has ``num_fields[i]`` fields, and ``first_field[i]`` is the index of the first of them.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        if data.startswith(BYTE_ORDER_MARK):
+            data = data[len(BYTE_ORDER_MARK) :]
+        # A newline at both ends gives every field a separator on both sides. The additional newlines at the
+        # end let a window of fixed width start at any field.
+        self.data = b"\n" + data + b"\n" * (_WINDOW + 1)
+        self.bytes = np.frombuffer(self.data, dtype=np.uint8)
+        blank = self.bytes <= ord(" ")
+        edges = np.flatnonzero(blank[1:] != blank[:-1]) + 1
+        self.starts, self.ends = edges[0::2], edges[1::2]
+        line_ends = np.flatnonzero(self.bytes == ord("\n"))
+        fields_before = np.searchsorted(self.starts, line_ends)
+        fields = np.diff(fields_before)
+        self._lines = np.flatnonzero(fields)  # indices in the file of the lines that are not blank
+        self.num_lines = len(self._lines)
+        self.num_fields = fields[self._lines]
+        self.first_field = fields_before[self._lines]
+        # Lists, because reading single elements of them is much faster than of arrays.
+        self._first_starts = self.starts[self.first_field].tolist()
+        self._first_ends = self.ends[self.first_field].tolist()
+
+    def line_number(self, line: int) -> int:
+        """Return the number of a line in the file, from 1 and including blank lines."""
+        return int(self._lines[line]) + 1
+
+    def first_text(self, line: int) -> bytes:
+        """Return the first field of a line."""
+        return self.data[self._first_starts[line] : self._first_ends[line]]
+
+    def text(self, field: int) -> bytes:
+        """Return a field."""
+        return self.data[self.starts[field] : self.ends[field]]
+
+
+def _parse_structure(text: TextFields) -> tuple[list[int], np.ndarray]:
+    """Return the number of bodies per frame, and the line of the first joint of every body."""
+    if text.num_lines == 0:
+        raise BadFile("the file is empty", 1)
+    num_frames = _parse_count(text, 0, "the number of frames")
     if num_frames == 0:
-        raise BadFile("the file says it has 0 frames", tokens.line_number(0))
+        raise BadFile("the first line gives 0 frames", text.line_number(0))
     bodies_per_frame: list[int] = []
     joint_lines: list[int] = []
     line = 1
     try:
         for frame in range(num_frames):
-            if line >= tokens.num_lines:
-                raise _ends_early(tokens, frame, num_frames)
-            bodies_per_frame.append(parse_whole_number(tokens, line, "the number of bodies"))
+            if line >= text.num_lines:
+                raise _truncated(text, frame, num_frames)
+            bodies_per_frame.append(_parse_count(text, line, "the number of bodies"))
             line += 1
             for _ in range(bodies_per_frame[-1]):
-                if line + 2 + NUM_JOINTS > tokens.num_lines:
-                    _check_rest(tokens, line)
-                    raise _ends_early(tokens, frame, num_frames)
-                _check_body(tokens, line)
+                if line + 2 + NUM_JOINTS > text.num_lines:
+                    _check_last_body(text, line)
+                    raise _truncated(text, frame, num_frames)
+                _check_body(text, line)
                 joint_lines.append(line + 2)
                 line += 2 + NUM_JOINTS
-        if line < tokens.num_lines:
-            raise BadFile(f"the file says it has {num_frames} frames but goes on after them",
-                          tokens.line_number(line))
+        if line < text.num_lines:
+            raise BadFile(
+                f"the first line gives {num_frames} frames, but more data follows them",
+                text.line_number(line),
+            )
     finally:
-        # where a line is missing or doubled, this is the first place that shows it
+        # If a line is missing or doubled, this check raises at the first place that shows it.
         first_joint_lines = np.array(joint_lines, dtype=np.int64)
-        _check_joint_fields(tokens, first_joint_lines)
+        _check_joint_fields(text, first_joint_lines)
     return bodies_per_frame, first_joint_lines
 
 
-def _slots(bodies_per_frame: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """For every body in the file: which one of its frame it is, and the frame."""
+def _body_and_frame(bodies_per_frame: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for every body in the file, its index within its frame, and the frame."""
     counts = np.array(bodies_per_frame)
-    frame_of = np.repeat(np.arange(len(counts)), counts)
+    frame = np.repeat(np.arange(len(counts)), counts)
     first_of_frame = np.cumsum(counts) - counts
-    return np.arange(len(frame_of)) - first_of_frame[frame_of], frame_of
+    return np.arange(len(frame)) - first_of_frame[frame], frame
 
 
 def _joint_lines(first_joint_lines: np.ndarray) -> np.ndarray:
-    """The lines of all joints of the bodies whose first joint lines are given."""
+    """Return the lines of all joints of the bodies with these first joint lines."""
     return (first_joint_lines[:, None] + np.arange(NUM_JOINTS)).ravel()
 
 
-def _check_body(tokens: Tokens, line: int) -> None:
-    """The two lines above a body's joints."""
-    if tokens.num_fields[line] != BODY_FIELDS:
-        raise _wrong_fields(tokens, line, "a body", BODY_FIELDS)
-    if tokens.first_text(line + 1) != _JOINTS_TEXT:
-        _check_joint_count(tokens, line + 1)
+def _parse_count(text: TextFields, line: int, what: str) -> int:
+    """Return the only field of a line as a non-negative int of at most six digits."""
+    count = text.first_text(line)
+    if text.num_fields[line] != 1 or not count.isdigit() or len(count) > 6:
+        raise BadFile(f"{what} is expected alone on this line", text.line_number(line))
+    return int(count)
 
 
-def _check_joint_count(tokens: Tokens, line: int) -> None:
-    count = parse_whole_number(tokens, line, "the number of joints")
-    if count != NUM_JOINTS:
-        raise BadFile(f"a body has {count} joints instead of {NUM_JOINTS}",
-                      tokens.line_number(line))
+def _check_body(text: TextFields, line: int) -> None:
+    """Check the two lines above the joints of a body."""
+    if text.num_fields[line] != BODY_FIELDS:
+        raise _wrong_fields(text, line, "a body", BODY_FIELDS)
+    if text.first_text(line + 1) != _NUM_JOINTS_TEXT:
+        count = _parse_count(text, line + 1, "the number of joints")
+        if count != NUM_JOINTS:
+            raise BadFile(f"a body has {count} joints instead of {NUM_JOINTS}", text.line_number(line + 1))
 
 
-def _check_joint_fields(tokens: Tokens, first_joint_lines: np.ndarray) -> None:
-    """Every joint line has its 12 fields and stands below a count of joints and nothing else."""
-    for what, lines, expected in (("the number of joints", first_joint_lines - 1, 1),
-                                  ("a joint", _joint_lines(first_joint_lines), JOINT_FIELDS)):
-        wrong = np.flatnonzero(tokens.num_fields[lines] != expected)
+def _check_joint_fields(text: TextFields, first_joint_lines: np.ndarray) -> None:
+    """Check that joint lines have 12 fields, and the lines of joint counts above them one."""
+    for what, lines, expected in (
+        ("the number of joints", first_joint_lines - 1, 1),
+        ("a joint", _joint_lines(first_joint_lines), JOINT_FIELDS),
+    ):
+        wrong = np.flatnonzero(text.num_fields[lines] != expected)
         if len(wrong):
-            raise _wrong_fields(tokens, int(lines[wrong[0]]), what, expected)
+            raise _wrong_fields(text, int(lines[wrong[0]]), what, expected)
 
 
-def _check_rest(tokens: Tokens, line: int) -> None:
-    """Report a wrong line among those of a body that the end of the file cuts."""
-    rest = range(line, tokens.num_lines - 1)  # the last line is what was cut
-    for expected, index in zip([BODY_FIELDS, 1] + [JOINT_FIELDS] * NUM_JOINTS, rest):
-        if tokens.num_fields[index] != expected:
-            raise _wrong_fields(tokens, index, "a line of a body", expected)
+def _check_last_body(text: TextFields, line: int) -> None:
+    """Raise for a wrong line in a body that is cut by the end of the file."""
+    complete_lines = range(line, text.num_lines - 1)  # the last line may be cut
+    for expected, index in zip([BODY_FIELDS, 1] + [JOINT_FIELDS] * NUM_JOINTS, complete_lines):
+        if text.num_fields[index] != expected:
+            raise _wrong_fields(text, index, "a line of a body", expected)
 
 
-def _ends_early(tokens: Tokens, frame: int, num_frames: int) -> BadFile:
-    return BadFile(f"the file ends in frame {frame + 1} of the {num_frames} it says it has",
-                   tokens.line_number(tokens.num_lines - 1))
+def _truncated(text: TextFields, frame: int, num_frames: int) -> BadFile:
+    return BadFile(
+        f"the file is truncated in frame {frame + 1} of {num_frames}", text.line_number(text.num_lines - 1)
+    )
 
 
-def _wrong_fields(tokens: Tokens, line: int, what: str, expected: int) -> BadFile:
-    return BadFile(f"{what} has {tokens.num_fields[line]} fields on its line instead of {expected}",
-                   tokens.line_number(line))
+def _wrong_fields(text: TextFields, line: int, what: str, expected: int) -> BadFile:
+    return BadFile(f"{what} has {text.num_fields[line]} fields instead of {expected}", text.line_number(line))
+
+
+def parse_decimals(text: TextFields, lines: np.ndarray, columns: int) -> np.ndarray:
+    """Return the first ``columns`` fields of some lines as float64 (len(lines), columns).
+
+    The result equals ``float(field)`` to the last bit: a decimal of at most 14 characters is one exact whole
+    number divided by one exact power of ten. Other spellings (exponents, more digits) are parsed one by one.
+    Raises ``BadFile`` if a field is not a finite number or exceeds the range of float32.
+    """
+    values = np.empty((len(lines), columns))
+    step = max(_FIELDS_PER_BLOCK // columns, 1)
+    for start in range(0, len(lines), step):
+        values[start : start + step] = _parse_block(text, lines[start : start + step], columns)
+    return values
+
+
+def _parse_block(text: TextFields, lines: np.ndarray, columns: int) -> np.ndarray:
+    fields = (text.first_field[lines][:, None] + np.arange(columns)).ravel()
+    starts, lengths = text.starts[fields], text.ends[fields] - text.starts[fields]
+    first = text.bytes[starts]
+    negative = first == ord("-")
+    signed = negative | (first == ord("+"))
+    values, simple = _parse_simple_decimals(text.bytes, starts + signed, lengths - signed)
+    np.negative(values, out=values, where=negative)
+    for i in np.flatnonzero(~simple):
+        number = text.text(fields[i])
+        if not _NUMBER.fullmatch(number):
+            excerpt = number[:20].decode("ascii", "backslashreplace")
+            raise BadFile(f"'{excerpt}' is not a finite number", text.line_number(lines[i // columns]))
+        values[i] = float(number)
+    too_large = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
+    if len(too_large):
+        raise BadFile("a coordinate is too large", text.line_number(lines[too_large[0] // columns]))
+    return values.reshape(-1, columns)
+
+
+def _parse_simple_decimals(
+    text: np.ndarray, starts: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Parse fields that consist of digits and at most one point; also return which fields do.
+
+    All fields are processed together, in a table with one column per field and one row per character.
+    """
+    windows = np.ndarray(len(text) - _WINDOW + 1, f"V{_WINDOW}", text, strides=(1,))[starts]
+    table = np.ascontiguousarray(windows.view(np.uint8).reshape(-1, _WINDOW).T)
+    rows = np.arange(_WINDOW, dtype=np.uint8)[:, None]
+    inside = rows < np.minimum(lengths, _WINDOW).astype(np.uint8)
+    digits = table - np.uint8(ord("0"))
+    is_point = (table == ord(".")) & inside
+    is_digit = (digits < 10) & inside
+    num_points = is_point.sum(axis=0, dtype=np.uint8)
+    num_digits = is_digit.sum(axis=0, dtype=np.uint8)
+    simple = (lengths < _WINDOW) & (num_points <= 1) & (num_digits > 0) & (num_digits + num_points == lengths)
+    # "12.5" is read as 12050...0, with a zero in place of the point and zeros after the number. Everything
+    # but the division at the end is done in whole numbers, which float64 represents exactly.
+    gapped = _PLACE_VALUES @ (digits * is_digit).astype(np.float64)
+    point_at = np.where(num_points > 0, (is_point * rows).sum(axis=0, dtype=np.uint8), lengths)
+    one = _POWERS[_WINDOW - 1 - np.minimum(point_at, _WINDOW - 1)]  # the value of the last digit
+    before = np.floor(gapped / (10 * one))
+    # In 12050...0 the digits before the point count ten times too much.
+    return (gapped - 9 * one * before) / one, simple

@@ -1,7 +1,10 @@
-"""Raw files where the user has them: in folders, at any depth, or inside zip archives.
+"""Find and read raw input files, in folders at any depth or inside zip archives.
 
-An archive is read in place. Folders that are stores already are passed over, so that the raw data
-and the stores made from it can lie side by side.
+This is the only module that lists input folders and opens archives. Archives are read in place, without
+unpacking. Folders that are stores are skipped, so raw data and the stores made from it can share a folder.
+
+An input file that cannot be used raises ``BadFile``; the preparation records it as an ``Issue`` and
+continues.
 """
 
 from __future__ import annotations
@@ -9,11 +12,11 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Iterator, Sequence
+from typing import Any, BinaryIO
 
-from data_gen.errors import BadFile
 from dataset.store_format import INFO_FILE
 from options.errors import UserError
 
@@ -21,28 +24,63 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip member: magic, lengths of 
 _ENCRYPTED = 1
 
 
+class BadFile(Exception):
+    """An input file, or one line of it, that cannot become a clip."""
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason, line)  # both as arguments, so that the exception can be pickled
+        self.reason = reason
+        self.line = line
+
+    def issue(self, file: str, failed_clips: int = 1) -> Issue:
+        """Return the entry of ``store.json`` for this error in ``file``."""
+        return Issue(file, self.line, self.reason, failed_clips)
+
+
+@dataclass
+class Issue:
+    """An entry of ``left_out`` or ``notes`` in ``store.json``: an input file, a line of it, and the reason.
+
+    ``failed_clips`` is the number of clips that the store lacks because of bad input; 0 for files that are
+    left out on purpose.
+    """
+
+    file: str
+    line: int | None
+    reason: str
+    failed_clips: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}{f', line {self.line}' if self.line else ''}: {self.reason}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"file": self.file, "line": self.line, "reason": self.reason}
+
+
 @dataclass(frozen=True, order=True)
 class RawFile:
-    """One raw file. ``name`` is its file name without suffix; ``shown`` is how reports call it."""
+    """One raw file. ``name`` is its file name without suffix, ``display_name`` is its name in reports."""
 
     name: str
-    shown: str
+    display_name: str
     path: str
-    member: zipfile.ZipInfo | None = field(default=None, compare=False)  # in the archive ``path``
+    member: zipfile.ZipInfo | None = field(default=None, compare=False)  # of the archive ``path``
 
     def read(self) -> bytes:
-        """The whole content. Raises BadFile where it cannot be read."""
+        """Return the content of the file. Raises ``BadFile`` if it cannot be read."""
         try:
             with open(self.path, "rb") as file:
                 return file.read() if self.member is None else _read_member(file, self.member)
-        except Exception as error:  # every way of decompressing has errors of its own
-            # "strerror" leaves out the path on this machine
+        except Exception as error:  # each compression method raises errors of its own
+            # "strerror" does not contain the path on this machine
             raise BadFile(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _read_member(archive: BinaryIO, member: zipfile.ZipInfo) -> bytes:
-    """Read one member without the archive's table of contents, which a worker process would have
-    to load and keep: half a second and 60 MB for each archive of NTU-120."""
+    """Read one member without the table of contents of the archive.
+
+    Loading the table would take each worker process half a second and 60 MB per archive of NTU-120.
+    """
     if member.flag_bits & _ENCRYPTED:
         raise zipfile.BadZipFile("it is encrypted")
     archive.seek(member.header_offset)
@@ -51,36 +89,41 @@ def _read_member(archive: BinaryIO, member: zipfile.ZipInfo) -> bytes:
         raise zipfile.BadZipFile("the archive is damaged here")
     archive.seek(name_length + extra_length, os.SEEK_CUR)
     with zipfile.ZipExtFile(archive, "r", member) as content:
-        return content.read()  # checks the sum of the bytes too
+        return content.read()  # also verifies the checksum
 
 
-def find_files(roots: Sequence[str | Path], suffix: str, flag: str = "--data_path"
-               ) -> list[RawFile]:
-    """All files with this suffix below the roots, sorted by name, then by where they are.
+def find_files(roots: Sequence[str | Path], suffix: str, flag: str = "--data_path") -> list[RawFile]:
+    """Return all files with this suffix under the roots, sorted by name, then by location.
 
-    A root is a folder, a zip archive or a file. Raises UserError, naming the ``flag`` the roots
-    came from, for one that does not exist, and for an archive that cannot be opened.
+    Args:
+        roots: folders, zip archives or files.
+        suffix: the end of the file names, for example ``.skeleton``.
+        flag: the flag that sets the roots, for error messages.
+
+    Raises:
+        UserError: a root does not exist, or an archive cannot be opened.
     """
     found: list[RawFile] = []
-    visited: set[tuple[int, int]] = set()  # a root inside another is read once
+    visited: set[tuple[int, int]] = set()  # a root inside another root is read once
     for root in map(Path, roots):
         if not root.exists():
-            raise UserError(f"{root} does not exist; give the folder or zip archive of the raw "
-                            f"data with {flag}")
-        for path in walk(root, visited):
-            shown = root.name if path == root else path.relative_to(root).as_posix()
+            raise UserError(
+                f"{root} does not exist; give the folder or zip archive of the raw data with {flag}"
+            )
+        for path in iterate_files(root, visited):
+            display_name = root.name if path == root else path.relative_to(root).as_posix()
             if path.name.endswith(suffix):
-                found.append(RawFile(path.name.removesuffix(suffix), shown, str(path)))
+                found.append(RawFile(path.name.removesuffix(suffix), display_name, str(path)))
             elif path.suffix.lower() == ".zip":
-                found += _members(path, shown, suffix)
+                found += _find_members(path, display_name, suffix)
     return sorted(found)
 
 
-def walk(root: Path, visited: set[tuple[int, int]] | None = None) -> Iterator[Path]:
-    """Every file below ``root``, or ``root`` itself if it is a file.
+def iterate_files(root: Path, visited: set[tuple[int, int]] | None = None) -> Iterator[Path]:
+    """Yield every file under ``root``, or ``root`` itself if it is a file.
 
-    Links are followed; hidden files and folders, stores, and what is in ``visited`` (by device and
-    inode; it is added to) are passed over.
+    Links are followed. Hidden files and folders, stores, and everything in ``visited`` are skipped;
+    ``visited`` contains pairs of device and inode, and new ones are added to it.
     """
     visited = set() if visited is None else visited
     if root.is_file():
@@ -100,22 +143,44 @@ def walk(root: Path, visited: set[tuple[int, int]] | None = None) -> Iterator[Pa
 def _is_new(path: str | Path, visited: set[tuple[int, int]]) -> bool:
     status = os.stat(path)
     identity = (status.st_dev, status.st_ino)
-    new = identity not in visited
+    is_new = identity not in visited
     visited.add(identity)
-    return new
+    return is_new
 
 
-def _members(archive: Path, shown: str, suffix: str) -> list[RawFile]:
+def _find_members(archive: Path, display_name: str, suffix: str) -> list[RawFile]:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
     except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{archive} cannot be opened as a zip archive ({error}); fetch it again "
-                        "or move it out of the data folder") from error
+        raise UserError(
+            f"{archive} cannot be opened as a zip archive ({error}); download it again or move it out of the "
+            "data folder"
+        ) from error
     found = []
     for member in members:
         file_name = PurePosixPath(member.filename).name
         if file_name.endswith(suffix) and not file_name.startswith("."):
-            found.append(RawFile(file_name.removesuffix(suffix), f"{shown}/{member.filename}",
-                                 str(archive), member))
+            name = file_name.removesuffix(suffix)
+            found.append(RawFile(name, f"{display_name}/{member.filename}", str(archive), member))
     return found
+
+
+def find_arrays(path: Path) -> dict[str, RawFile]:
+    """Return the arrays of an ``.npz`` file, or the ``.npy`` files of a folder, by name.
+
+    Raises ``UserError`` if ``path`` is neither.
+    """
+    if path.is_dir():
+        return {
+            file.stem: RawFile(file.stem, f"{path.name}/{file.stem}", str(file))
+            for file in path.glob("*.npy")
+        }
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} is neither a folder nor a readable .npz file; give one of them with --data_path"
+        ) from error
+    return {name: RawFile(name, f"{path.name}/{name}", str(path), member) for name, member in members.items()}

@@ -13,12 +13,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data_gen.errors import BadFile
-from data_gen.normalise import clip_frames
+from data_gen.normalize import normalize_clip
 from data_gen.own_clips import frames_of_array
 from data_gen.skeleton_file import read_skeleton
-from data_gen.sources import RawFile, find_files
-from data_gen.store_writer import Remark
+from data_gen.sources import BadFile, Issue, RawFile, find_files
 from dataset.clips import ClipSet
 from options.errors import UserError
 
@@ -46,26 +44,26 @@ def read_arrays(data: bytes, suffix: str) -> dict[str, np.ndarray]:
         raise BadFile(f"it cannot be read as an array of numbers ({error})") from error
 
 
-def read_file(file: RawFile, suffix: str) -> tuple[list[RawClip], list[Remark]]:
+def read_file(file: RawFile, suffix: str) -> tuple[list[RawClip], list[Issue]]:
     """Return the clips in a file, and a remark about each one that is left out."""
     try:
         data = file.read()
         if suffix == ".skeleton":
-            return [RawClip(file.name, file.shown, clip_frames(read_skeleton(data)[0]))], []
+            return [RawClip(file.name, file.display_name, normalize_clip(read_skeleton(data)[0]))], []
         arrays = read_arrays(data, suffix)
     except BadFile as error:
-        return [], [Remark(file.shown, error.line, error.reason)]
+        return [], [Issue(file.display_name, error.line, error.reason)]
     clips, left_out = [], []
     for name, array in arrays.items():
-        path = f"{file.shown}/{name}" if name else file.shown
+        path = f"{file.display_name}/{name}" if name else file.display_name
         try:
             clips.append(RawClip(name or file.name, path, frames_of_array(array)))
         except BadFile as error:
-            left_out.append(Remark(path, None, error.reason))
+            left_out.append(Issue(path, None, error.reason))
     return clips, left_out
 
 
-def read_raw_clips(roots: Sequence[str | Path], flag: str) -> tuple[ClipSet, list[Remark]]:
+def read_raw_clips(roots: Sequence[str | Path], flag: str) -> tuple[ClipSet, list[Issue]]:
     """Read all clips in files, folders and zip archives; also returns a remark on each left out.
 
     Labels are -1. A name that occurs twice is replaced by the path, which includes folder or archive.
@@ -79,7 +77,7 @@ def read_raw_clips(roots: Sequence[str | Path], flag: str) -> tuple[ClipSet, lis
     """
     files = [(file, suffix) for suffix in SUFFIXES for file in find_files(roots, suffix, flag)]
     clips: list[RawClip] = []
-    left_out: list[Remark] = []
+    left_out: list[Issue] = []
     for file, suffix in tqdm(files, desc="reading", leave=False, disable=None, unit="file"):
         found, remarks = read_file(file, suffix)
         clips += found

@@ -37,14 +37,14 @@ def synthetic_dataset_job(dataset: str, root: Path) -> Job:
     store = root / dataset
     if dataset.startswith("ntu"):
         raw = root / "raw_ntu"
-        generate = script_command("data_gen/synthetic_gendata.py", {**SYNTHETIC_NTU, "out_folder": raw})
+        generate = script_command("data_gen/synthetic/make_ntu.py", {**SYNTHETIC_NTU, "out_folder": raw})
         prepare = script_command(
             "data_gen/ntu_gendata.py", {"dataset": dataset, "data_path": raw, "out_folder": store}
         )
     else:
         raw, part = root / f"raw_{dataset}", dataset[-1]
         generate = script_command(
-            "data_gen/synthetic_pku_gendata.py",
+            "data_gen/synthetic/make_pku.py",
             {**SYNTHETIC_PKU, "part": part, "seed": part, "out_folder": raw},
         )
         paths = {"data_path": raw / "skeletons", "label_path": raw / "labels", "split_path": raw / "splits"}

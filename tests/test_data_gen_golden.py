@@ -1,6 +1,6 @@
-"""The preparation against what the released program made of the same raw files.
+"""The preparation gives the same clips as the official code for the same skeleton files.
 
-``golden/ntu_skeletons.zip`` holds 14 raw files; ``golden/ntu_clips.npz`` their clips and splits.
+``golden/ntu_skeletons.zip`` contains 14 skeleton files, ``golden/ntu_clips.npz`` their clips and splits.
 """
 
 import csv
@@ -15,8 +15,8 @@ from data_gen import ntu_gendata
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
 
 GOLDEN = Path(__file__).parent / "golden"
-NO_BODY = "S007C001P011R001A008"  # the released program keeps it as zeros, ours leaves it out
-IGNORED = "S009C003P013R001A010"
+NO_BODY = "S007C001P011R001A008"  # the official code stores it as zeros, this repository leaves it out
+MISSING = "S009C003P013R001A010"
 PROTOCOLS = {"cross_subject": "xsub", "cross_view": "xview", "cross_setup": "xsetup"}
 
 
@@ -28,19 +28,30 @@ def raw(tmp_path_factory):
     with zipfile.ZipFile(folder / "skeletons.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted((folder / "skeletons").iterdir()):
             archive.write(path, f"nturgb+d_skeletons/{path.name}")
-    (folder / "missing.txt").write_text(f"1 of the samples has missing data.\n\n{IGNORED}\n")
+    (folder / "missing.txt").write_text(f"1 of the samples has missing data.\n\n{MISSING}\n")
     return folder
 
 
 def prepare(raw, out, *flags, source="skeletons"):
-    return ntu_gendata.main([
-        "--dataset", "ntu120", "--data_path", str(raw / source), "--ignored-sample-path",
-        str(raw / "missing.txt"), "--out_folder", str(out), *flags])
+    return ntu_gendata.main(
+        [
+            "--dataset",
+            "ntu120",
+            "--data_path",
+            str(raw / source),
+            "--ignored-sample-path",
+            str(raw / "missing.txt"),
+            "--out_folder",
+            str(out),
+            *flags,
+        ]
+    )
 
 
-@pytest.mark.parametrize("source,workers", [("skeletons", 1), ("skeletons", 2),
-                                            ("skeletons.zip", 1), ("skeletons.zip", 2)])
-def test_golden_clips(tmp_path, raw, source, workers):
+@pytest.mark.parametrize(
+    "source,workers", [("skeletons", 1), ("skeletons", 2), ("skeletons.zip", 1), ("skeletons.zip", 2)]
+)
+def test_clips_equal_those_of_the_official_code(tmp_path, raw, source, workers):
     out = tmp_path / "store"
     code = prepare(raw, out, "--workers", str(workers), source=source)
     assert code == 1  # one clip of 13 is left out, which is more than 5%
@@ -56,8 +67,8 @@ def test_golden_clips(tmp_path, raw, source, workers):
         expected = golden[f"data/{name}"].transpose(1, 2, 0, 3)
         assert int(row["label"]) == golden[f"label/{name}"]
         assert int(row["num_frames"]) == golden[f"num_frame/{name}"] == len(expected)
-        got = frames[first:first + len(expected)]
-        np.testing.assert_allclose(got, expected, rtol=0, atol=3e-7)  # values of up to 2 metres
+        got = frames[first : first + len(expected)]
+        np.testing.assert_allclose(got, expected, rtol=0, atol=3e-7)  # values of up to 2 meters
         for protocol, short in PROTOCOLS.items():
             assert f"{name}.skeleton" in golden[f"split/{short}/{row[protocol]}"]
 
@@ -73,10 +84,11 @@ def test_output_does_not_depend_on_workers_or_archive(tmp_path, raw):
         assert (tmp_path / "store1" / file).read_bytes() == (tmp_path / "zip" / file).read_bytes()
 
 
-def test_left_out_list_names_file_and_reason(tmp_path, raw):
+def test_left_out_files_are_listed_with_reason(tmp_path, raw):
     prepare(raw, tmp_path / "store", "--workers", "1")
     info = json.loads((tmp_path / "store" / INFO_FILE).read_text())
     assert [(item["file"], item["reason"]) for item in info["left_out"]] == [
         (f"{NO_BODY}.skeleton", "no body in any frame"),
-        (f"{IGNORED}.skeleton", "on the list of missing skeletons")]
+        (f"{MISSING}.skeleton", "listed as a missing skeleton"),
+    ]
     assert info["counts"]["clips"] == 12 and info["num_classes"] == 120

@@ -1,4 +1,4 @@
-"""Which NTU files become clips: names, lists of missing skeletons, duplicates, flags, dry runs."""
+"""Selection of NTU files: names, lists of missing skeletons, duplicates, flags, dry runs."""
 
 import csv
 import json
@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from data_gen import ntu_gendata, ntu_release
+from data_gen import ntu_files, ntu_gendata
 from data_gen.sources import RawFile
 from dataset.store_format import CLIPS_FILE, INFO_FILE
 from options.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN_RAW = Path(__file__).parent / "golden" / "ntu_skeletons.zip"
-PROSE = ("2 of the captured samples in the \"NTU RGB+D\" dataset have missing skeleton data.\n"
-         "If you are working on skeleton-based analysis, please ignore these files.\n\n")
+PROSE = (
+    '2 of the captured samples in the "NTU RGB+D" dataset have missing skeleton data.\n'
+    "If you are working on skeleton-based analysis, please ignore these files.\n\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def raw(tmp_path_factory):
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """An empty folder in the place of the repository's ``data``."""
+    """An empty folder that replaces the ``data`` folder of the repository."""
     folder = tmp_path / "data"
     folder.mkdir()
     monkeypatch.setattr(ntu_gendata, "DATA_FOLDER", folder)
@@ -53,29 +55,29 @@ def left_out(store):
     return {item["file"]: item["reason"] for item in info["left_out"]}
 
 
-def test_defaults(raw, data, capsys):
-    """No flags: everything below data/, the list of missing skeletons found by its name."""
+def test_without_flags_the_data_folder_is_used(raw, data, capsys):
+    """Without flags, data/ is searched for skeleton files and for the list of missing skeletons."""
     shutil.copytree(raw, data / "deep" / "nturgb+d_skeletons")
     (data / "NTU_RGBD_samples_with_missing_skeletons.txt").write_text(
-        PROSE + "S009C003P013R001A010\nS001C001P001R001A001\n")
+        PROSE + "S009C003P013R001A010\nS001C001P001R001A001\n"
+    )
     assert run() == 1
     store = data / "ntu60"
     names = names_in(store)
     assert len(names) == 8 and max(names) == "S008C002P012R001A009"
     assert sorted(left_out(store).items()) == [
-        ("deep/nturgb+d_skeletons/S001C001P001R001A001.skeleton",
-         "on the list of missing skeletons"),
+        ("deep/nturgb+d_skeletons/S001C001P001R001A001.skeleton", "listed as a missing skeleton"),
         ("deep/nturgb+d_skeletons/S007C001P011R001A008.skeleton", "no body in any frame"),
-        ("deep/nturgb+d_skeletons/S009C003P013R001A010.skeleton",
-         "on the list of missing skeletons")]
+        ("deep/nturgb+d_skeletons/S009C003P013R001A010.skeleton", "listed as a missing skeleton"),
+    ]
     assert "3 files are not in ntu60" in capsys.readouterr().out
     made_by = json.loads((store / INFO_FILE).read_text())["made_by"]
     assert str(data) not in json.dumps(made_by)
-    run("--dataset", "ntu120")  # the store of ntu60 is passed over, not read
-    assert len(names_in(data / "ntu120")) == 13  # the list that is there is not its own
+    run("--dataset", "ntu120")  # the store of ntu60 is skipped
+    assert len(names_in(data / "ntu120")) == 13  # the list is not the one of NTU-120
 
 
-def test_archive_and_folder_with_the_same_names(raw, data):
+def test_duplicates_in_archive_and_folder_are_left_out(raw, data):
     shutil.copytree(raw, data / "b")
     with zipfile.ZipFile(data / "a.zip", "w") as archive:
         for path in sorted(raw.iterdir())[:3]:
@@ -88,15 +90,19 @@ def test_archive_and_folder_with_the_same_names(raw, data):
     assert sum("the same name as a.zip/" in reason for reason in reasons.values()) == 3
 
 
-def test_two_roots_one_inside_the_other(raw, data, tmp_path):
-    run("--dataset", "ntu120", "--data_path", raw, raw.parent / raw.name, "--out-folder",
-        tmp_path / "store")
+def test_nested_roots_are_read_once(raw, data, tmp_path):
+    run("--dataset", "ntu120", "--data_path", raw, raw.parent / raw.name, "--out-folder", tmp_path / "store")
     assert len(left_out(tmp_path / "store")) == 1
 
 
-def test_names_that_do_not_belong(raw, data):
-    for name in ("S001C001P001R001A001", "S001C001P001R001A061", "S001C001P001R001A000",
-                 "S01C001P001R001A001", "readme"):
+def test_files_with_other_names_are_left_out(raw, data):
+    for name in (
+        "S001C001P001R001A001",
+        "S001C001P001R001A061",
+        "S001C001P001R001A000",
+        "S01C001P001R001A001",
+        "readme",
+    ):
         shutil.copy(raw / "S001C001P001R001A001.skeleton", data / f"{name}.skeleton")
     run()
     assert names_in(data / "ntu60") == ["S001C001P001R001A001"]
@@ -104,7 +110,8 @@ def test_names_that_do_not_belong(raw, data):
         "S001C001P001R001A000.skeleton": "action 0 is not one of the 60 of ntu60",
         "S001C001P001R001A061.skeleton": "action 61 is not one of the 60 of ntu60",
         "S01C001P001R001A001.skeleton": "the name is not of the form SsssCcccPpppRrrrAaaa",
-        "readme.skeleton": "the name is not of the form SsssCcccPpppRrrrAaaa"}
+        "readme.skeleton": "the name is not of the form SsssCcccPpppRrrrAaaa",
+    }
 
 
 def test_links_are_followed_once(raw, data):
@@ -114,21 +121,24 @@ def test_links_are_followed_once(raw, data):
     assert len(names_in(data / "ntu120")) == 13 and len(left_out(data / "ntu120")) == 1
 
 
-def test_stop_at_a_bad_file(raw, data):
+def test_on_error_stop_writes_nothing(raw, data):
     with pytest.raises(UserError, match="S007C001P011R001A008.skeleton: no body"):
         run("--data_path", raw, "--on-error", "stop")
     assert os.listdir(data) == []
 
 
-@pytest.mark.parametrize("flags,message", [
-    (["--data_path", "nowhere"], "nowhere does not exist"),
-    ([], "no .skeleton file below"),
-    (["--data_path", "RAW", "--ignored_sample_path", "nowhere.txt"], "nowhere.txt cannot be read"),
-    (["--data_path", "RAW", "--ignored_sample_path", __file__], "holds no name like"),
-    (["--data_path", "RAW", "--out_folder", "RAW"], "is not a store, so it is left alone"),
-    (["--data_path", "broken.zip"], "cannot be opened as a zip archive"),
-])
-def test_mistakes_write_nothing(raw, data, tmp_path, monkeypatch, flags, message):
+@pytest.mark.parametrize(
+    "flags,message",
+    [
+        (["--data_path", "nowhere"], "nowhere does not exist"),
+        ([], "no .skeleton file below"),
+        (["--data_path", "RAW", "--ignored_sample_path", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["--data_path", "RAW", "--ignored_sample_path", __file__], "contains no line with only a name like"),
+        (["--data_path", "RAW", "--out_folder", "RAW"], "exists but is not a store"),
+        (["--data_path", "broken.zip"], "cannot be opened as a zip archive"),
+    ],
+)
+def test_user_errors_write_nothing(raw, data, tmp_path, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.zip").write_bytes(b"PK\3\4 cut")
     before = sorted(os.walk(tmp_path))
@@ -137,13 +147,13 @@ def test_mistakes_write_nothing(raw, data, tmp_path, monkeypatch, flags, message
     assert sorted(os.walk(tmp_path)) == before
 
 
-def test_damaged_archive_member(raw, data):
+def test_damaged_archive_member_is_left_out(raw, data):
     with zipfile.ZipFile(data / "raw.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(raw.iterdir()):
             archive.write(path, path.name)
         place = archive.getinfo("S002C001P003R002A003.skeleton").header_offset
     damaged = bytearray((data / "raw.zip").read_bytes())
-    damaged[place + 2000:place + 2100] = bytes(100)
+    damaged[place + 2000 : place + 2100] = bytes(100)
     (data / "raw.zip").write_bytes(damaged)
     run()
     reason = left_out(data / "ntu60")["raw.zip/S002C001P003R002A003.skeleton"]
@@ -151,54 +161,69 @@ def test_damaged_archive_member(raw, data):
 
 
 @pytest.mark.parametrize("folder", [REPOSITORY, REPOSITORY / "data_gen"])
-def test_as_a_command(raw, tmp_path, folder):
+def test_script_runs_from_either_folder(raw, tmp_path, folder):
     script = (REPOSITORY / "data_gen" / "ntu_gendata.py").relative_to(folder)
     result = subprocess.run(
-        [sys.executable, script, "--data-path", raw, "--out_folder", tmp_path / "store",
-         "--workers", "2"], cwd=folder, capture_output=True, text=True)
+        [sys.executable, script, "--data-path", raw, "--out_folder", tmp_path / "store", "--workers", "2"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 1 and "10 clips" in result.stdout  # one of 11 has no body
     assert "Traceback" not in result.stderr
     result = subprocess.run(
         [sys.executable, script, "--data-path", "nowhere", "--out_folder", tmp_path / "other"],
-        cwd=folder, capture_output=True, text=True)
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 2 and result.stderr.startswith("error: nowhere does not exist")
 
 
 def published_names(dataset):
     last = 17 if dataset == "ntu60" else 32
-    for setup, ranges in ntu_release.SETUP_SUBJECTS.items():
+    for setup, ranges in ntu_files.SETUP_SUBJECTS.items():
         first_action = 1 if setup <= 17 else 61
-        for subject in ntu_release._numbers(ranges) if setup <= last else []:
+        for subject in ntu_files.parse_ranges(ranges) if setup <= last else []:
             for camera in (1, 2, 3):
                 for repetition in (1, 2):
                     for action in range(first_action, first_action + 60):
-                        yield (f"S{setup:03d}C{camera:03d}P{subject:03d}R{repetition:03d}"
-                               f"A{action:03d}")
+                        yield (f"S{setup:03d}C{camera:03d}P{subject:03d}R{repetition:03d}A{action:03d}")
 
 
-def test_published_sizes():
-    """56,880 and 114,480 clips, before the missing ones are left out (Liu et al., TPAMI 2019)."""
+def test_published_names_have_the_published_count():
+    """56,880 and 114,480 clips, including those with missing skeletons (Liu et al., TPAMI 2019)."""
     assert sum(1 for _ in published_names("ntu60")) == 56880
     assert sum(1 for _ in published_names("ntu120")) == 114480
 
 
-def test_dry_run(data, tmp_path, capsys):
+def test_dry_run_reports_missing_clips(data, tmp_path, capsys):
     names = list(published_names("ntu120"))
     listed, absent = names[:2], names[5000]
-    gone = set(names[1440:1800]) | {absent}  # all of one subject in setup 1, and one listed clip
-    (tmp_path / "names.txt").write_text("\n".join(sorted(set(names) - gone)))
+    removed = set(names[1440:1800]) | {absent}  # all of one subject in setup 1, and one listed clip
+    (tmp_path / "names.txt").write_text("\n".join(sorted(set(names) - removed)))
     (tmp_path / "missing.txt").write_text(PROSE + "\n".join([*listed, absent]))
-    assert run("--dry-run", "--data_path", tmp_path / "names.txt", "--ignored_sample_path",
-               tmp_path / "missing.txt", "--dataset", "ntu120") == 0
+    assert (
+        run(
+            "--dry-run",
+            "--data_path",
+            tmp_path / "names.txt",
+            "--ignored_sample_path",
+            tmp_path / "missing.txt",
+            "--dataset",
+            "ntu120",
+        )
+        == 0
+    )
     out = capsys.readouterr().out
-    assert "Of 3 names on the list of missing skeletons, 2 are here" in out and absent in out
+    assert "Of 3 names on the list of missing skeletons, 2 are present" in out and absent in out
     assert "setup  1: 2,518 of 2,878 clips; no clip of subject 5" in out
     assert out.count("  setup ") == 1
     assert "cross_setup    train 54,719 / 54,468   val 59,398 / 59,477" in out
     assert os.listdir(data) == []
 
 
-def test_setup_of_ntu60_in_selection():
-    files = [RawFile(f"S0{setup}C001P001R001A001", "shown", "path") for setup in (17, 18)]
-    assert ntu_release.select(files, "ntu60", set()).not_in_dataset == 1
-    assert ntu_release.select(files, "ntu120", set()).not_in_dataset == 0
+def test_later_setups_are_not_in_ntu60():
+    files = [RawFile(f"S0{setup}C001P001R001A001", "display name", "path") for setup in (17, 18)]
+    assert ntu_files.select_files(files, "ntu60", set()).num_other_files == 1
+    assert ntu_files.select_files(files, "ntu120", set()).num_other_files == 0

@@ -1,4 +1,4 @@
-"""Arrays to a store, by the Python call and by the command."""
+"""Stores of arrays, from Python and with the script."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_gen import arrays_gendata
-from data_gen.normalise import clip_frames
+from data_gen.normalize import normalize_clip
 from data_gen.own_clips import Clip, write_store
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
 from options.errors import UserError
@@ -23,41 +23,47 @@ def rows_of(store):
         return list(csv.DictReader(file))
 
 
-def test_python_call(tmp_path):
-    clips = [Clip("wave", 1, array(0, 4, 3), {"mine": "val"}),
-             Clip("sit", 0, array(1, 6, 1)[..., 0], {"mine": "train"})]
+def test_write_store_normalizes(tmp_path):
+    clips = [
+        Clip("wave", 1, array(0, 4, 3), {"mine": "val"}),
+        Clip("sit", 0, array(1, 6, 1)[..., 0], {"mine": "train"}),
+    ]
     write_store(tmp_path / "store", clips, num_classes=2, protocols=["mine"])
     frames = np.load(tmp_path / "store" / FRAMES_FILE)
     assert [(row["name"], row["mine"]) for row in rows_of(tmp_path / "store")] == [
-        ("sit", "train"), ("wave", "val")]
-    assert np.array_equal(frames[:6], clip_frames(clips[1].frames[None]))
-    assert np.array_equal(frames[6:], clip_frames(clips[0].frames.transpose(3, 0, 1, 2)))
+        ("sit", "train"),
+        ("wave", "val"),
+    ]
+    assert np.array_equal(frames[:6], normalize_clip(clips[1].frames[None]))
+    assert np.array_equal(frames[6:], normalize_clip(clips[0].frames.transpose(3, 0, 1, 2)))
     assert not frames[:6, ..., 1].any()  # no second person
 
 
-def test_python_call_keeps_coordinates(tmp_path):
+def test_write_store_keeps_coordinates(tmp_path):
     values = array(0, people=1)
-    write_store(tmp_path / "store", iter([Clip("a", 0, values, {})]), 1, ["mine"],
-                normalise=False)
+    write_store(tmp_path / "store", iter([Clip("a", 0, values, {})]), 1, ["mine"], normalize=False)
     frames = np.load(tmp_path / "store" / FRAMES_FILE)
     assert np.array_equal(frames[..., :1], values.astype(np.float32))
 
 
-@pytest.mark.parametrize("bad,message", [
-    (np.zeros((5, 24, 3, 1)), "instead of"),
-    (np.zeros((0, 25, 3, 1)), "instead of"),
-    (np.zeros((5, 25, 3, 1)), "no body"),
-    (np.full((5, 25, 3, 1), np.nan), "not finite"),
-    (np.full((5, 25, 3, 1), "x"), "not finite"),
-])
-def test_bad_arrays(tmp_path, bad, message):
+@pytest.mark.parametrize(
+    "bad,message",
+    [
+        (np.zeros((5, 24, 3, 1)), "instead of"),
+        (np.zeros((0, 25, 3, 1)), "instead of"),
+        (np.zeros((5, 25, 3, 1)), "no body"),
+        (np.full((5, 25, 3, 1), np.nan), "not finite"),
+        (np.full((5, 25, 3, 1), "x"), "not finite"),
+    ],
+)
+def test_invalid_arrays_raise(tmp_path, bad, message):
     with pytest.raises(ValueError, match=message):
         write_store(tmp_path / "store", [Clip("a", 0, bad, {})], 1, ["mine"])
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("form", ["npz", "npy"])
-def test_command(tmp_path, form):
+def test_script_reads_npz_and_npy(tmp_path, form):
     arrays = {f"clip{i:02d}": array(i) for i in range(30)}
     if form == "npz":
         data = tmp_path / "arrays.npz"
@@ -70,24 +76,46 @@ def test_command(tmp_path, form):
     lines = [f"{name},{i % 3},{'val' if i % 4 else 'train'}," for i, name in enumerate(arrays)]
     lines += ["clip03,1,train,", "absent,0,train,"]
     (tmp_path / "clips.csv").write_text("name,label,cross_subject,other\n" + "\n".join(lines))
-    flags = ["--dataset", "mine", "--data-path", str(data), "--clips", str(tmp_path / "clips.csv"),
-             "--out_folder", str(tmp_path / "store"), "--workers", "1"]
+    flags = [
+        "--dataset",
+        "mine",
+        "--data-path",
+        str(data),
+        "--clips",
+        str(tmp_path / "clips.csv"),
+        "--out_folder",
+        str(tmp_path / "store"),
+        "--workers",
+        "1",
+    ]
     assert arrays_gendata.main(flags) == 1  # three of 33 are left out
     assert [row["name"] for row in rows_of(tmp_path / "store")] == sorted(arrays)
     frames = np.load(tmp_path / "store" / FRAMES_FILE)
-    assert np.array_equal(frames[:6], clip_frames(arrays["clip00"].transpose(3, 0, 1, 2)))
+    assert np.array_equal(frames[:6], normalize_clip(arrays["clip00"].transpose(3, 0, 1, 2)))
     info = json.loads((tmp_path / "store" / INFO_FILE).read_text())
     assert info["num_classes"] == 3 and info["protocols"] == ["cross_subject", "other"]
     assert [(item["file"], item["line"]) for item in info["left_out"]] == [
-        (f"{data.name}/absent", None), (f"{data.name}/alone", None), ("clips.csv", 32)]
-    with pytest.raises(UserError, match="left out|there is no such array|has a row above|no row"):
+        (f"{data.name}/absent", None),
+        (f"{data.name}/alone", None),
+        ("clips.csv", 32),
+    ]
+    with pytest.raises(UserError, match="array not found|listed twice|no row"):
         arrays_gendata.main([*flags, "--overwrite", "--on-error", "stop"])
 
 
-def test_table_without_protocol(tmp_path):
+def test_table_without_protocol_raises(tmp_path):
     np.savez(tmp_path / "arrays.npz", a=array(0))
     (tmp_path / "clips.csv").write_text("name,label\na,0\n")
     with pytest.raises(UserError, match="one for each protocol"):
-        arrays_gendata.main(["--dataset", "mine", "--data-path", str(tmp_path / "arrays.npz"),
-                             "--clips", str(tmp_path / "clips.csv"),
-                             "--out_folder", str(tmp_path / "store")])
+        arrays_gendata.main(
+            [
+                "--dataset",
+                "mine",
+                "--data-path",
+                str(tmp_path / "arrays.npz"),
+                "--clips",
+                str(tmp_path / "clips.csv"),
+                "--out_folder",
+                str(tmp_path / "store"),
+            ]
+        )

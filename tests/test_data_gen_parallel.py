@@ -1,4 +1,4 @@
-"""The map over processes: order, bounded lead, a worker that dies, an exception on the way."""
+"""``ordered_map``: order, bounded lead, killed workers, exceptions."""
 
 import os
 import signal
@@ -26,32 +26,32 @@ def fail_at_seven(x):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_order_and_bounded_lead(workers):
-    taken = []
+def test_results_are_ordered_with_a_bounded_lead(workers):
+    consumed = []
 
     def tasks():
         for i in range(60):
-            taken.append(i)
+            consumed.append(i)
             yield i
 
     for i, result in enumerate(ordered_map(square, tasks(), workers)):
         assert result == i * i
-        assert len(taken) <= i + 2 + workers * TASKS_AHEAD
+        assert len(consumed) <= i + 2 + workers * TASKS_AHEAD
     assert i == 59
 
 
-def test_environment_is_left_as_it_was(monkeypatch):
+def test_environment_is_restored(monkeypatch):
     monkeypatch.delenv(THREADS, raising=False)
     assert list(ordered_map(square, [3], 2)) == [9]
     assert THREADS not in os.environ
 
 
-def test_worker_that_is_killed():
+def test_killed_worker_raises_user_error():
     with pytest.raises(UserError, match="worker process was killed"):
         list(ordered_map(die_at_seven, range(50), 2))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_exception_of_a_task(workers):
+def test_exception_of_a_task_is_raised(workers):
     with pytest.raises(ValueError, match="seven"):
         list(ordered_map(fail_at_seven, range(50), workers))

@@ -1,4 +1,4 @@
-"""PKU-MMD: the readers, odd label rows, and a synthetic set through to a store."""
+"""PKU-MMD: readers, unusual label lines, and synthetic data up to the store."""
 
 import csv
 import json
@@ -8,30 +8,42 @@ import zipfile
 
 import numpy as np
 import pytest
+from test_data_gen_mutations import mutate
 
-from data_gen import pku_gendata, synthetic_pku_gendata
-from data_gen.errors import BadFile
-from data_gen.normalise import clip_frames
-from data_gen.pku_files import read_pku_skeleton, read_pku_split
-from data_gen.pku_release import Video
+from data_gen import pku_gendata
+from data_gen.normalize import normalize_clip
+from data_gen.pku_files import Video, parse_split, read_splits
+from data_gen.skeleton_file import read_pku_skeleton
+from data_gen.sources import BadFile
+from data_gen.synthetic import make_pku
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
 from options.errors import UserError
-from test_data_gen_mutations import mutate
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pku") / "raw"
     flags = ["--out_folder", str(folder), "--subjects", "4", "--actions_per_video", "3"]
-    assert synthetic_pku_gendata.main([*flags, "--workers", "1"]) == 0
+    assert make_pku.main([*flags, "--workers", "1"]) == 0
     return folder
 
 
 def prepare(raw, out, *flags, part="1"):
-    return pku_gendata.main([
-        "--part", part, "--data_path", str(raw / "skeletons"), "--label-path",
-        str(raw / "labels"), "--split_path", str(raw / "splits"), "--out_folder", str(out),
-        *(flags or ["--workers", "1"])])
+    return pku_gendata.main(
+        [
+            "--part",
+            part,
+            "--data_path",
+            str(raw / "skeletons"),
+            "--label-path",
+            str(raw / "labels"),
+            "--split_path",
+            str(raw / "splits"),
+            "--out_folder",
+            str(out),
+            *(flags or ["--workers", "1"]),
+        ]
+    )
 
 
 def read_store(out):
@@ -40,7 +52,7 @@ def read_store(out):
     return rows, np.load(out / FRAMES_FILE), json.loads((out / INFO_FILE).read_text())
 
 
-def test_store(raw, tmp_path):
+def test_synthetic_videos_become_a_store(raw, tmp_path):
     assert prepare(raw, tmp_path / "store") == 0
     rows, frames, info = read_store(tmp_path / "store")
     assert len(rows) == 8 * 3 * 3 and info["num_classes"] == 51 and info["dataset"] == "pku1"
@@ -49,11 +61,13 @@ def test_store(raw, tmp_path):
     for row in rows[::7]:
         video, start, end, action = row["name"].split("_")
         values = np.loadtxt(raw / "skeletons" / f"{video}.txt").reshape(-1, 2, 25, 3)
-        bodies = values[int(start):int(end)].swapaxes(0, 1)
+        bodies = values[int(start) : int(end)].swapaxes(0, 1)
         first, count = int(row["first_frame"]), int(row["num_frames"])
-        assert np.array_equal(frames[first:first + count], clip_frames(bodies))
-        assert f"{action[1:].lstrip('0')},{int(start)},{int(end)}," in (
-            raw / "labels" / f"{video}.txt").read_text()
+        assert np.array_equal(frames[first : first + count], normalize_clip(bodies))
+        assert (
+            f"{action[1:].lstrip('0')},{int(start)},{int(end)},"
+            in (raw / "labels" / f"{video}.txt").read_text()
+        )
         assert int(row["label"]) == int(action[1:]) - 1
         assert row["cross_view"] == ("val" if video.endswith("-L") else "train")
         assert row["cross_subject"] == ("val" if video[:4] in ("0007", "0008") else "train")
@@ -68,51 +82,93 @@ def test_workers_and_archives_give_the_same_bytes(raw, tmp_path):
             for path in (raw / name).iterdir():
                 archive.write(path, f"inside/{path.name}")
         os.rename(zipped / name, zipped / f"{name}.zip")
-    assert pku_gendata.main([
-        "--part", "1", "--data_path", str(zipped / "skeletons.zip"), "--label_path",
-        str(zipped / "labels.zip"), "--split_path", str(zipped / "splits.zip"),
-        "--out_folder", str(tmp_path / "two"), "--workers", "2"]) == 0
+    assert (
+        pku_gendata.main(
+            [
+                "--part",
+                "1",
+                "--data_path",
+                str(zipped / "skeletons.zip"),
+                "--label_path",
+                str(zipped / "labels.zip"),
+                "--split_path",
+                str(zipped / "splits.zip"),
+                "--out_folder",
+                str(tmp_path / "two"),
+                "--workers",
+                "2",
+            ]
+        )
+        == 0
+    )
     for file in (FRAMES_FILE, CLIPS_FILE):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_odd_label_rows(raw, tmp_path):
+def test_unusual_label_lines(raw, tmp_path):
     shutil.copytree(raw, tmp_path / "raw")
     labels = tmp_path / "raw" / "labels" / "0001-L.txt"
     length = len((raw / "skeletons" / "0001-L.txt").read_text().splitlines())
-    labels.write_text("\n".join([
-        "3,60,90,1",            # 1
-        "4,10,40,1",            # 2 out of order
-        "5,30,70,1",            # 3 overlaps line 2; out of order
-        f"6,{length - 20},{length + 50},1",  # 4 beyond the end
-        "7,90,91,1",            # 5 shorter than 2 frames
-        f"8,{length},{length + 9},1",        # 6 behind the end
-        "9,50,40,1",            # 7 no range
-        "52,10,40,1",           # 8 no such class
-        "x,10,40,1",            # 9
-        "10,-5,40,1",           # 10
-        "3,60,90,2",            # 11 doubled
-        "", "11,100,130",       # 13 no confidence; out of order
-    ]))
-    assert prepare(tmp_path / "raw", tmp_path / "store") == 1  # 6 of 76 are lost
+    labels.write_text(
+        "\n".join(
+            [
+                "3,60,90,1",  # 1
+                "4,10,40,1",  # 2 out of order
+                "5,30,70,1",  # 3 overlaps line 2; out of order
+                f"6,{length - 20},{length + 50},1",  # 4 beyond the end
+                "7,90,91,1",  # 5 shorter than 2 frames
+                f"8,{length},{length + 9},1",  # 6 beyond the end
+                "9,50,40,1",  # 7 not a valid range
+                "52,10,40,1",  # 8 invalid class
+                "x,10,40,1",  # 9
+                "10,-5,40,1",  # 10
+                "3,60,90,2",  # 11 duplicate
+                "",
+                "11,100,130",  # 13 no confidence; out of order
+            ]
+        )
+    )
+    assert prepare(tmp_path / "raw", tmp_path / "store") == 1  # 6 of 76 clips failed
     rows, _, info = read_store(tmp_path / "store")
     assert [row["name"] for row in rows if row["name"].startswith("0001-L")] == [
-        "0001-L_00010_00040_A004", "0001-L_00030_00070_A005", "0001-L_00060_00090_A003",
-        "0001-L_00100_00130_A011", f"0001-L_{length - 20:05d}_{length + 50:05d}_A006"]
+        "0001-L_00010_00040_A004",
+        "0001-L_00030_00070_A005",
+        "0001-L_00060_00090_A003",
+        "0001-L_00100_00130_A011",
+        f"0001-L_{length - 20:05d}_{length + 50:05d}_A006",
+    ]
     assert rows[4]["num_frames"] == "20"
-    said = [(item["line"], item["reason"]) for item in info["left_out"]]
-    for (line, reason), (expected_line, part) in zip(said, [
-            (5, "shorter than 2"), (6, "behind the end"), (7, "not a range"), (8, "class 52"),
-            (9, "not class,start,end"), (10, "not a range"), (11, "same action")], strict=True):
+    left_out = [(item["line"], item["reason"]) for item in info["left_out"]]
+    for (line, reason), (expected_line, part) in zip(
+        left_out,
+        [
+            (5, "shorter than 2"),
+            (6, "beyond the end"),
+            (7, "not a valid range"),
+            (8, "class 52"),
+            (9, "not class,start,end"),
+            (10, "not a valid range"),
+            (11, "same action"),
+        ],
+        strict=True,
+    ):
         assert line == expected_line and part in reason
-    noted = [(item["line"], item["reason"]) for item in info["notes"]]
-    for (line, reason), (expected_line, part) in zip(noted, [
-            (2, "out of order"), (3, "out of order"), (3, "overlaps the action on line 1"),
-            (4, "cut at the end"), (13, "out of order")], strict=True):
+    notes = [(item["line"], item["reason"]) for item in info["notes"]]
+    for (line, reason), (expected_line, part) in zip(
+        notes,
+        [
+            (2, "out of order"),
+            (3, "out of order"),
+            (3, "overlaps the action on line 1"),
+            (4, "cut at the end"),
+            (13, "out of order"),
+        ],
+        strict=True,
+    ):
         assert line == expected_line and part in reason
 
 
-def test_bad_videos(raw, tmp_path):
+def test_bad_videos_are_left_out(raw, tmp_path):
     shutil.copytree(raw, tmp_path / "raw")
     skeletons, labels = tmp_path / "raw" / "skeletons", tmp_path / "raw" / "labels"
     lines = (skeletons / "0001-M.txt").read_text().splitlines()
@@ -128,7 +184,8 @@ def test_bad_videos(raw, tmp_path):
         ("0001-M.txt", 10, "'nan' is not a finite number"),
         ("0001-R.txt", 6, "a frame has 149 numbers instead of 150"),
         ("0002-L.txt", None, "no label file has this name"),
-        ("0002-M.txt", None, "no skeleton file has this name")]
+        ("0002-M.txt", None, "no skeleton file has this name"),
+    ]
     with pytest.raises(UserError, match="no label file"):
         prepare(tmp_path / "raw", tmp_path / "other", "--on-error", "stop", "--workers", "1")
     assert not (tmp_path / "other").exists()
@@ -142,13 +199,15 @@ def test_long_actions_are_cut_to_300_frames(raw, tmp_path):
     assert prepare(tmp_path / "raw", tmp_path / "store") == 0
     rows, _, info = read_store(tmp_path / "store")
     assert (rows[0]["name"], rows[0]["label"], rows[0]["num_frames"]) == (
-        "0001-L_00010_00400_A051", "50", "300")
-    assert info["notes"] == [{"file": "0001-L.txt", "line": 1,
-                              "reason": "390 frames, cut to the first 300"}]
+        "0001-L_00010_00400_A051",
+        "50",
+        "300",
+    )
+    assert info["notes"] == [{"file": "0001-L.txt", "line": 1, "reason": "390 frames, cut to the first 300"}]
 
 
-def test_mutations(raw):
-    """Damaged skeleton and label files give clips or reasons, never a crash or a NaN."""
+def test_damaged_files_give_clips_or_reasons(raw):
+    """They never cause a crash or a NaN."""
     names = sorted(path.stem for path in (raw / "labels").iterdir())
     clips = 0
     for seed in range(300):
@@ -157,16 +216,16 @@ def test_mutations(raw):
         data = [(raw / part / f"{name}.txt").read_bytes() for part in ("skeletons", "labels")]
         for i in ((0,), (1,), (0, 1))[seed % 3]:
             data[i] = mutate(data[i], rng)
-        outcome = pku_gendata.read_video(Video(*map(InMemory, data), {"cross_view": "val"}, 51))
-        assert outcome.clips or outcome.left_out or not data[1].strip()
-        assert all(np.isfinite(clip.frames).all() for clip in outcome.clips)
-        assert all(remark.reason for remark in outcome.left_out + outcome.notes)
-        clips += len(outcome.clips)
+        result = pku_gendata.read_video(Video(*map(InMemory, data), {"cross_view": "val"}), 51)
+        assert result.clips or result.left_out or not data[1].strip()
+        assert all(np.isfinite(clip.frames).all() for clip in result.clips)
+        assert all(issue.reason for issue in result.left_out + result.notes)
+        clips += len(result.clips)
     assert 200 < clips < 800
 
 
 class InMemory:
-    name = shown = "0001-L"
+    name = display_name = "0001-L"
 
     def __init__(self, data):
         self.data = data
@@ -175,36 +234,47 @@ class InMemory:
         return self.data
 
 
-def test_split_files(raw, tmp_path):
+def test_split_files_are_found_by_name_and_part(raw, tmp_path):
     text = b"Training videos:\r\n0002-L, 0003-M,\r\nValidataion videos:\r\n0004-R\r\n"
-    assert read_pku_split(text) == {"0002-L": "train", "0003-M": "train", "0004-R": "val"}
+    assert parse_split(text) == {"0002-L": "train", "0003-M": "train", "0004-R": "val"}
     with pytest.raises(BadFile, match="4"):
-        read_pku_split(b"0002-L, 0003-M\n")
+        parse_split(b"0002-L, 0003-M\n")
     with pytest.raises(BadFile, match="both"):
-        read_pku_split(b"a\n1,2\nb\n2,3\n")
+        parse_split(b"a\n1,2\nb\n2,3\n")
     one = raw / "splits" / "cross-view.txt"
-    assert pku_gendata.read_splits(one, "1").keys() == {"cross_view"}
+    assert read_splits(one, "1").keys() == {"cross_view"}
     shutil.copy(one, tmp_path / "split.txt")
     with pytest.raises(UserError, match="subject"):
-        pku_gendata.read_splits(tmp_path / "split.txt", "1")
+        read_splits(tmp_path / "split.txt", "1")
     for name in ("cross-subject.txt", "cross_subject_v2.txt", "cross_view_v2.txt"):
         shutil.copy(one, tmp_path / name)
     (tmp_path / "cross_subject_v2.txt").write_bytes(text)
-    assert pku_gendata.read_splits(tmp_path, "2")["cross_subject"]["0002-L"] == "train"
-    assert pku_gendata.read_splits(tmp_path, "1")["cross_subject"]["0002-L"] == "val"
+    assert read_splits(tmp_path, "2")["cross_subject"]["0002-L"] == "train"
+    assert read_splits(tmp_path, "1")["cross_subject"]["0002-L"] == "val"
 
 
-def test_skeleton_of_empty_file():
+def test_empty_skeleton_file_is_rejected():
     with pytest.raises(BadFile, match="empty"):
         read_pku_skeleton(b"\n")
 
 
-def test_synthetic_is_seeded(raw, tmp_path):
+def test_synthetic_videos_depend_on_the_seed_only(raw, tmp_path):
     for seed in ("0", "1"):
-        synthetic_pku_gendata.main(["--out_folder", str(tmp_path / seed), "--subjects", "4",
-                                    "--actions_per_video", "3", "--workers", "2", "--seed", seed])
+        make_pku.main(
+            [
+                "--out_folder",
+                str(tmp_path / seed),
+                "--subjects",
+                "4",
+                "--actions_per_video",
+                "3",
+                "--workers",
+                "2",
+                "--seed",
+                seed,
+            ]
+        )
     for path in sorted((raw / "skeletons").iterdir()):
         assert path.read_bytes() == (tmp_path / "0" / "skeletons" / path.name).read_bytes()
         assert path.read_bytes() != (tmp_path / "1" / "skeletons" / path.name).read_bytes()
-    assert {path.name for path in (raw / "splits").iterdir()} == {"cross-subject.txt",
-                                                                  "cross-view.txt"}
+    assert {path.name for path in (raw / "splits").iterdir()} == {"cross-subject.txt", "cross-view.txt"}

@@ -1,4 +1,4 @@
-"""A store is whole or absent: kills, full disks, two runs at once, stores that exist already."""
+"""A store is complete or absent: kills, full disks, concurrent runs, existing stores."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def write(folder, names=("a", "b"), **settings):
             store.add(clip(name))
 
 
-def assert_whole(folder):
+def assert_complete(folder):
     info = json.loads((folder / INFO_FILE).read_text())
     frames = np.load(folder / FRAMES_FILE, mmap_mode="r")
     rows = (folder / CLIPS_FILE).read_text().splitlines()
@@ -46,20 +46,25 @@ def assert_whole(folder):
     return info
 
 
-def test_what_is_written(tmp_path):
-    with writer(tmp_path / "store", made_by={"script": "x"}) as store:
+def test_written_files(tmp_path):
+    with writer(tmp_path / "store", provenance={"script": "x"}) as store:
         store.add(clip("a", 2, cross_subject="val"))
         store.add(clip("b", 5, label=3, other="train"))
-    info = assert_whole(tmp_path / "store")
+    info = assert_complete(tmp_path / "store")
     assert (tmp_path / "store" / CLIPS_FILE).read_text() == (
-        "name,label,first_frame,num_frames,cross_subject,other\na,0,0,2,val,\nb,3,2,5,,train\n")
-    assert info["counts"] == {"clips": 2, "frames": 7, "cross_subject": {"train": 0, "val": 1},
-                              "other": {"train": 1, "val": 0}}
+        "name,label,first_frame,num_frames,cross_subject,other\na,0,0,2,val,\nb,3,2,5,,train\n"
+    )
+    assert info["counts"] == {
+        "clips": 2,
+        "frames": 7,
+        "cross_subject": {"train": 0, "val": 1},
+        "other": {"train": 1, "val": 0},
+    }
     assert info["made_by"] == {"script": "x", "numpy": np.__version__}
     assert os.listdir(tmp_path) == ["store"]
 
 
-def test_exception_inside_leaves_nothing(tmp_path):
+def test_exception_in_the_block_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError):
         with writer(tmp_path / "store") as store:
             store.add(clip("a"))
@@ -67,34 +72,37 @@ def test_exception_inside_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_no_clips_is_a_mistake(tmp_path):
-    with pytest.raises(UserError, match="no clip"):
+def test_store_without_clips_is_not_written(tmp_path):
+    with pytest.raises(UserError, match="no valid clip"):
         write(tmp_path / "store", [])
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("bad,message", [
-    (clip("a", label=4), "label 4"),
-    (clip("a", cross_view="train"), "cross_view=train"),
-    (clip("a", cross_subject="test"), "cross_subject=test"),
-    (clip("a", frames=0), "frames are"),
-    (Clip("a", 0, np.zeros((3, 25, 3, 1), np.float32), {}), "frames are"),
-    (Clip("a", 0, np.zeros((3, 25, 3, 2)), {}), "frames are float64"),
-    (Clip("a", 0, np.full((3, 25, 3, 2), np.nan, np.float32), {}), "not finite"),
-])
-def test_clips_that_cannot_be_stored(tmp_path, bad, message):
+@pytest.mark.parametrize(
+    "bad,message",
+    [
+        (clip("a", label=4), "label 4"),
+        (clip("a", cross_view="train"), "cross_view=train"),
+        (clip("a", cross_subject="test"), "cross_subject=test"),
+        (clip("a", frames=0), "frames are"),
+        (Clip("a", 0, np.zeros((3, 25, 3, 1), np.float32), {}), "frames are"),
+        (Clip("a", 0, np.zeros((3, 25, 3, 2)), {}), "frames are float64"),
+        (Clip("a", 0, np.full((3, 25, 3, 2), np.nan, np.float32), {}), "not finite"),
+    ],
+)
+def test_invalid_clips_are_rejected(tmp_path, bad, message):
     with pytest.raises(ValueError, match=message):
         with writer(tmp_path / "store") as store:
             store.add(bad)
 
 
 @pytest.mark.parametrize("protocols", [["label"], ["frames"], ["a", "a"], [""]])
-def test_names_of_protocols(tmp_path, protocols):
+def test_invalid_protocol_names_are_rejected(tmp_path, protocols):
     with pytest.raises(UserError, match="the names must differ"):
         StoreWriter(tmp_path / "store", "mine", 4, protocols)
 
 
-def test_names_in_order(tmp_path):
+def test_names_must_be_unique_and_in_order(tmp_path):
     for names in (("b", "a"), ("a", "a")):
         with pytest.raises(ValueError, match="unique and in order"):
             write(tmp_path / "store", names)
@@ -107,11 +115,11 @@ def test_existing_store_needs_overwrite(tmp_path):
         write(tmp_path / "store", ["other"])
     assert (tmp_path / "store" / FRAMES_FILE).read_bytes() == before
     write(tmp_path / "store", ["other"], overwrite=True)
-    assert assert_whole(tmp_path / "store")["counts"]["clips"] == 1
+    assert assert_complete(tmp_path / "store")["counts"]["clips"] == 1
     assert os.listdir(tmp_path) == ["store"]
 
 
-def test_other_folders_are_left_alone(tmp_path):
+def test_other_folders_are_never_replaced(tmp_path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "S001.skeleton").write_text("0")
     with pytest.raises(UserError, match="not a store"):
@@ -126,24 +134,24 @@ def test_other_folders_are_left_alone(tmp_path):
     assert (tmp_path / ".mine.partial" / "thesis.tex").exists()
 
 
-def test_two_runs_for_one_target(tmp_path):
+def test_concurrent_run_is_rejected(tmp_path):
     with writer(tmp_path / "store") as store:
         store.add(clip("a"))
         with pytest.raises(UserError, match="another run"):
             write(tmp_path / "store")
-    assert assert_whole(tmp_path / "store")["counts"]["clips"] == 1
+    assert assert_complete(tmp_path / "store")["counts"]["clips"] == 1
 
 
-def test_rest_of_a_killed_run_is_cleared(tmp_path):
+def test_leftovers_of_a_killed_run_are_cleared(tmp_path):
     partial = tmp_path / ".store.partial"
     partial.mkdir()
     (partial / FRAMES_FILE).write_bytes(b"half")
     write(tmp_path / "store")
-    assert_whole(tmp_path / "store")
+    assert_complete(tmp_path / "store")
     assert os.listdir(tmp_path) == ["store"]
 
 
-END_AT_CALL = """
+EXIT_AT_CALL = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
@@ -164,16 +172,17 @@ with StoreWriter(sys.argv[2], "mine", 4, ["cross_subject"], overwrite=True) as s
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_end_at_every_step_of_putting_a_store_in_place(tmp_path, exists):
+def test_store_is_complete_if_killed_at_any_step(tmp_path, exists):
     for calls in range(10):
         folder = tmp_path / str(calls)
         folder.mkdir()
         if exists:
             write(folder / "store")
-        run = subprocess.run([sys.executable, "-c", END_AT_CALL, str(REPOSITORY),
-                              str(folder / "store"), str(calls)])
+        run = subprocess.run(
+            [sys.executable, "-c", EXIT_AT_CALL, str(REPOSITORY), str(folder / "store"), str(calls)]
+        )
         if (folder / "store").exists():
-            assert_whole(folder / "store")
+            assert_complete(folder / "store")
         if run.returncode == 0:
             break
         assert run.returncode == 9
@@ -184,7 +193,7 @@ def test_end_at_every_step_of_putting_a_store_in_place(tmp_path, exists):
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """600 raw files in an archive: small, so that a run takes a second or two."""
+    """An archive of 600 small skeleton files, which takes a second or two to prepare."""
     path = tmp_path_factory.mktemp("raw") / "raw.zip"
     with zipfile.ZipFile(GOLDEN_RAW) as golden:
         data = golden.read("S002C001P003R002A003.skeleton")
@@ -196,45 +205,58 @@ def raw(tmp_path_factory):
 
 
 def command(raw, out, *flags):
-    return [sys.executable, str(REPOSITORY / "data_gen" / "ntu_gendata.py"), "--data_path",
-            str(raw), "--out_folder", str(out), "--workers", "2", *flags]
+    return [
+        sys.executable,
+        str(REPOSITORY / "data_gen" / "ntu_gendata.py"),
+        "--data_path",
+        str(raw),
+        "--out_folder",
+        str(out),
+        "--workers",
+        "2",
+        *flags,
+    ]
 
 
 def kill_at_random_moments(raw, tmp_path, moments: int, seed: int) -> None:
-    whole = tmp_path / "whole"
-    begun = time.perf_counter()
-    subprocess.run(command(raw, whole), check=True, capture_output=True)
-    duration = time.perf_counter() - begun
-    draw = random.Random(seed)
+    complete = tmp_path / "complete"
+    start = time.perf_counter()
+    subprocess.run(command(raw, complete), check=True, capture_output=True)
+    duration = time.perf_counter() - start
+    rng = random.Random(seed)
     target = tmp_path / "store"
     for _ in range(moments):
-        run = subprocess.Popen(command(raw, target, "--overwrite"), stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(0, 1.1 * duration))
+        run = subprocess.Popen(
+            command(raw, target, "--overwrite"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(rng.uniform(0, 1.1 * duration))
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
         if target.exists():
-            assert_whole(target)
+            assert_complete(target)
     subprocess.run(command(raw, target, "--overwrite"), check=True, capture_output=True)
     for file in (FRAMES_FILE, CLIPS_FILE, INFO_FILE):
-        assert (target / file).read_bytes() == (whole / file).read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["store", "whole"]  # nothing of the killed ones
+        assert (target / file).read_bytes() == (complete / file).read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["complete", "store"]  # nothing is left of the killed runs
 
 
-def test_kill(raw, tmp_path):
+def test_store_is_complete_if_killed(raw, tmp_path):
     kill_at_random_moments(raw, tmp_path, moments=3, seed=0)
 
 
 @pytest.mark.slow
-def test_kill_at_20_moments(raw, tmp_path):
+def test_store_is_complete_if_killed_at_20_moments(raw, tmp_path):
     kill_at_random_moments(raw, tmp_path, moments=20, seed=1)
 
 
-def test_full_disk(raw, tmp_path):
-    """A limit on the size of a file acts like a disk that is full."""
+def test_full_disk_is_a_one_line_error(raw, tmp_path):
+    """A limit on the file size has the same effect as a full disk."""
     run = subprocess.run(
-        command(raw, tmp_path / "store"), capture_output=True, text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
+        command(raw, tmp_path / "store"),
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+    )
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in run.stderr
     assert os.listdir(tmp_path) == []

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import TINY_FLAGS
 
-from data_gen import ntu_gendata, synthetic_gendata
+from data_gen import ntu_gendata
+from data_gen.synthetic import make_ntu
 from engine.raw_clips import read_raw_clips
 from options.errors import UserError
 
@@ -18,7 +19,7 @@ def raw(tmp_path_factory):
     """Twelve synthetic clips as NTU skeleton files, and a store made from them."""
     folder = tmp_path_factory.mktemp("raw_clips")
     flags = f"--out-folder {folder / 'raw'} --subjects 3 --actions 9 50 --cameras 1 --setups 1"
-    synthetic_gendata.main(flags.split())
+    make_ntu.main(flags.split())
     ntu_gendata.main(["--data-path", str(folder / "raw"), "--out-folder", str(folder / "data/ntu60")])
     return folder
 

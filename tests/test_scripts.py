@@ -231,14 +231,14 @@ def test_non_finite_loss_stops_the_run(pretrain, tmp_path, small_store):
     assert all(torch.isfinite(x).all() for x in weights)
 
 
-MEMORY_FLAGS = re.compile(r'(?:memory_flags|saves_memory)="(.*)"')
+MEMORY_FLAGS = re.compile(r'memory_flags="(.*)"')
 
 
 @pytest.mark.parametrize(
     "script",
     sorted(
         path.relative_to(REPOSITORY)
-        for path in [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("data_gen/*.py")]
+        for path in [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("data_gen/**/*.py")]
         if MEMORY_FLAGS.search(path.read_text(encoding="utf-8"))
     ),
     ids=str,

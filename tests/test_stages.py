@@ -10,7 +10,8 @@ import action_classification
 import action_retrieval
 import engine.report
 import main_moco_inter_skeleton
-from data_gen import ntu_gendata, synthetic_gendata
+from data_gen import ntu_gendata
+from data_gen.synthetic import make_ntu
 from dataset.clips import open_clips
 
 TASKS = ((action_retrieval, "retrieval", []), (action_classification, "linear", ["--epochs", 2]))
@@ -30,7 +31,7 @@ def call(monkeypatch):
 def test_raw_files_to_table(call, tmp_path, capsys):
     raw, data, runs = tmp_path / "raw", tmp_path / "data", tmp_path / "runs"
     generate = ("--out-folder", raw, "--subjects", 4, "--actions", 9, 50, "--cameras", 3)
-    assert call(synthetic_gendata, *generate) == 0
+    assert call(make_ntu, *generate) == 0
     assert call(ntu_gendata, "--data-path", raw, "--out-folder", data / "ntu60") == 0
     for protocol, expected in (("cross_subject", (36, 12)), ("cross_view", (32, 16))):
         train, val = (open_clips(data, "ntu60", protocol, split) for split in ("train", "val"))

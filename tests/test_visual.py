@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import TINY_FLAGS
 
-from data_gen.normalise import clip_frames
-from data_gen.synthetic_body import CHANNELS, JOINT, bone_offsets, forward_kinematics
+from data_gen.normalize import normalize_clip
+from data_gen.synthetic.body import CHANNELS, JOINT, bone_offsets, forward_kinematics
 from dataset.clips import open_clips
 from dataset.views import pretraining_view
 from engine.randomness import VIEWS, generator
@@ -53,7 +53,7 @@ def standing_person(**angles):
     for name, value in angles.items():
         values[0, CHANNELS.index(name)] = value
     joints, _ = forward_kinematics(values, bone_offsets(), np.array([[0.0, 0.0, 3.0]]))
-    return torch.from_numpy(clip_frames(joints[None]))
+    return torch.from_numpy(normalize_clip(joints[None]))
 
 
 def test_class_names():
