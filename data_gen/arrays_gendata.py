@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_gen.command_line import DATA_FOLDER, add_common_flags, add_flag, provenance
+from data_gen.command_line import DATA_FOLDER, add_common_flags, add_flag, add_path_flag, provenance
 from data_gen.own_clips import TableRow, frames_of_array, read_array, read_table
 from data_gen.sources import BadFile, Issue, RawFile, find_arrays
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
@@ -36,10 +36,16 @@ from options.flags import POSITIVE_INT, Parser
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--dataset", required=True, help="a name for the dataset")
-    add_flag(parser, "data_path", type=Path, required=True, help="an .npz file, or a folder with .npy files")
-    parser.add_argument("--clips", type=Path, required=True, help="the table of names, labels and splits")
-    add_flag(parser, "out_folder", type=Path, help="the store to write (default: data/<dataset>)")
-    add_flag(parser, "num_classes", type=POSITIVE_INT, help="number of classes (default: largest label + 1)")
+    add_path_flag(parser, "data_path", required=True, help="an .npz file, or a folder with .npy files")
+    add_path_flag(parser, "clips", required=True, help="the table of names, labels and splits")
+    add_path_flag(parser, "out_folder", help="the store to write (default: data/<dataset>)")
+    add_flag(
+        parser,
+        "num_classes",
+        type=POSITIVE_INT,
+        metavar="N",
+        help="number of classes (default: largest label + 1)",
+    )
     add_flag(
         parser,
         "keep_coordinates",

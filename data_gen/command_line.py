@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from data_gen.parallel import MAX_DEFAULT_WORKERS, default_workers
-from options.flags import POSITIVE_INT
+from options.flags import POSITIVE_INT, path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA_FOLDER = REPOSITORY / "data"
@@ -20,12 +21,25 @@ def add_flag(parser: argparse.ArgumentParser, name: str, **settings: Any) -> Non
     parser.add_argument(*spellings, **settings)
 
 
+def add_path_flag(parser: argparse.ArgumentParser, name: str, **settings: Any) -> None:
+    """Add a flag whose values are paths."""
+    add_flag(parser, name, type=lambda text: Path(path(text)), metavar="PATH", **settings)
+
+
+def add_number_flag(
+    parser: argparse.ArgumentParser, name: str, kind: Callable[[str], float], default: float, text: str
+) -> None:
+    """Add a flag whose value is a number; the help text is ``text`` and the default."""
+    add_flag(parser, name, type=kind, metavar="N", default=default, help=f"{text} (default: {default})")
+
+
 def add_workers_flag(parser: argparse.ArgumentParser) -> None:
     """Add ``--workers``."""
     parser.add_argument(
         "--workers",
         type=POSITIVE_INT,
         default=default_workers(),
+        metavar="N",
         help="number of processes; the output does not depend on it (default: all cores, at most "
         f"{MAX_DEFAULT_WORKERS})",
     )

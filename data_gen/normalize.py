@@ -117,8 +117,8 @@ def rotation_between(source: np.ndarray, target: tuple[float, float, float]) -> 
     """Return the (3, 3) rotation by the smallest angle from ``source`` (float32) to ``target``.
 
     It is the identity if the two are parallel or opposite, or if ``source`` is zero, because the rotation
-    axis is not unique then. The cosine is computed from the float32 direction, because the official code does so: it
-    changes small angles by up to 1e-4.
+    axis is not unique then. The cosine is computed from the float32 direction, because the official code does
+    so: it changes small angles by up to 1e-4.
     """
     (a, b, c), (d, e, f) = source.tolist(), target
     x, y, z = b * f - c * e, c * d - a * f, a * e - b * d  # the rotation axis: source x target

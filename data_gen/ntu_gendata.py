@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_gen.command_line import DATA_FOLDER, add_common_flags, add_flag, provenance
+from data_gen.command_line import DATA_FOLDER, add_common_flags, add_flag, add_path_flag, provenance
 from data_gen.normalize import normalize_clip
 from data_gen.ntu_files import PROTOCOLS, dry_run_report, find_missing_list, find_skeleton_files, select_files
 from data_gen.skeleton_file import read_skeleton
@@ -41,21 +41,19 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="ntu60",
         help="ntu60 uses setups 1 to 17 (default: ntu60)",
     )
-    add_flag(
+    add_path_flag(
         parser,
         "data_path",
-        type=Path,
         nargs="+",
         default=[DATA_FOLDER],
         help="folders or zip archives with the .skeleton files (default: data)",
     )
-    add_flag(
+    add_path_flag(
         parser,
         "ignored_sample_path",
-        type=Path,
         help="the published list of missing skeletons (default: found by its file name under --data_path)",
     )
-    add_flag(parser, "out_folder", type=Path, help="the store to write (default: data/<dataset>)")
+    add_path_flag(parser, "out_folder", help="the store to write (default: data/<dataset>)")
     add_flag(
         parser,
         "dry_run",

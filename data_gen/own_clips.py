@@ -89,7 +89,7 @@ def frames_of_array(array: np.ndarray, normalize: bool = True) -> np.ndarray:
         return normalize_clip(array.astype(np.float64).transpose(3, 0, 1, 2))
     if array.shape[-1] > NUM_PEOPLE:
         raise BadFile(
-            f"the array has {array.shape[-1]} people; without normalization, which selects {NUM_PEOPLE}, "
+            f"the array has {array.shape[-1]} people; without normalization, which selects among them, "
             f"at most {NUM_PEOPLE} can be stored"
         )
     frames = np.zeros((*array.shape[:3], NUM_PEOPLE), dtype=np.float32)

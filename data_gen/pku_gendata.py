@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_gen.command_line import DATA_FOLDER, add_common_flags, add_flag, provenance
+from data_gen.command_line import DATA_FOLDER, add_common_flags, add_path_flag, provenance
 from data_gen.normalize import normalize_clip
 from data_gen.pku_files import Video, action_warnings, check_action, find_videos, parse_labels, read_splits
 from data_gen.skeleton_file import read_pku_skeleton
@@ -33,31 +33,28 @@ from options.flags import Parser
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--part", choices=("1", "2"), required=True, help="PKU-MMD I or II")
-    add_flag(
+    add_path_flag(
         parser,
         "data_path",
-        type=Path,
         nargs="+",
         required=True,
         help="folders or zip archives with the skeleton files: 0002-L.txt and so on",
     )
-    add_flag(
+    add_path_flag(
         parser,
         "label_path",
-        type=Path,
         nargs="+",
         required=True,
         help="folders or zip archives with the label files (same file names as the skeleton files)",
     )
-    add_flag(
+    add_path_flag(
         parser,
         "split_path",
-        type=Path,
         required=True,
         help="a split file, or the folder with those of both protocols; the protocol is inferred from "
         "'subject' or 'view' in the file name, part II from 'v2'",
     )
-    add_flag(parser, "out_folder", type=Path, help="the store to write (default: data/pku<part>)")
+    add_path_flag(parser, "out_folder", help="the store to write (default: data/pku<part>)")
     add_common_flags(parser)
     args = parser.parse_args(arguments)
     args.dataset = f"pku{args.part}"

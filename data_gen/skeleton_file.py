@@ -88,8 +88,9 @@ def read_pku_skeleton(data: bytes) -> np.ndarray:
 class TextFields:
     """The positions of the blank-separated fields of a text.
 
-    No Python object is created per field. ``starts`` and ``ends`` are their byte positions. Only lines that are not blank are indexed:
-    line ``i`` has ``num_fields[i]`` fields, and ``first_field[i]`` is the index of the first of them.
+    No Python object is created per field. ``starts`` and ``ends`` are their byte positions. Only lines that
+    are not blank are indexed: line ``i`` has ``num_fields[i]`` fields, and ``first_field[i]`` is the index of
+    the first of them.
     """
 
     def __init__(self, data: bytes) -> None:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from data_gen.command_line import RUNS_FOLDER, add_flag, add_workers_flag
+from data_gen.command_line import RUNS_FOLDER, add_flag, add_number_flag, add_path_flag, add_workers_flag
 from data_gen.ntu_files import PROTOCOLS
 from data_gen.output_folder import atomic_folder, write_errors
 from data_gen.parallel import ordered_map
@@ -42,14 +42,16 @@ from options.flags import COUNT, Parser, number
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    add, up_to_999, amount = partial(add_flag, parser), number(int, 1, 999), number(float, 0, 5)
+    add_number = partial(add_number_flag, parser)
+    up_to_999, amount = number(int, 1, 999), number(float, 0, 5)
     default_folder = RUNS_FOLDER / "synthetic" / "nturgb+d_skeletons"
     default_help = "folder for the skeleton files (default: runs/synthetic/nturgb+d_skeletons)"
-    add("out_folder", type=Path, default=default_folder, help=default_help)
-    add("overwrite", action="store_true", help="replace the skeleton files in --out_folder")
-    add("seed", type=COUNT, default=0, help="random seed (default: 0)")
-    add("subjects", type=up_to_999, default=20, help="number of people (default: 20)")
-    add(
+    add_path_flag(parser, "out_folder", default=default_folder, help=default_help)
+    add_flag(parser, "overwrite", action="store_true", help="replace the skeleton files in --out_folder")
+    add_number("seed", COUNT, 0, "random seed")
+    add_number("subjects", up_to_999, 20, "number of people")
+    add_flag(
+        parser,
         "actions",
         type=int,
         nargs="+",
@@ -58,27 +60,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="A",
         help=f"NTU class numbers, of {' '.join(map(str, ACTIONS))} (default: all)",
     )
-    add("setups", type=up_to_999, default=4, help="setups with different camera positions (default: 4)")
-    add(
-        "repetitions",
-        type=up_to_999,
-        default=2,
-        help="repetitions per action; odd ones face the left camera, even ones the right (default: 2)",
-    )
-    add("cameras", type=number(int, 1, NUM_CAMERAS), default=NUM_CAMERAS, help="1 to 3 (default: 3)")
-    add("in_turn", action="store_true", help="record each repetition with one camera, in turn, not with all")
-    add(
-        "difficulty",
-        type=amount,
-        default=1.0,
-        help="amount of sway, idle gestures, style variation and sensor noise, 0 to 5 (default: 1)",
-    )
-    add(
-        "settle",
-        type=amount,
-        default=1.0,
-        help="initial misalignment of the body, which affects normalization, 0 to 5 (default: 1)",
-    )
+    add_number("setups", up_to_999, 4, "number of setups, which differ in camera height and distance")
+    add_number("repetitions", up_to_999, 2, "repetitions; odd ones face the left camera, even ones the right")
+    add_number("cameras", number(int, 1, NUM_CAMERAS), NUM_CAMERAS, f"number of cameras, 1 to {NUM_CAMERAS}")
+    in_turn_help = "record each repetition with one camera, in turn, instead of all cameras"
+    add_flag(parser, "in_turn", action="store_true", help=in_turn_help)
+    add_number("difficulty", amount, 1.0, "sway, idle gestures, style variation and sensor noise, 0 to 5")
+    add_number("settle", amount, 1.0, "initial body misalignment, which affects normalization, 0 to 5")
     add_workers_flag(parser)
     return parser.parse_args(arguments)
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from data_gen.command_line import RUNS_FOLDER, add_flag, add_workers_flag
+from data_gen.command_line import RUNS_FOLDER, add_flag, add_number_flag, add_path_flag, add_workers_flag
 from data_gen.output_folder import atomic_folder, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.synthetic.performance import Performance, perform
@@ -38,19 +38,15 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 15, 45  # frames between two actions
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    add = partial(add_flag, parser)
+    add_number = partial(add_number_flag, parser)
+    add_flag(parser, "part", choices=("1", "2"), default="1", help="naming of the split files (default: 1)")
     default_folder = RUNS_FOLDER / "synthetic_pku"
-    add("part", choices=("1", "2"), default="1", help="naming of the split files (default: 1)")
-    add("out_folder", type=Path, default=default_folder, help="a new folder (default: runs/synthetic_pku)")
-    add("seed", type=COUNT, default=0, help="random seed (default: 0)")
-    add("subjects", type=POSITIVE_INT, default=8, help="number of people, two videos each (default: 8)")
-    add("actions_per_video", type=POSITIVE_INT, default=8, help="actions per video (default: 8)")
-    add(
-        "difficulty",
-        type=NON_NEGATIVE,
-        default=1.0,
-        help="amount of sway, style variation and sensor noise; 0 is none (default: 1)",
-    )
+    default_help = "a folder that does not exist yet (default: runs/synthetic_pku)"
+    add_path_flag(parser, "out_folder", default=default_folder, help=default_help)
+    add_number("seed", COUNT, 0, "random seed")
+    add_number("subjects", POSITIVE_INT, 8, "number of people, with two videos each")
+    add_number("actions_per_video", POSITIVE_INT, 8, "actions per video")
+    add_number("difficulty", NON_NEGATIVE, 1.0, "amount of sway, style variation and sensor noise; 0 is none")
     add_workers_flag(parser)
     return parser.parse_args(arguments)
 
