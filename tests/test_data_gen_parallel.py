@@ -1,7 +1,10 @@
-"""``ordered_map``: order, bounded lead, killed workers, exceptions."""
+"""``ordered_map``: order, bounded lead, killed workers, exceptions; worker processes never import torch."""
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +58,18 @@ def test_killed_worker_raises_user_error():
 def test_exception_of_a_task_is_raised(workers):
     with pytest.raises(ValueError, match="seven"):
         list(ordered_map(fail_at_seven, range(50), workers))
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+import data_gen
+for module in pkgutil.walk_packages(data_gen.__path__, "data_gen."):
+    importlib.import_module(module.name)
+    assert "torch" not in sys.modules, module.name
+"""
+
+
+def test_data_gen_does_not_import_torch():
+    """Each worker process would otherwise need more memory and seconds to start."""
+    repository = Path(__file__).resolve().parents[1]
+    subprocess.run([sys.executable, "-c", IMPORT_ALL], cwd=repository, check=True)
