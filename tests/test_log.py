@@ -12,7 +12,7 @@ from engine.log import RunLog
 from models.representations import size_flags
 
 
-def epochs(folder):
+def logged_epochs(folder):
     """The epochs in ``log.jsonl``, in the order of the lines."""
     return [line["epoch"] for line in log_lines(folder)]
 
@@ -108,18 +108,18 @@ def test_epoch_is_logged_before_its_checkpoint(pretrain, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(engine.pretrain, "save_checkpoint", killed_after)
         assert pretrain(tmp_path / "c")[0] == 130
-    assert epochs(tmp_path / "c") == [0]
+    assert logged_epochs(tmp_path / "c") == [0]
     assert pretrain(tmp_path / "c", "--resume", "auto")[0] == 0
-    assert epochs(tmp_path / "c") == [0, 1]
+    assert logged_epochs(tmp_path / "c") == [0, 1]
 
 
 def test_run_killed_within_an_epoch_has_complete_log_after_resume(pretrain, tmp_path):
     with saved_at_every_opportunity(), in_optimizer_step(8, kill):
         assert pretrain(tmp_path / "c")[0] == 130
-    assert epochs(tmp_path / "c") == [0]
+    assert logged_epochs(tmp_path / "c") == [0]
     code, out, err = pretrain(tmp_path / "c", "--resume", "auto")
     assert code == 0 and "epoch 1, step 2" in out, err
-    assert epochs(tmp_path / "c") == [0, 1]
+    assert logged_epochs(tmp_path / "c") == [0, 1]
 
 
 def test_new_run_starts_an_empty_log(tmp_path):
