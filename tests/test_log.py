@@ -7,8 +7,9 @@ import math
 from conftest import INTER, in_optimizer_step, kill, log_lines, saved_at_every_opportunity
 
 import engine.pretrain
-from engine.checkpoint import load_checkpoint
+from engine.checkpoint import RollingCheckpoint, load_checkpoint, save_checkpoint
 from engine.log import RunLog
+from engine.probe import PROBE_FILE
 from models.representations import size_flags
 
 
@@ -111,6 +112,20 @@ def test_epoch_is_logged_before_its_checkpoint(pretrain, tmp_path, monkeypatch):
     assert logged_epochs(tmp_path / "c") == [0]
     assert pretrain(tmp_path / "c", "--resume", "auto")[0] == 0
     assert logged_epochs(tmp_path / "c") == [0, 1]
+
+
+def test_probe_logs_an_epoch_before_its_checkpoint(probe, tmp_path, monkeypatch):
+    def killed_after_save(rolling, state):
+        save_checkpoint(rolling.path, state())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RollingCheckpoint, "save_if_due", killed_after_save)
+        assert probe(tmp_path / "o", "--epochs", 2, "--seed", 1)[0] == 130
+    assert logged_epochs(tmp_path / "o") == [0]
+    code, out, err = probe(tmp_path / "o", "--epochs", 2, "--seed", 1, "--resume", "auto")
+    assert code == 0 and f"{PROBE_FILE}: epoch 1" in out, err
+    assert logged_epochs(tmp_path / "o") == [0, 1]
 
 
 def test_run_killed_within_an_epoch_has_complete_log_after_resume(pretrain, tmp_path):
