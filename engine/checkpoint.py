@@ -114,13 +114,9 @@ def check_content(path: Path, content: object) -> None:
 
 @contextmanager
 def checkpoint_errors(path: Path) -> Iterator[None]:
-    """Turn errors from restoring the content of the checkpoint ``path`` into ``UserError`` with its path."""
+    """Turn errors from restoring the content of the checkpoint ``path`` into ``UserError``."""
     try:
         yield
-    except UserError as error:
-        if str(path) in str(error):
-            raise
-        raise UserError(f"{path}: {error}") from error
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         if out_of_memory(error):
             raise

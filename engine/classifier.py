@@ -143,9 +143,11 @@ class ClassifierTraining(ABC):
                 accuracy = topk_accuracy(self.val_logits(), labels)
                 self.history.append(accuracy)
                 self.epoch += 1
-                rolling.save_if_due(self.state)
                 metrics = {"loss": loss, "learning_rate": rate, **accuracy}
-                report_epoch(self, log, metrics, time.monotonic() - start)
+                # Before the checkpoint: a run that resumes from it does not repeat this epoch.
+                log.epoch(self.kind, self.epoch - 1, metrics)
+                rolling.save_if_due(self.state)
+                report_epoch(self, metrics, time.monotonic() - start)
             save_checkpoint(path, self.state())
         if self.epoch < args.epochs:
             print(f"stopped in epoch {self.epoch}, step {self.step}; --resume auto continues from there")
@@ -241,12 +243,9 @@ def find_resume(
     return path, checkpoint
 
 
-def report_epoch(
-    training: ClassifierTraining, log: RunLog, metrics: dict[str, float], seconds: float
-) -> None:
-    """Log the epoch that has just finished, and print it every ``--print-freq`` epochs."""
+def report_epoch(training: ClassifierTraining, metrics: dict[str, float], seconds: float) -> None:
+    """Print the epoch that has just finished, every ``--print-freq`` epochs."""
     epoch, epochs = training.epoch - 1, training.args.epochs
-    log.epoch(training.kind, epoch, metrics)
     if epoch % training.args.print_freq == 0 or epoch == epochs - 1:
         print(
             f"epoch {epoch:3d}/{epochs}  loss {metrics['loss']:.4f}  top-1 {metrics['top1']:.2f}%  "

@@ -16,7 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataset.store_format import CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE
-from engine.checkpoint import RollingCheckpoint, save_checkpoint
+from engine.checkpoint import RollingCheckpoint, load_checkpoint, save_checkpoint
 from engine.optimization import GuardedOptimizer
 from models.representations import build_encoder
 from options.errors import run_script
@@ -67,6 +67,14 @@ def write_store(
     info = {"format_version": version, "dataset": dataset, "num_classes": num_classes}
     (folder / INFO_FILE).write_text(json.dumps(info))
     return folder
+
+
+def write_eight_clips(root, dataset="ntu60", length=9, val=2, labels=None, version=FORMAT_VERSION):
+    """Write a store of eight clips to ``root/dataset``, the last ``val`` of them for validation."""
+    names = [f"S001C002P00{i}R001A00{1 + i % 3}" for i in range(1, 9)]
+    splits = {"cross_view": ["train"] * (8 - val) + ["val"] * val}
+    labels = labels or [i % 3 for i in range(8)]
+    return write_store(root / dataset, names, labels, [length] * 8, splits, dataset, version=version)
 
 
 def write_official(folder, names, labels, counts, split="train", frames=None):
@@ -121,6 +129,12 @@ def identical(a, b):
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(identical, a, b))
     return type(a) is type(b) and a == b
+
+
+def same_state(a: Path, b: Path) -> bool:
+    """Whether two checkpoints have the same weights, queues, optimizer state and position, bit for bit."""
+    first, second = load_checkpoint(a), load_checkpoint(b)
+    return all(identical(first[key], second[key]) for key in ("state_dict", "optimizer", "epoch", "step"))
 
 
 def one_line(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Checkpoints and results: whole or not at all, and nothing in a damaged or hostile file runs."""
+"""Checkpoints are written completely or not at all, and no code in a file is executed."""
 
 import pickle
 
@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from engine.checkpoint import (
-    LAST, checkpoints_in, load_checkpoint, newest_checkpoint, save_checkpoint, atomic_write,
-)
+from engine.checkpoint import LAST, checkpoints_in, load_checkpoint, newest_checkpoint, save_checkpoint
 from options.errors import UserError
+from options.files import atomic_write
 
 
 class FullDisk:
-    """A file object that has room for so many bytes."""
+    """A file object with room for ``room`` bytes."""
 
     def __init__(self, file, room):
         self.file, self.room = file, room
@@ -29,29 +28,31 @@ class FullDisk:
 
 
 def save(path, value=1.0, room=None):
+    """Save a checkpoint whose weights are ``value``, to a disk with ``room`` bytes if given."""
     state = {"epoch": 1, "state_dict": {"weight": torch.full((500,), value)}}
     if room is None:
-        return save_checkpoint(path, state)
-    atomic_write(path, lambda file: torch.save(state, FullDisk(file, room)))
+        save_checkpoint(path, state)
+    else:
+        atomic_write(path, lambda file: torch.save(state, FullDisk(file, room)))
 
 
-def test_saved_and_loaded(tmp_path):
+def test_save_and_load(tmp_path):
     save(tmp_path / "deep" / "er" / "c.pth.tar")
     loaded = load_checkpoint(tmp_path / "deep" / "er" / "c.pth.tar")
     assert loaded["state_dict"]["weight"].sum() == 500 and loaded["format_version"] == 1
 
 
 @pytest.mark.parametrize("room", [0, 100, 2000])
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, room):
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path, room):
     path = tmp_path / "c.pth.tar"
     save(path)
-    with pytest.raises(UserError, match="could not be written"):
+    with pytest.raises(UserError, match=f"cannot write {path} .*: the previous file is unchanged"):
         save(path, value=2.0, room=room)
     assert load_checkpoint(path)["state_dict"]["weight"][0] == 1.0
-    assert [p.name for p in tmp_path.iterdir()] == ["c.pth.tar"], "nothing half-written stays"
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pth.tar"], "no half-written file is left"
 
 
-def test_an_interrupt_while_writing_leaves_the_old_checkpoint(tmp_path):
+def test_interrupted_write_keeps_the_previous_checkpoint(tmp_path):
     path = tmp_path / "c.pth.tar"
     save(path)
 
@@ -64,32 +65,34 @@ def test_an_interrupt_while_writing_leaves_the_old_checkpoint(tmp_path):
     assert load_checkpoint(path)["epoch"] == 1 and len(list(tmp_path.iterdir())) == 1
 
 
-def test_damaged_checkpoints_are_refused_or_right(tmp_path):
-    """Cut, flipped and zeroed files: a sentence, or the weights that were saved; never others."""
+def test_corrupted_checkpoints_are_rejected_or_unchanged(tmp_path):
+    """Cut, flipped and zeroed files: an error or the weights that were saved, never other weights."""
     path = tmp_path / "c.pth.tar"
     save(path)
     good = path.read_bytes()
     rng = np.random.default_rng(0)
-    refused = 0
+    rejected = 0
     for i in range(150):
-        damaged = bytearray(good)
+        corrupted = bytearray(good)
         at = int(rng.integers(len(good)))
         if i % 3 == 0:
-            damaged = damaged[:at]
+            corrupted = corrupted[:at]
         elif i % 3 == 1:
-            damaged[at] ^= 1 << int(rng.integers(8))
+            corrupted[at] ^= 1 << int(rng.integers(8))
         else:
-            damaged[at : at + 512] = bytes(min(512, len(good) - at))
-        path.write_bytes(damaged)
+            corrupted[at : at + 512] = bytes(min(512, len(good) - at))
+        path.write_bytes(corrupted)
         try:
             assert torch.equal(load_checkpoint(path)["state_dict"]["weight"], torch.ones(500))
         except UserError as error:
             assert str(path) in str(error) and "\n" not in str(error)
-            refused += 1
-    assert refused > 75
+            rejected += 1
+    assert rejected > 75
 
 
-class Hostile:
+class CreatesFile:
+    """Unpickling this object creates the file ``marker``."""
+
     def __init__(self, marker):
         self.marker = marker
 
@@ -97,25 +100,24 @@ class Hostile:
         return (open, (str(self.marker), "w"))
 
 
-def test_a_hostile_checkpoint_runs_nothing(tmp_path):
+def test_code_in_a_checkpoint_is_not_executed(tmp_path):
     path, marker = tmp_path / "c.pth.tar", tmp_path / "created"
-    contents = [{"state_dict": Hostile(marker)}, Hostile(marker)]
-    for content in contents:
+    for content in ({"state_dict": CreatesFile(marker)}, CreatesFile(marker)):
         torch.save(content, path)
-        with pytest.raises(UserError, match="damaged or no checkpoint"):
+        with pytest.raises(UserError, match="is corrupted or not a checkpoint"):
             load_checkpoint(path)
         path.write_bytes(pickle.dumps(content))
-        with pytest.raises(UserError, match="damaged or no checkpoint"):
+        with pytest.raises(UserError, match="is corrupted or not a checkpoint"):
             load_checkpoint(path)
     assert not marker.exists()
 
 
-def test_what_is_no_checkpoint(tmp_path):
+def test_invalid_checkpoints_are_rejected(tmp_path):
     path = tmp_path / "checkpoint_0003.pth.tar"
-    with pytest.raises(UserError, match="there is no checkpoint"):
+    with pytest.raises(UserError, match=f"checkpoint {path} does not exist$"):
         load_checkpoint(path)
     save(path)
-    with pytest.raises(UserError, match="that folder has checkpoint_0003"):
+    with pytest.raises(UserError, match="does not exist; the folder contains checkpoint_0003"):
         load_checkpoint(tmp_path / "checkpoint_0004.pth.tar")
     torch.save({"model": {}}, path)
     with pytest.raises(UserError, match="no 'state_dict'"):
@@ -125,9 +127,10 @@ def test_what_is_no_checkpoint(tmp_path):
         load_checkpoint(path)
 
 
-def test_the_newest_checkpoint_is_the_one_that_stands_furthest(tmp_path):
+def test_newest_checkpoint_is_the_most_advanced_one(tmp_path):
     assert newest_checkpoint(tmp_path) is None
-    for name, epoch, step in (("checkpoint_0010.pth.tar", 11, 0), ("checkpoint_0000.pth.tar", 1, 0), (LAST, 11, 3)):
+    positions = {"checkpoint_0010.pth.tar": (11, 0), "checkpoint_0000.pth.tar": (1, 0), LAST: (11, 3)}
+    for name, (epoch, step) in positions.items():
         save_checkpoint(tmp_path / name, {"epoch": epoch, "step": step, "state_dict": {}})
     (tmp_path / "checkpoint_other.pth.tar").write_text("")
     names = ["checkpoint_0000.pth.tar", "checkpoint_0010.pth.tar", LAST]

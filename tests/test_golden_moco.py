@@ -1,17 +1,19 @@
-"""Four steps of contrastive training against the authors' program, number by number."""
+"""Four training steps of contrastive learning, compared number by number with the official code."""
 
 import numpy as np
 import pytest
 import torch
+from conftest import golden
 from torch import nn
 
-from conftest import golden
 from moco.model import MoCo, inter_pairs, intra_pairs
 
-# The authors' names of a query or key encoder -> ours. "a" and "b" are the two representations.
+# Query and key encoders of the official code -> names here; "a" and "b" are the two representations.
 ENCODERS = {
-    "encoder_q": "encoders.query.a", "encoder_k": "encoders.key.a",
-    "encoder_r": "encoders.query.b", "encoder_l": "encoders.key.b",
+    "encoder_q": "encoders.query.a",
+    "encoder_k": "encoders.key.a",
+    "encoder_r": "encoders.query.b",
+    "encoder_l": "encoders.key.b",
 }
 
 
@@ -24,8 +26,8 @@ class TinyEncoder(nn.Module):
         return self.fc(torch.tanh(self.body(x)))
 
 
-def our_state(arrays, step):
-    """The authors' state dict before ``step`` under our names; their queues are (dim, size)."""
+def converted_state(arrays, step):
+    """The official state dict before ``step`` with the names used here; official queues are (dim, size)."""
     state = {}
     for name, value in arrays.items():
         if not name.startswith(f"state{step}/"):
@@ -43,20 +45,22 @@ def our_state(arrays, step):
 
 
 def views(arrays, step, number, inter):
+    """The inputs of query (``number`` 1) or key (2) encoders in ``step``."""
     if inter:
-        return {x: torch.tensor(arrays[f"step{step}/input_{s}_v{number}"]) for x, s in (("a", "s1"), ("b", "s2"))}
+        names = {"a": "s1", "b": "s2"}
+        return {x: torch.tensor(arrays[f"step{step}/input_{s}_v{number}"]) for x, s in names.items()}
     return {"a": torch.tensor(arrays[f"step{step}/input_v{number}"])}
 
 
 @pytest.mark.parametrize("mlp", [False, True])
 @pytest.mark.parametrize("contrast", ["inter", "intra"])
-def test_four_steps(contrast, mlp):
+def test_four_steps_match_the_official_code(contrast, mlp):
     arrays = golden(f"moco_{contrast}" + ("_mlp" if mlp else ""))
     inter = contrast == "inter"
     sizes = {"a": 12, "b": 10} if inter else {"a": 12}
     pairs = (inter_pairs if inter else intra_pairs)(list(sizes))
     model = MoCo(list(sizes), lambda name, dim: TinyEncoder(sizes[name], dim), pairs, 8, 24, 0.9, 0.07, mlp)
-    model.load_state_dict(our_state(arrays, 0))
+    model.load_state_dict(converted_state(arrays, 0))
     optimizer = torch.optim.SGD(model.encoders.query.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
     for step in range(4):
         loss, logits = model(views(arrays, step, 1, inter), views(arrays, step, 2, inter))
@@ -65,8 +69,9 @@ def test_four_steps(contrast, mlp):
         optimizer.step()
         names = ["logits_s1", "logits_s2"] if inter else ["logits"]
         for name, value in zip(names, logits):
-            np.testing.assert_allclose(value.detach().numpy(), arrays[f"step{step}/{name}"], rtol=1e-5, atol=1e-5)
+            expected = arrays[f"step{step}/{name}"]
+            np.testing.assert_allclose(value.detach().numpy(), expected, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(loss.item(), arrays[f"step{step}/loss"], rtol=1e-5)
         state = model.state_dict()
-        for name, value in our_state(arrays, step + 1).items():
+        for name, value in converted_state(arrays, step + 1).items():
             np.testing.assert_allclose(state[name].numpy(), value.numpy(), rtol=1e-5, atol=1e-5, err_msg=name)

@@ -1,13 +1,12 @@
-"""Crops, resize, augmentations and layouts against the authors' program, to 1e-6."""
+"""Crops, resize, augmentations and layouts match the official code to 1e-6."""
 
 import numpy as np
 import pytest
 import torch
-
 from conftest import golden
-from dataset.augment import JointMaps, map_joints
+
+from dataset.augment import CenterCrop, JointMaps, map_joints
 from dataset.clips import ClipSet
-from dataset.augment import CenterCrop
 from dataset.views import crop_and_resize, evaluation_view
 from models.gru import sequence_layout
 from models.representation import grid_layout
@@ -16,34 +15,45 @@ ARRAYS = golden("augmentations")
 ONE = torch.zeros(1, dtype=torch.long)
 
 
-def one_clip(num_frames=300, released=False):
-    """The golden clip in our store's layout, or in the released one."""
+def one_clip(num_frames=300, official=False):
+    """The golden clip in the layout of a store or in the official one."""
     clip = torch.tensor(ARRAYS["input"])  # 3 x 300 x 25 x 2
-    frames = clip[None] if released else clip.permute(1, 2, 0, 3).contiguous()
-    return ClipSet("ntu60", "cross_view", "train", 60, ["clip"], ONE, torch.tensor([num_frames]),
-                   frames, None if released else ONE, "golden")
+    return ClipSet(
+        "ntu60",
+        "cross_view",
+        "train",
+        60,
+        names=["clip"],
+        labels=ONE,
+        num_frames=torch.tensor([num_frames]),
+        frames=clip[None] if official else clip.permute(1, 2, 0, 3).contiguous(),
+        first_frame=None if official else ONE,
+        source="golden",
+    )
 
 
-def close(view, expected):
+def assert_close(view, expected):
     np.testing.assert_allclose(grid_layout(view)[0].numpy(), expected, rtol=0, atol=1e-6)
 
 
 def golden_view():
+    """The view that the official augmentations were applied to."""
     return torch.tensor(ARRAYS["resize/start7_length64"]).permute(1, 2, 0, 3)[None]
 
 
-@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("official", [False, True])
 @pytest.mark.parametrize("name", [k for k in ARRAYS if k.startswith("resize/")])
-def test_crop_and_resize(name, released):
+def test_crop_and_resize(name, official):
     start, length = (int("".join(filter(str.isdigit, part))) for part in name.split("/")[1].split("_"))
-    view = crop_and_resize(one_clip(released=released), ONE, torch.tensor([start]), torch.tensor([length]))
-    close(view, ARRAYS[name])
+    clip = one_clip(official=official)
+    view = crop_and_resize(clip, ONE, torch.tensor([start]), torch.tensor([length]))
+    assert_close(view, ARRAYS[name])
 
 
 @pytest.mark.parametrize("name", [k for k in ARRAYS if k.startswith("center_crop")])
-def test_centre_crop(name):
+def test_center_crop(name):
     num_frames = int(name.split("frames")[1])
-    close(evaluation_view().of(one_clip(num_frames), ONE), ARRAYS[name])
+    assert_close(evaluation_view().of(one_clip(num_frames), ONE), ARRAYS[name])
     crop = CenterCrop().sample(torch.tensor([num_frames]))
     start, length = crop.start, crop.length
     assert (start, start + length) == (int((1 - 0.95) * num_frames / 2), num_frames - start)
@@ -51,16 +61,17 @@ def test_centre_crop(name):
 
 def test_pose():
     matrix = torch.tensor(ARRAYS["shear/matrix"]).float()[None]
-    close(map_joints(golden_view(), JointMaps(matrix, torch.ones(1, 25, dtype=torch.bool))), ARRAYS["shear/output"])
+    maps = JointMaps(matrix, torch.ones(1, 25, dtype=torch.bool))
+    assert_close(map_joints(golden_view(), maps), ARRAYS["shear/output"])
 
 
 @pytest.mark.parametrize("kind", ["jitter", "zero"])
 def test_jitter(kind):
     joints = torch.zeros(1, 25, dtype=torch.bool)
     joints[0, torch.tensor(ARRAYS["jitter/joints"])] = True
-    # The authors multiply row vectors from the left.
+    # The official code multiplies row vectors by the matrix: x M.
     matrix = torch.tensor(ARRAYS["jitter/matrix"]).float()[None].transpose(1, 2) * (kind == "jitter")
-    close(map_joints(golden_view(), JointMaps(matrix, joints)), ARRAYS[f"{kind}/output"])
+    assert_close(map_joints(golden_view(), JointMaps(matrix, joints)), ARRAYS[f"{kind}/output"])
 
 
 def test_sequence_layout():

@@ -11,7 +11,7 @@ from conftest import (
     RETRIEVAL,
     TINY_FLAGS,
     one_line,
-    write_store,
+    write_eight_clips,
 )
 
 
@@ -57,14 +57,6 @@ def test_invalid_flags(run, tmp_path, script, flags, message):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def eight_clips(root, lengths=9, version=1, val=2, labels=None):
-    """Write eight clips of ``lengths`` frames to ``root/ntu60``, the last ``val`` of them for validation."""
-    names = [f"S001C002P00{i}R001A00{1 + i % 3}" for i in range(1, 9)]
-    labels = labels or [i % 3 for i in range(8)]
-    cells = ["train"] * (8 - val) + ["val"] * val
-    return write_store(root / "ntu60", names, labels, [lengths] * 8, {"cross_view": cells}, version=version)
-
-
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -77,7 +69,7 @@ def eight_clips(root, lengths=9, version=1, val=2, labels=None):
     ],
 )
 def test_unusable_data(pretrain, tmp_path, change, message):
-    eight_clips(tmp_path / "d", **change)
+    write_eight_clips(tmp_path / "d", **change)
     before = sorted(tmp_path.rglob("*"))
     code, _, err = pretrain(tmp_path / "c", "--data-root", tmp_path / "d")
     assert code == 2 and message in err and one_line(err)
@@ -86,7 +78,7 @@ def test_unusable_data(pretrain, tmp_path, change, message):
 
 @pytest.mark.parametrize("script", [RETRIEVAL, CLASSIFICATION])
 def test_empty_validation_split(run, tmp_path, script):
-    eight_clips(tmp_path / "d", val=0)
+    write_eight_clips(tmp_path / "d", val=0)
     code, _, err = run(script, "--pretrained", "random", *TINY_FLAGS, "--data-root", tmp_path / "d")
     assert code == 2 and "has no clip in the 'val' split of cross_view" in err
 
@@ -94,7 +86,7 @@ def test_empty_validation_split(run, tmp_path, script):
 @pytest.mark.parametrize("script", [RETRIEVAL, CLASSIFICATION])
 def test_classes_without_training_clip_are_noted(run, tmp_path, script):
     """A note, not an error: small datasets have such classes, and the others can still be measured."""
-    eight_clips(tmp_path / "d", labels=[0, 1, 0, 1, 0, 1, 5, 2], val=3)
+    write_eight_clips(tmp_path / "d", labels=[0, 1, 0, 1, 0, 1, 5, 2], val=3)
     flags = ["--epochs", 1, "--data-root", tmp_path / "d", "--output-dir", tmp_path / "o"]
     code, out, err = run(script, "--pretrained", "random", *TINY_FLAGS, *flags)
     assert code == 0, err

@@ -7,12 +7,13 @@ import math
 from conftest import INTER, in_optimizer_step, kill, log_lines, saved_at_every_opportunity
 
 import engine.pretrain
-from engine.checkpoint import load_checkpoint
+from engine.checkpoint import RollingCheckpoint, load_checkpoint, save_checkpoint
 from engine.log import RunLog
+from engine.probe import PROBE_FILE
 from models.representations import size_flags
 
 
-def epochs(folder):
+def logged_epochs(folder):
     """The epochs in ``log.jsonl``, in the order of the lines."""
     return [line["epoch"] for line in log_lines(folder)]
 
@@ -108,18 +109,32 @@ def test_epoch_is_logged_before_its_checkpoint(pretrain, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(engine.pretrain, "save_checkpoint", killed_after)
         assert pretrain(tmp_path / "c")[0] == 130
-    assert epochs(tmp_path / "c") == [0]
+    assert logged_epochs(tmp_path / "c") == [0]
     assert pretrain(tmp_path / "c", "--resume", "auto")[0] == 0
-    assert epochs(tmp_path / "c") == [0, 1]
+    assert logged_epochs(tmp_path / "c") == [0, 1]
+
+
+def test_probe_logs_an_epoch_before_its_checkpoint(probe, tmp_path, monkeypatch):
+    def killed_after_save(rolling, state):
+        save_checkpoint(rolling.path, state())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RollingCheckpoint, "save_if_due", killed_after_save)
+        assert probe(tmp_path / "o", "--epochs", 2, "--seed", 1)[0] == 130
+    assert logged_epochs(tmp_path / "o") == [0]
+    code, out, err = probe(tmp_path / "o", "--epochs", 2, "--seed", 1, "--resume", "auto")
+    assert code == 0 and f"{PROBE_FILE}: epoch 1" in out, err
+    assert logged_epochs(tmp_path / "o") == [0, 1]
 
 
 def test_run_killed_within_an_epoch_has_complete_log_after_resume(pretrain, tmp_path):
     with saved_at_every_opportunity(), in_optimizer_step(8, kill):
         assert pretrain(tmp_path / "c")[0] == 130
-    assert epochs(tmp_path / "c") == [0]
+    assert logged_epochs(tmp_path / "c") == [0]
     code, out, err = pretrain(tmp_path / "c", "--resume", "auto")
     assert code == 0 and "epoch 1, step 2" in out, err
-    assert epochs(tmp_path / "c") == [0, 1]
+    assert logged_epochs(tmp_path / "c") == [0, 1]
 
 
 def test_new_run_starts_an_empty_log(tmp_path):

@@ -1,4 +1,4 @@
-"""The contrastive model apart from its encoders: pairs, momentum, queue, replicas."""
+"""The contrastive model without its encoders: pairs, momentum, queue, replicas."""
 
 import copy
 
@@ -6,11 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from moco.model import contrast_logits, info_nce, momentum_update
-from moco.model import MoCo, inter_pairs, intra_pairs
-from moco.model import KeyQueue
+from moco.model import (
+    KeyQueue,
+    MoCo,
+    all_pairs,
+    contrast_logits,
+    info_nce,
+    inter_pairs,
+    intra_pairs,
+    momentum_update,
+)
 
-NAMES = ("seq-based", "graph-based", "image-based")
+NAMES = ("a", "bb", "ccc")  # the length is the input dimension of the encoder
 
 
 class TinyEncoder(nn.Module):
@@ -37,16 +44,18 @@ def test_pairs():
     assert intra_pairs(["a"]) == [("a", "a")]
     assert inter_pairs(["a", "b"]) == [("a", "b"), ("b", "a")]
     assert len(inter_pairs(NAMES)) == 6 and all(q != k for q, k in inter_pairs(NAMES))
+    assert all_pairs(["a", "b"]) == [("a", "b"), ("b", "a"), ("a", "a"), ("b", "b")]
+    assert sorted(all_pairs(NAMES)) == sorted((q, k) for q in NAMES for k in NAMES)
 
 
-def test_logits_put_the_own_key_first():
+def test_first_logit_is_the_positive_pair():
     query = nn.functional.normalize(torch.randn(5, 4), dim=1)
     logits = contrast_logits(query, query, -query, temperature=0.5)
     assert logits.shape == (5, 6)
     torch.testing.assert_close(logits[:, 0], torch.full((5,), 2.0))
     assert (logits[:, 0:1] >= logits[:, 1:]).all()
-    by_hand = -(logits.softmax(dim=1)[:, 0].log()).mean()
-    torch.testing.assert_close(info_nce(logits), by_hand)
+    expected = -(logits.softmax(dim=1)[:, 0].log()).mean()
+    torch.testing.assert_close(info_nce(logits), expected)
 
 
 def test_momentum_moves_keys_towards_queries():
@@ -57,7 +66,7 @@ def test_momentum_moves_keys_towards_queries():
         torch.testing.assert_close(new, 0.75 * old + 0.25 * q)
 
 
-def test_momentum_leaves_batch_norm_statistics_alone():
+def test_momentum_does_not_update_batch_norm_statistics():
     query, key = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
     query(torch.randn(9, 3) + 5)
     momentum_update(query, key, 0.5)
@@ -70,7 +79,7 @@ def test_key_encoders_start_as_copies():
         assert torch.equal(q, k) and q.data_ptr() != k.data_ptr()
 
 
-def test_keys_never_receive_gradient():
+def test_key_encoders_receive_no_gradient():
     model = build()
     for _ in range(2):
         loss, _ = model(*random_views())
@@ -80,7 +89,7 @@ def test_keys_never_receive_gradient():
     assert not any(x.requires_grad for queue in model.queues.values() for x in queue.buffers())
 
 
-def test_queue_replaces_the_oldest():
+def test_queue_replaces_the_oldest_keys():
     queue = KeyQueue(6, 3)
     start = queue.keys.clone()
     torch.testing.assert_close(start.norm(dim=1), torch.ones(6))
@@ -93,8 +102,8 @@ def test_queue_replaces_the_oldest():
         queue.enqueue(torch.zeros(4, 3))
 
 
-def test_queries_meet_the_other_representations_keys():
-    """With three representations every query meets the two others' keys and queues, never its own."""
+def test_queries_are_contrasted_with_keys_of_other_representations():
+    """With three representations, each query is contrasted with the keys and queues of the other two."""
     model = build()
     views = random_views()
     reference = copy.deepcopy(model)
@@ -107,10 +116,9 @@ def test_queries_meet_the_other_representations_keys():
 
 
 class SplitBatch(nn.Module):
-    """As DataParallel: replicas see parts of the batch, their results are gathered.
+    """Like DataParallel: each replica encodes a part of the batch, and the results are gathered.
 
-    Each part goes through a copy of the module, as on a device of its own, so state that a replica
-    changed would be lost here too.
+    A replica is a copy of the module, as on another device, so changes of its state are lost.
     """
 
     def __init__(self, module, parts):
@@ -125,12 +133,14 @@ class SplitBatch(nn.Module):
                 mine.data = theirs.data
             chunk = [{n: x.chunk(self.parts)[i] for n, x in view.items()} for view in views]
             results.append(replica(*chunk))
-        gather = lambda j: {n: torch.cat([r[j][n] for r in results]) for n in results[0][j]}
-        return gather(0), gather(1)
+        queries, keys = (
+            {n: torch.cat([result[j][n] for result in results]) for n in results[0][j]} for j in range(2)
+        )
+        return queries, keys
 
 
 @pytest.mark.parametrize("pairs", [inter_pairs, intra_pairs])
-def test_splitting_the_forward_pass_changes_nothing(pairs):
+def test_splitting_the_batch_does_not_change_the_result(pairs):
     whole, split = build(pairs=pairs), build(pairs=pairs)
     encode = SplitBatch(split.encoders, 4)
     for step in range(5):
@@ -140,13 +150,13 @@ def test_splitting_the_forward_pass_changes_nothing(pairs):
         torch.testing.assert_close(split_loss, loss)
         for a, b in zip(split_logits, logits):
             torch.testing.assert_close(a, b)
-        with torch.no_grad():  # some step of the queries, so that momentum has something to do
+        with torch.no_grad():  # change the queries, so that the momentum update changes the keys
             for model in (whole, split):
                 for parameter in model.encoders.query.parameters():
                     parameter.add_(0.01 * (step + 1))
     for (name, a), b in zip(whole.state_dict().items(), split.state_dict().values()):
         torch.testing.assert_close(b, a, msg=name)
-    assert whole.queues["seq-based"].pointer.item() == 5 * 8 % 16
+    assert whole.queues[NAMES[0]].pointer.item() == 5 * 8 % 16
 
 
 @pytest.mark.gpu

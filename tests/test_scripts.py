@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -14,16 +15,17 @@ from conftest import (
     PRETRAINING_FLAGS,
     RETRIEVAL,
     TINY_FLAGS,
-    identical,
     in_optimizer_step,
     kill,
+    log_lines,
+    same_state,
     saved_at_every_opportunity,
 )
 from processes import REPOSITORY
 
 import engine.autoencoder
 from engine.checkpoint import LAST, load_checkpoint
-from models.representations import REPRESENTATIONS, join_representations
+from models.representations import REPRESENTATIONS, SEPARATOR, join_representations
 
 # The commands in the README of the official code, without the choice of GPUs.
 OFFICIAL_PRETRAINING = """main_moco_inter_skeleton.py --lr 0.01 --batch-size 64 --mlp --moco-t 0.07
@@ -38,12 +40,6 @@ OFFICIAL_RETRIEVAL = """action_retrieval.py --lr 0.1 --batch-size 64 --knn-neigh
   ./checkpoints/ntu_60_cross_view/interskeleton_seq_based_graph_based/checkpoint_0450.pth.tar
   --finetune-dataset ntu60 --protocol cross_view --pretrain-skeleton-representation seq-based_and_graph-based
   --finetune-skeleton-representation seq-based"""
-
-
-def same_state(a, b):
-    """Whether two checkpoints have the same weights, queues, optimizer state and position, bit for bit."""
-    a, b = load_checkpoint(a), load_checkpoint(b)
-    return all(identical(a[key], b[key]) for key in ("state_dict", "optimizer", "epoch", "step"))
 
 
 def test_official_commands(run, tmp_path):
@@ -68,20 +64,22 @@ def test_official_commands(run, tmp_path):
     assert 0 <= results["numbers"]["knn"] <= 100
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        "graph-based_and_seq-based",
-        "seq-based_and_image-based",
-        "graph-based_and_image-based",
-        join_representations(tuple(REPRESENTATIONS)),
-    ],
-)
+PAIRS = [join_representations(names[::-1]) for names in combinations(REPRESENTATIONS, 2)]
+
+
+@pytest.mark.parametrize("names", [*PAIRS, join_representations(tuple(REPRESENTATIONS))])
 def test_inter_skeleton_contrast(pretrain, tmp_path, names):
     code, out, err = pretrain(tmp_path / "c", "--skeleton-representation", names, "--epochs", 1)
     assert code == 0, err
-    count = len(names.split("_and_"))
+    count = len(names.split(SEPARATOR))
     assert out.count("->") == count * (count - 1)
+
+
+def test_all_pairs_include_own_keys(pretrain, tmp_path):
+    code, out, err = pretrain(tmp_path / "c", "--pairs", "all", "--epochs", 1)
+    assert code == 0, err
+    for pair in ("seq->graph", "graph->seq", "seq->seq", "graph->graph"):
+        assert f"{pair} " in out and f"contrastive_accuracy/{pair}" in log_lines(tmp_path / "c")[0]
 
 
 @pytest.mark.parametrize("name", REPRESENTATIONS)
