@@ -1,10 +1,10 @@
-"""Learning-rate schedules, and the optimizer step that skips updates once the loss is non-finite."""
+"""Learning-rate schedules, and optimizer steps that stop once the loss is non-finite."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +19,10 @@ CPU_SYNC_INTERVAL, GPU_SYNC_INTERVAL = 1, 10  # steps
 
 
 def learning_rate(base: float, epoch: int, epochs: int, schedule: Sequence[int], cosine: bool) -> float:
-    """Learning rate of ``epoch`` (0-based): a tenth after each epoch in ``schedule``, or half a cosine."""
+    """Return the learning rate of ``epoch`` (0-based).
+
+    ``base`` is divided by 10 at each epoch in ``schedule``, or follows half a cosine to zero.
+    """
     if cosine:
         return base * 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
     return base * 0.1 ** sum(epoch >= milestone for milestone in schedule)
@@ -32,7 +35,7 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 
 
 def sync_interval(device: torch.device) -> int:
-    """Steps between two reads of device values by the host; on a GPU each read waits for the stream."""
+    """Return the number of steps between two reads of device values; on a GPU each read synchronizes."""
     return CPU_SYNC_INTERVAL if device.type == "cpu" else GPU_SYNC_INTERVAL
 
 
@@ -75,7 +78,7 @@ class GuardedOptimizer:
             self.scaler.update()
         else:
             loss.backward()
-            self.optimizer.found_inf = self._nonfinite
+            self.optimizer.found_inf = self._nonfinite  # type: ignore[attr-defined]  # read by fused ones
             self.optimizer.step()
 
     def first_nonfinite_step(self) -> int | None:
