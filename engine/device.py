@@ -70,11 +70,16 @@ def describe(device: torch.device, gpu: int | None, group: Group = SINGLE_PROCES
     return f"{processes}{count} x {torch.cuda.get_device_name(device)}"
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a GPU computes in bfloat16; before Ampere, PyTorch emulates it with many kernels."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def check_amp(amp: str, device: torch.device) -> None:
     """Raise ``UserError`` if the device does not support ``--amp`` of this value."""
     if amp == "fp16" and device.type != "cuda":
         raise UserError("--amp fp16 needs a GPU; use --amp bf16 on a CPU")
-    if amp == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if amp == "bf16" and device.type == "cuda" and not has_bfloat16(device):
         raise UserError(
             f"--amp bf16: {torch.cuda.get_device_name(device)} does not support bfloat16; use --amp fp16"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -37,6 +37,28 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 def sync_interval(device: torch.device) -> int:
     """Return the number of steps between two reads of device values; on a GPU each read synchronizes."""
     return CPU_SYNC_INTERVAL if device.type == "cpu" else GPU_SYNC_INTERVAL
+
+
+def make_sgd(
+    parameters: Iterable[Tensor], lr: float, momentum: float, weight_decay: float
+) -> torch.optim.SGD:
+    """Return fused SGD whose momentum buffers are zero from the start.
+
+    PyTorch allocates them uninitialized in the first step, which leaves them so if it is skipped.
+    """
+    optimizer = torch.optim.SGD(parameters, lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+    add_momentum_buffers(optimizer)
+    # A checkpoint that was written before the first step of an older version has none.
+    optimizer.register_load_state_dict_post_hook(add_momentum_buffers)
+    return optimizer
+
+
+def add_momentum_buffers(optimizer: Optimizer) -> None:
+    """Give every parameter of an SGD optimizer without a momentum buffer one of zeros."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            if optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 class GuardedOptimizer:

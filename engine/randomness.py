@@ -26,9 +26,13 @@ def choose_seed(seed: int | None) -> int:
 
 
 def seed_globally(seed: int, purpose: int, *position: int) -> None:
-    """Seed PyTorch's global generators, which initialize weights and sample dropout masks."""
+    """Seed PyTorch's global generators, which initialize weights and sample dropout masks.
+
+    GPU i is seeded differently from the others, so that replicas do not drop the same units. The
+    generators are reached without making their GPU current, which would open a context (hundreds
+    of MB) on GPUs that the run does not use. They exist once CUDA is in use.
+    """
     words = generator(seed, purpose, *position).initial_seed()
     torch.manual_seed(words)
-    for index in range(1, torch.cuda.device_count()):  # replicas must not drop the same units
-        with torch.cuda.device(index):
-            torch.cuda.manual_seed(words + index)
+    for index, gpu_generator in enumerate(torch.cuda.default_generators):
+        gpu_generator.manual_seed(words + index)

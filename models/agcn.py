@@ -104,11 +104,12 @@ class AdaptiveGraphConv(nn.Module):
         """Compute the similarity of each pair of joints in each clip: ``(N, C, T, V) -> (N, S, V, V)``."""
         n, _, t, v = x.shape
         subsets = len(self.conv_a)
-        weight, bias = (torch.cat(tensors) for tensors in parameters_of(self.conv_a, self.conv_b))
+        # The mean over channels and frames is divided into both factors: float16 cannot hold their sum.
+        scale = (self.inter_channels * t) ** -0.5
+        weight, bias = (scale * torch.cat(tensors) for tensors in parameters_of(self.conv_a, self.conv_b))
         embedded = F.conv2d(x, weight, bias).view(n, 2, subsets, self.inter_channels * t, v)
         theta, phi = embedded.unbind(dim=1)  # N x S x CT x V
-        scores = torch.matmul(theta.transpose(2, 3), phi) / (self.inter_channels * t)
-        return scores.softmax(dim=-2)
+        return torch.matmul(theta.transpose(2, 3), phi).softmax(dim=-2)
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, t, v = x.shape

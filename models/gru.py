@@ -8,7 +8,7 @@ parameter names of the official checkpoints.
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,17 @@ from options.datasets import NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
 from .recurrence import parallel_grus
 from .representation import Representation, Size
 
-# cuDNN copies the weights into one block at every call, which is negligible at these sizes.
-warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
+CUDNN_WITH_BFLOAT16_GRU = 91300  # version from which PyTorch uses cuDNN for a GRU in bfloat16
+
+
+def has_cudnn_gru(x: Tensor) -> bool:
+    """Return whether PyTorch computes a GRU on ``x`` with cuDNN, by the condition of ``torch.gru``."""
+    if not torch.cudnn_is_acceptable(x):
+        return False
+    return x.dtype != torch.bfloat16 or (
+        torch.backends.cudnn.version() >= CUDNN_WITH_BFLOAT16_GRU
+        and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    )
 
 
 def recurrent_dtype(x: Tensor) -> torch.dtype:
@@ -32,7 +41,18 @@ def recurrent_dtype(x: Tensor) -> torch.dtype:
     if not torch.is_autocast_enabled(device):
         return x.dtype
     dtype = torch.get_autocast_dtype(device)
-    return dtype if torch.cudnn_is_acceptable(x.new_empty(1, dtype=dtype)) else torch.float32
+    return dtype if has_cudnn_gru(x.new_empty(1, dtype=dtype)) else torch.float32
+
+
+def contiguous_copies(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Return copies of ``weights`` in ``dtype`` that follow each other in one block of memory.
+
+    cuDNN reads the weights of a GRU from one block. Separate tensors would be copied into one in
+    every call, after hundreds of queries of its layout.
+    """
+    block = torch.cat([weight.flatten() for weight in weights]).to(dtype)
+    parts = block.split([weight.numel() for weight in weights])
+    return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
 
 class CausalBiGRU(nn.Module):
@@ -52,16 +72,19 @@ class CausalBiGRU(nn.Module):
         return [getattr(self.gru, f"{name}_l{layer}{suffix}") for name in names]
 
     def on_gpu(self, x: Tensor, weights: list[Tensor]) -> Tensor:
-        """Run one causal GRU over whole sequences with cuDNN: ``(N, T, C) -> (N, T, hidden_size)``."""
+        """Run one causal GRU over whole sequences with cuDNN: ``(N, T, C) -> (N, T, hidden_size)``.
+
+        Without gradients (key encoders, evaluation) cuDNN runs in inference mode.
+        """
         start = x.new_zeros(1, x.shape[0], self.gru.hidden_size)
         output, _ = torch.gru(
             x,
             start,
-            [weight.to(x.dtype) for weight in weights],
+            contiguous_copies(weights, x.dtype),
             has_biases=True,
             num_layers=1,
             dropout=0.0,
-            train=self.training,
+            train=torch.is_grad_enabled(),
             bidirectional=False,
             batch_first=True,
         )

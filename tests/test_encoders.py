@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from models.agcn import AdaptiveGraphConv, channel_factors
 from models.graph import spatial_adjacency
-from models.recurrence import Recurrence
+from models.gru import contiguous_copies
+from models.recurrence import Recurrence, parallel_grus
 from models.representations import REPRESENTATIONS, build_encoder, lay_out, parse_representations
 from options.errors import UserError
 
@@ -88,6 +89,41 @@ def test_gru_equals_a_bidirectional_gru_fed_frame_by_frame():
         _, state = encoder.encoder.gru(x[:, t : t + 1], state)
     expected = torch.cat([state[-2], state[-1]], dim=1)
     torch.testing.assert_close(encoder.forward_features(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gru_on_a_gpu_computes_the_same_from_one_block_of_weights():
+    """``torch.gru``, which cuDNN serves on a GPU, runs on the CPU too."""
+    encoder = build_encoder("seq-based", 5, gru_hidden_size=12).encoder
+    x, results = torch.randn(4, 9, 150), []
+    weights = encoder.weights(0, "_reverse")
+    for compute in (
+        lambda: encoder.on_gpu(x, weights),
+        lambda: parallel_grus(x.transpose(0, 1), [weights]).transpose(0, 1),
+    ):
+        output = compute()
+        results.append((output, *torch.autograd.grad(output.square().sum(), weights)))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_contiguous_copies_follow_each_other_in_memory(dtype):
+    weights = build_encoder("seq-based", 5, gru_hidden_size=12).encoder.weights(1, "")
+    copies, offset = contiguous_copies(weights, dtype), 0
+    for weight, found in zip(weights, copies, strict=True):
+        assert found.untyped_storage().data_ptr() == copies[0].untyped_storage().data_ptr()
+        assert found.storage_offset() == offset and found.is_contiguous()
+        assert torch.equal(found, weight.to(dtype))
+        offset += weight.numel()
+
+
+def test_graph_encoder_at_the_paper_sizes_is_finite_in_float16():
+    """float16 arithmetic on the CPU, with coordinates that overflow the sum of products of joints."""
+    torch.manual_seed(0)
+    encoder, x = build_encoder("graph-based", 8).eval(), 10.0 * torch.randn(1, 3, 64, 25, 2)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.float16):
+        features = encoder.forward_features(x)
+    assert features.dtype == torch.float16 and torch.isfinite(features).all()
 
 
 def test_recurrence_has_the_gradients_of_its_equations():

@@ -10,9 +10,10 @@ from torch import nn
 from dataset.clips import open_clips
 from dataset.views import pretraining_view
 from engine.device import check_amp, in_precision
-from engine.optimization import GuardedOptimizer
+from engine.optimization import GuardedOptimizer, make_sgd
 from engine.randomness import VIEWS, generator
 from moco.model import MoCo, inter_pairs
+from models.gru import recurrent_dtype
 from models.representations import REPRESENTATIONS, build_encoder, lay_out
 from options.errors import UserError
 
@@ -20,14 +21,14 @@ CPU = torch.device("cpu")
 NAMES = tuple(REPRESENTATIONS)
 
 
-def small_moco():
-    torch.manual_seed(0)
-    return MoCo(NAMES, lambda name, dim: build_encoder(name, dim, **TINY), inter_pairs(NAMES), 16, 40)
+def small_moco(names=NAMES, seed=0):
+    torch.manual_seed(seed)
+    return MoCo(names, lambda name, dim: build_encoder(name, dim, **TINY), inter_pairs(names), 16, 40)
 
 
-def two_views(store):
+def two_views(store, count=20):
     clips = open_clips(store, "ntu60", "cross_view", "train")
-    view, index = pretraining_view(), torch.arange(20)
+    view, index = pretraining_view(), torch.arange(count)
     return [lay_out(view.of(clips, index, generator(i, VIEWS)), NAMES) for i in range(2)]
 
 
@@ -70,12 +71,51 @@ def test_amp_formats_unsupported_on_cpu():
         check_amp("fp16", CPU)
 
 
+def pretend_gpu(monkeypatch, capability, cudnn_version=92400):
+    """Let PyTorch describe a GPU of this compute capability whose cuDNN accepts every tensor."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "some GPU")
+    monkeypatch.setattr(torch, "cudnn_is_acceptable", lambda x: True)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn_version)
+
+
+def test_bf16_is_rejected_where_pytorch_would_emulate_it(monkeypatch):
+    pretend_gpu(monkeypatch, (7, 5))
+    with pytest.raises(UserError, match="some GPU does not support bfloat16; use --amp fp16"):
+        check_amp("bf16", torch.device("cuda", 1))
+    check_amp("fp16", torch.device("cuda", 1))
+    pretend_gpu(monkeypatch, (8, 0))
+    check_amp("bf16", torch.device("cuda", 1))
+
+
+@pytest.mark.parametrize(
+    "dtype, capability, cudnn_version, expected",
+    [
+        (torch.bfloat16, (9, 0), 92400, torch.bfloat16),
+        (torch.bfloat16, (8, 0), 91300, torch.bfloat16),
+        (torch.bfloat16, (9, 0), 91200, torch.float32),
+        (torch.bfloat16, (7, 5), 92400, torch.float32),
+        (torch.float16, (7, 5), 90100, torch.float16),
+    ],
+)
+def test_gru_computes_in_the_autocast_dtype_if_cudnn_does(
+    monkeypatch, dtype, capability, cudnn_version, expected
+):
+    pretend_gpu(monkeypatch, capability, cudnn_version)
+    x = torch.zeros(2, 3)
+    assert recurrent_dtype(x) == torch.float32
+    with torch.autocast("cpu", dtype=dtype):
+        assert recurrent_dtype(x) == expected
+
+
+def test_gru_computes_in_float32_without_cudnn():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert recurrent_dtype(torch.zeros(2, 3)) == torch.float32
+
+
 @pytest.mark.parametrize(
     "make",
-    [
-        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1, fused=True),
-        lambda p: torch.optim.Adam(p, 0.1, fused=True),
-    ],
+    [lambda p: make_sgd(p, 0.1, 0.9, 0.1), lambda p: torch.optim.Adam(p, 0.1, fused=True)],
     ids=["sgd", "adam"],
 )
 def test_updates_stop_at_first_non_finite_loss(make):
@@ -109,3 +149,53 @@ def test_guarded_step_equals_plain_sgd_for_finite_losses():
         other(x).square().mean().backward()
         plain.step()
     torch.testing.assert_close(model.weight, other.weight)
+
+
+def test_skipped_first_step_leaves_no_uninitialized_momentum(monkeypatch):
+    """PyTorch's fused SGD allocates its buffers with ``empty_like``, whatever the memory contains."""
+    monkeypatch.setattr(torch, "empty_like", lambda x: torch.full_like(x, 7.0))
+    weight = nn.Parameter(torch.zeros(3))
+    optimizer = GuardedOptimizer(make_sgd([weight], 0.1, 0.9, 0.0), "off", CPU)
+    optimizer.scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
+    optimizer.step((1000.0 * weight).sum(), 0)  # the scaled gradient is infinite
+    optimizer.step((0.0 * weight).sum(), 1)
+    assert not weight.any() and not optimizer.optimizer.state[weight]["momentum_buffer"].any()
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_checkpoint_without_momentum_buffers_resumes_with_zeros(momentum):
+    """As written by an earlier version that was stopped before its first step."""
+    earlier = torch.optim.SGD([nn.Parameter(torch.ones(3))], 0.1, momentum=momentum, fused=True)
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = make_sgd([weight], 0.1, momentum, 0.0)
+    optimizer.load_state_dict(earlier.state_dict())
+    assert ("momentum_buffer" in optimizer.state[weight]) == (momentum > 0)
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    torch.testing.assert_close(weight.detach(), torch.full((3,), 0.9))
+    if momentum:
+        assert torch.equal(optimizer.state[weight]["momentum_buffer"], torch.ones(3))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_fp16_run_with_a_skipped_first_step_stays_finite(small_store, seed):
+    """float16 arithmetic on the CPU; the initial loss scale overflows, so the scaler skips step 0."""
+    names = ("seq-based", "graph-based")
+    model = small_moco(names, seed)
+    views = [{name: view[name] for name in names} for view in two_views(small_store, count=8)]
+    query = model.encoders.query
+    optimizer = GuardedOptimizer(make_sgd(query.parameters(), 0.01, 0.9, 1e-4), "off", CPU)
+    optimizer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-30)
+    encode = in_precision(model.encoders, "fp16", CPU)
+    states = [copy.deepcopy(query.state_dict())]
+    for step in range(3):
+        loss, _ = model(*views, encode=encode)
+        optimizer.step(loss, step)
+        states.append({name: parameter.detach().clone() for name, parameter in query.named_parameters()})
+    assert optimizer.first_nonfinite_step() is None
+    assert all(torch.equal(x, states[0][name]) for name, x in states[1].items())  # step 0 was skipped
+    assert any(not torch.equal(x, states[1][name]) for name, x in states[2].items())  # step 1 was not
+    assert all(torch.isfinite(x).all() and x.abs().max() < 10 for x in states[-1].values())
+    for state in optimizer.optimizer.state.values():
+        assert torch.isfinite(state["momentum_buffer"]).all()
