@@ -122,6 +122,16 @@ def default_workers(clips: ClipSet, device: torch.device) -> int:
     return 2 if device.type == "cuda" and clips.frames.device.type == "cpu" else 0
 
 
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Return ``x`` on ``device`` without waiting for the work that is queued there.
+
+    A copy to a GPU is asynchronous only from pinned memory.
+    """
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
+
 def place_clips(splits: Sequence[ClipSet], where: str, device: torch.device) -> list[ClipSet]:
     """Move the frames of ``splits`` according to ``--data-device``.
 
