@@ -45,7 +45,7 @@ def run_all(small_store, tmp_path):
         shown = [
             command if isinstance(command, str) else [str(part) for part in command] for command in commands
         ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "1000"}  # help without line breaks
         done = subprocess.run(
             [sys.executable, driver, json.dumps(shown)],
             cwd=tmp_path,
