@@ -18,7 +18,7 @@ from options.flags import spelled
 from .checkpoint import SAVE_MINUTES, RollingCheckpoint, checkpoint_errors, load_checkpoint, save_checkpoint
 from .evaluation import Evaluation
 from .log import RunLog
-from .optimization import GuardedOptimizer, learning_rate, set_learning_rate
+from .optimization import GuardedOptimizer, learning_rate, make_sgd, set_learning_rate
 from .randomness import WEIGHTS, generator
 from .signals import StopRequest
 
@@ -75,9 +75,7 @@ def make_optimizer(module: nn.Module, args: argparse.Namespace) -> torch.optim.O
     """Build the ``--optimizer`` of ``module``; its learning rate is set at the start of every epoch."""
     if args.optimizer == "adam":
         return torch.optim.Adam(module.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
-    return torch.optim.SGD(
-        module.parameters(), args.lr, momentum=args.momentum, weight_decay=args.weight_decay, fused=True
-    )
+    return make_sgd(module.parameters(), args.lr, args.momentum, args.weight_decay)
 
 
 class ClassifierTraining(ABC):

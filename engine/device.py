@@ -1,8 +1,10 @@
-"""Devices and number formats of a run: CPU, one GPU, DataParallel or torchrun; mixed precision, TF32."""
+"""Devices and precision of a run: CPU, one GPU, DataParallel or torchrun; mixed precision, TF32."""
 
 from __future__ import annotations
 
-from typing import Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +12,18 @@ from torch import Tensor, nn
 from dataset.clips import ClipSet
 from options.errors import UserError
 
-from .distributed import Group, wrap
+from .distributed import SINGLE_PROCESS, Group
 
 AUTO_MEMORY_FRACTION = 0.3  # fraction of a GPU's free memory that --data-device auto may fill with clips
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(gpu: int | None) -> torch.device:
-    """GPU ``gpu`` if given; otherwise the current GPU (torchrun: this process's own), or the CPU."""
+    """Return GPU ``gpu`` if given, else the current GPU (with torchrun the one of this process) or the CPU.
+
+    Raises:
+        UserError: there is no such GPU.
+    """
     if gpu is not None:
         visible = torch.cuda.device_count()
         if not 0 <= gpu < visible:
@@ -31,21 +37,32 @@ def pick_device(gpu: int | None) -> torch.device:
 
 
 def uses_data_parallel(device: torch.device, gpu: int | None) -> bool:
-    """Whether one process uses several GPUs: several are visible and ``--gpu`` is not given."""
+    """Return whether one process uses several GPUs: several are visible and ``--gpu`` is not given."""
     return device.type == "cuda" and gpu is None and torch.cuda.device_count() > 1
 
 
-def parallel(module: nn.Module, device: torch.device, gpu: int | None, group: Group = Group()) -> nn.Module:
-    """``module`` wrapped in DistributedDataParallel or DataParallel, if the run uses one of them."""
+def parallel(
+    module: nn.Module, device: torch.device, gpu: int | None, group: Group = SINGLE_PROCESS
+) -> nn.Module:
+    """Return ``module`` wrapped in DistributedDataParallel or DataParallel, if the run uses one of them.
+
+    BatchNorm's running statistics are not synchronized: training does not read them, and those of
+    the first process or device are saved.
+    """
     if group.size > 1:
-        return wrap(module, device, group)
+        device_ids = [device] if device.type == "cuda" else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # newer versions rename an argument
+            return nn.parallel.DistributedDataParallel(
+                module, device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
     if uses_data_parallel(device, gpu):
         return nn.DataParallel(module)
     return module
 
 
-def describe(device: torch.device, gpu: int | None, group: Group = Group()) -> str:
-    """The devices of a run as text, for logs and results."""
+def describe(device: torch.device, gpu: int | None, group: Group = SINGLE_PROCESS) -> str:
+    """Return the devices of a run as text, for logs and results."""
     processes = f"{group.size} processes, each on " if group.size > 1 else ""
     if device.type == "cpu":
         return f"{processes}CPU, {torch.get_num_threads()} threads"
@@ -53,11 +70,16 @@ def describe(device: torch.device, gpu: int | None, group: Group = Group()) -> s
     return f"{processes}{count} x {torch.cuda.get_device_name(device)}"
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a GPU computes in bfloat16; before Ampere, PyTorch emulates it with many kernels."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def check_amp(amp: str, device: torch.device) -> None:
-    """Raise ``UserError`` if the device does not compute in the format ``amp``."""
+    """Raise ``UserError`` if the device does not support ``--amp`` of this value."""
     if amp == "fp16" and device.type != "cuda":
         raise UserError("--amp fp16 needs a GPU; use --amp bf16 on a CPU")
-    if amp == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if amp == "bf16" and device.type == "cuda" and not has_bfloat16(device):
         raise UserError(
             f"--amp bf16: {torch.cuda.get_device_name(device)} does not support bfloat16; use --amp fp16"
         )
@@ -81,20 +103,33 @@ class MixedPrecision(nn.Module):
         super().__init__()
         self.module, self.device_type, self.dtype = module, device.type, AMP_DTYPES[amp]
 
-    def forward(self, *views: Mapping[str, Tensor]):
-        """The outputs of the wrapped module."""
+    def forward(self, *views: Mapping[str, Tensor]) -> Any:
+        """Return the outputs of the wrapped module."""
         with torch.autocast(self.device_type, dtype=self.dtype):
             return self.module(*views)
 
 
 def in_precision(module: nn.Module, amp: str, device: torch.device) -> nn.Module:
-    """``module`` computing in ``amp``: ``off`` (float32), ``bf16`` or ``fp16``."""
+    """Return ``module`` computing in ``amp``: ``off`` (float32), ``bf16`` or ``fp16``.
+
+    Call it before ``parallel``, which replicates the module together with its precision.
+    """
     return module if amp == "off" else MixedPrecision(module, amp, device)
 
 
 def default_workers(clips: ClipSet, device: torch.device) -> int:
-    """Threads that prepare batches: useful only if the CPU prepares them for a GPU."""
+    """Return the number of prefetch threads; they only help if the CPU prepares batches for a GPU."""
     return 2 if device.type == "cuda" and clips.frames.device.type == "cpu" else 0
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Return ``x`` on ``device`` without waiting for the work that is queued there.
+
+    A copy to a GPU is asynchronous only from pinned memory.
+    """
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
 
 
 def place_clips(splits: Sequence[ClipSet], where: str, device: torch.device) -> list[ClipSet]:

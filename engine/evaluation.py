@@ -144,6 +144,6 @@ def prepare_evaluation(
     train, val = place_clips(splits, args.data_device, device)
     if args.workers is None:
         args.workers = default_workers(train, device)
-    encode = in_precision(parallel(encoders, device, args.gpu), args.amp, device)
+    encode = parallel(in_precision(encoders, args.amp, device), device, args.gpu)
     extractor = FeatureExtractor(encoders, encode, device, args.workers)
     return Evaluation(extractor, train, val, args.seed, folder)

@@ -17,6 +17,7 @@ from dataset.views import classifier_view, evaluation_view
 from models.representations import lay_out
 from options.errors import UserError
 
+from .device import to_device
 from .pretrained import ConcatenatedEncoders, CoordinateBaseline
 from .randomness import ORDER, VIEWS, generator
 
@@ -58,7 +59,7 @@ class FeatureExtractor:
 
     def features(self, view: Tensor) -> Tensor:
         """Encode a view ``(N, T, V, 3, M)`` to features ``(N, D)``."""
-        return self.encode(lay_out(view.to(self.device, non_blocking=True), self.encoders.representations))
+        return self.encode(lay_out(to_device(view, self.device), self.encoders.representations))
 
     @torch.no_grad()
     def extract(self, batches: list[Tensor], make_view: Callable[[int], Tensor], title: str) -> Tensor:

@@ -1,10 +1,10 @@
-"""Learning-rate schedules, and the optimizer step that skips updates once the loss is non-finite."""
+"""Learning-rate schedules, and optimizer steps that stop once the loss is non-finite."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +19,10 @@ CPU_SYNC_INTERVAL, GPU_SYNC_INTERVAL = 1, 10  # steps
 
 
 def learning_rate(base: float, epoch: int, epochs: int, schedule: Sequence[int], cosine: bool) -> float:
-    """Learning rate of ``epoch`` (0-based): a tenth after each epoch in ``schedule``, or half a cosine."""
+    """Return the learning rate of ``epoch`` (0-based).
+
+    ``base`` is divided by 10 at each epoch in ``schedule``, or follows half a cosine to zero.
+    """
     if cosine:
         return base * 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
     return base * 0.1 ** sum(epoch >= milestone for milestone in schedule)
@@ -32,8 +35,30 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 
 
 def sync_interval(device: torch.device) -> int:
-    """Steps between two reads of device values by the host; on a GPU each read waits for the stream."""
+    """Return the number of steps between two reads of device values; on a GPU each read synchronizes."""
     return CPU_SYNC_INTERVAL if device.type == "cpu" else GPU_SYNC_INTERVAL
+
+
+def make_sgd(
+    parameters: Iterable[Tensor], lr: float, momentum: float, weight_decay: float
+) -> torch.optim.SGD:
+    """Return fused SGD whose momentum buffers are zero from the start.
+
+    PyTorch allocates them uninitialized in the first step, which leaves them so if it is skipped.
+    """
+    optimizer = torch.optim.SGD(parameters, lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+    add_momentum_buffers(optimizer)
+    # A checkpoint that was written before the first step of an older version has none.
+    optimizer.register_load_state_dict_post_hook(add_momentum_buffers)
+    return optimizer
+
+
+def add_momentum_buffers(optimizer: Optimizer) -> None:
+    """Give every parameter of an SGD optimizer without a momentum buffer one of zeros."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            if optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 class GuardedOptimizer:
@@ -75,7 +100,7 @@ class GuardedOptimizer:
             self.scaler.update()
         else:
             loss.backward()
-            self.optimizer.found_inf = self._nonfinite
+            self.optimizer.found_inf = self._nonfinite  # type: ignore[attr-defined]  # read by fused ones
             self.optimizer.step()
 
     def first_nonfinite_step(self) -> int | None:

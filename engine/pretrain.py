@@ -20,6 +20,7 @@ from moco.model import MoCo
 from models.representations import lay_out
 
 from .checkpoint import LAST, RollingCheckpoint, checkpoint_name, save_checkpoint
+from .device import to_device
 from .distributed import Group
 from .log import RunLog, config_text
 from .optimization import GuardedOptimizer, learning_rate, set_learning_rate, sync_interval
@@ -116,7 +117,7 @@ def two_views(run: Pretraining, batches: list[Tensor], workers: int) -> Iterator
         source = generator(run.seed, VIEWS, run.epoch, step)
         shard = run.group.shard(len(batches[step]))
         views = [run.view.of(run.clips, batches[step], source, shard) for _ in range(2)]
-        query, key = (lay_out(view.to(run.device, non_blocking=True), representations) for view in views)
+        query, key = (lay_out(to_device(view, run.device), representations) for view in views)
         return query, key
 
     return prefetch(make, range(run.step, len(batches)), workers)

@@ -1,4 +1,4 @@
-"""All randomness is a function of (seed, purpose, position): a resumed run draws what it would have."""
+"""Random numbers as a function of (seed, purpose, position), so a resumed run draws the same numbers."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ import secrets
 import numpy as np
 import torch
 
-# What a stream of random numbers is for. The numbers are part of what a seed means.
+# The purposes of random numbers. Changing this order changes what a seed reproduces.
 ORDER, VIEWS, WEIGHTS, DROPOUT, LABELS, PICTURES = range(6)
 
 
 def generator(seed: int, purpose: int, *position: int) -> torch.Generator:
-    """A fresh generator on the CPU for one purpose at one position, e.g. (epoch, step)."""
+    """Return a new CPU generator for one purpose at one position, e.g. (epoch, step)."""
     words = np.random.SeedSequence([seed, purpose, *position]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
 
 
 def choose_seed(seed: int | None) -> int:
-    """The seed given, or one drawn now and printed, so that any run can be repeated."""
+    """Return the given seed, or a random one, which is printed so that the run can be reproduced."""
     if seed is None:
         seed = secrets.randbelow(2**31)
-        print(f"seed {seed} (drawn; --seed {seed} repeats this run)")
+        print(f"seed {seed} (random; use --seed {seed} to reproduce)")
     return seed
 
 
 def seed_globally(seed: int, purpose: int, *position: int) -> None:
-    """Seed torch's own generators, which initialise weights and drop out units."""
+    """Seed PyTorch's global generators, which initialize weights and sample dropout masks.
+
+    GPU i is seeded differently from the others, so that replicas do not drop the same units. The
+    generators are reached without making their GPU current, which would open a context (hundreds
+    of MB) on GPUs that the run does not use. They exist once CUDA is in use.
+    """
     words = generator(seed, purpose, *position).initial_seed()
     torch.manual_seed(words)
-    for index in range(1, torch.cuda.device_count()):  # replicas must not drop the same units
-        with torch.cuda.device(index):
-            torch.cuda.manual_seed(words + index)
+    for index, gpu_generator in enumerate(torch.cuda.default_generators):
+        gpu_generator.manual_seed(words + index)

@@ -39,7 +39,7 @@ from .device import (
     uses_data_parallel,
 )
 from .distributed import Group, check_shards, process_group
-from .optimization import GuardedOptimizer
+from .optimization import GuardedOptimizer, make_sgd
 from .pretrain import Pretraining, pretrain
 from .pretrained import check_contradictions
 from .randomness import WEIGHTS, choose_seed, seed_globally
@@ -159,10 +159,12 @@ def prepare(
         "clips_sha256": clips_digest(clips),
     }
     model = build_model(args, representations, pairs, sizes, device)
+    # The key encoders are not optimized; they follow by their momentum update.
+    sgd = make_sgd(model.encoders.query.parameters(), args.lr, args.momentum, args.weight_decay)
     run = Pretraining(
         model=model,
         encode=parallel(in_precision(model.encoders, args.amp, device), device, args.gpu, group),
-        optimizer=GuardedOptimizer(make_sgd(model, args), args.amp, device),
+        optimizer=GuardedOptimizer(sgd, args.amp, device),
         clips=clips,
         view=pretraining_view(settings, sizes["num_frames"]),
         description=description,
@@ -210,17 +212,6 @@ def build_model(
     if args.compile:
         compile_encoders(model)
     return model
-
-
-def make_sgd(model: MoCo, args: argparse.Namespace) -> torch.optim.SGD:
-    """SGD for the query encoders; the key encoders follow by their momentum update."""
-    return torch.optim.SGD(
-        model.encoders.query.parameters(),
-        args.lr,
-        momentum=args.momentum,
-        weight_decay=args.weight_decay,
-        fused=True,
-    )
 
 
 def compile_encoders(model: MoCo) -> None:

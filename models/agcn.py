@@ -1,14 +1,15 @@
-"""The graph encoder: ten blocks of adaptive graph convolution over joints and convolution over time.
+"""The graph encoder: A-GCN, ten blocks of adaptive graph convolution and temporal convolution.
 
-A-GCN (Shi et al., CVPR 2019): every block adds to the fixed adjacency a learned one and one made
-from the similarity of the joints of the clip at hand. The three neighbour subsets are computed
-together: their convolutions are one convolution, their attention one batched product. Parameter
-names are those of the published checkpoints.
+A-GCN (Shi et al., CVPR 2019) adds two matrices to the fixed adjacency of the skeleton: a learned one,
+and one computed from the similarity of the joints in the current clip. The three neighbor subsets are
+computed together, as one convolution and one batched product. Parameter names are those of the
+official checkpoints. ST-GCN is the same stack with a fixed graph.
 """
 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,37 +18,51 @@ from torch.nn import functional as F
 from .graph import spatial_adjacency
 from .representation import Representation, Size, grid_layout
 
-# Channels of the ten blocks in units of the width. Where they double, time is halved.
+# Channels of the ten blocks in units of the width. A block that doubles them halves the frames.
 CHANNEL_FACTORS = (1, 1, 1, 1, 2, 2, 2, 4, 4, 4)
 
 
 def channel_factors(num_blocks: int) -> list[int]:
-    """The factors of a shorter stack: blocks picked evenly from the ten, first and last included."""
+    """Return the factors of a shorter stack: blocks picked evenly from the ten, with first and last."""
     last = len(CHANNEL_FACTORS) - 1
     return [CHANNEL_FACTORS[round(i * last / max(num_blocks - 1, 1))] for i in range(num_blocks)]
 
 
 def init_conv(conv: nn.Conv2d) -> None:
-    """He initialisation by fan-out, zero bias."""
+    """Initialize a convolution: He by fan-out, zero bias."""
     nn.init.kaiming_normal_(conv.weight, mode="fan_out")
-    nn.init.zeros_(conv.bias)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
 
 
 def batch_norm(channels: int, scale: float = 1.0) -> nn.BatchNorm2d:
+    """Return a BatchNorm layer whose weights start at ``scale``."""
     norm = nn.BatchNorm2d(channels)
     nn.init.constant_(norm.weight, scale)
     return norm
 
 
-class TemporalConv(nn.Module):
-    """Convolution along time, then batch norm: ``(N, C, T, V) -> (N, C', T / stride, V)``."""
+def subset_convs(in_channels: int, out_channels: int, subsets: int) -> nn.ModuleList:
+    """Return one 1 x 1 convolution per neighbor subset."""
+    convs = [nn.Conv2d(in_channels, out_channels, 1) for _ in range(subsets)]
+    for conv in convs:
+        init_conv(conv)
+    return nn.ModuleList(convs)
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 9, stride: int = 1):
+
+def parameters_of(*lists: nn.ModuleList) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the weights and the biases of the convolutions in several ``subset_convs`` lists."""
+    convs = [conv for convs in lists for conv in convs]
+    return [cast(Tensor, conv.weight) for conv in convs], [cast(Tensor, conv.bias) for conv in convs]
+
+
+class TemporalConv(nn.Module):
+    """Convolution over time and BatchNorm: ``(N, C, T, V) -> (N, C', T / stride, V)``."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 9, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, (kernel_size, 1),
-            stride=(stride, 1), padding=((kernel_size - 1) // 2, 0),
-        )
+        padding = (kernel_size - 1) // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, (kernel_size, 1), (stride, 1), (padding, 0))
         self.bn = batch_norm(out_channels)
         init_conv(self.conv)
 
@@ -56,7 +71,15 @@ class TemporalConv(nn.Module):
 
 
 class AdaptiveGraphConv(nn.Module):
-    """Adaptive graph convolution (eq. 3 of the A-GCN paper): ``(N, C, T, V) -> (N, C', T, V)``."""
+    """Adaptive graph convolution (eq. 3 of the A-GCN paper): ``(N, C, T, V) -> (N, C', T, V)``.
+
+    Args:
+        in_channels: C.
+        out_channels: C'.
+        adjacency: ``(S, V, V)``, one matrix per neighbor subset.
+    """
+
+    A: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, adjacency: Tensor) -> None:
         super().__init__()
@@ -64,116 +87,48 @@ class AdaptiveGraphConv(nn.Module):
         self.inter_channels = out_channels // 4
         self.register_buffer("A", adjacency.clone(), persistent=False)
         self.PA = nn.Parameter(torch.full_like(adjacency, 1e-6))
-        self.conv_a = self.subset_convs(in_channels, self.inter_channels, subsets)
-        self.conv_b = self.subset_convs(in_channels, self.inter_channels, subsets)
-        self.conv_d = self.subset_convs(in_channels, out_channels, subsets)
-        for conv in self.conv_d:  # all branches are summed: smaller, by their number
-            nn.init.normal_(conv.weight, 0.0, math.sqrt(2.0 / (conv.weight.numel() * subsets)))
-        # Nearly zero at the start, so a block begins as its residual.
+        self.conv_a = subset_convs(in_channels, self.inter_channels, subsets)
+        self.conv_b = subset_convs(in_channels, self.inter_channels, subsets)
+        self.conv_d = subset_convs(in_channels, out_channels, subsets)
+        for weight in parameters_of(self.conv_d)[0]:  # the branches are summed: scale by their number
+            nn.init.normal_(weight, 0.0, math.sqrt(2.0 / (weight.numel() * subsets)))
+        # Nearly zero at the start, so that a block begins as its residual.
         self.bn = batch_norm(out_channels, scale=1e-6)
-        self.down = nn.Identity()
+        self.down: nn.Module = nn.Identity()
         if in_channels != out_channels:
-            self.down = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1), batch_norm(out_channels)
-            )
-            init_conv(self.down[0])
-
-    @staticmethod
-    def subset_convs(in_channels: int, out_channels: int, subsets: int) -> nn.ModuleList:
-        convs = nn.ModuleList(nn.Conv2d(in_channels, out_channels, 1) for _ in range(subsets))
-        for conv in convs:
+            conv = nn.Conv2d(in_channels, out_channels, 1)
             init_conv(conv)
-        return convs
+            self.down = nn.Sequential(conv, batch_norm(out_channels))
 
     def similarity(self, x: Tensor) -> Tensor:
-        """How much each joint resembles each other in this clip: ``(N, C, T, V) -> (N, S, V, V)``."""
+        """Compute the similarity of each pair of joints in each clip: ``(N, C, T, V) -> (N, S, V, V)``."""
         n, _, t, v = x.shape
         subsets = len(self.conv_a)
-        convs = [*self.conv_a, *self.conv_b]
-        weight = torch.cat([conv.weight for conv in convs])
-        bias = torch.cat([conv.bias for conv in convs])
+        # The mean over channels and frames is divided into both factors: float16 cannot hold their sum.
+        scale = (self.inter_channels * t) ** -0.5
+        weight, bias = (scale * torch.cat(tensors) for tensors in parameters_of(self.conv_a, self.conv_b))
         embedded = F.conv2d(x, weight, bias).view(n, 2, subsets, self.inter_channels * t, v)
         theta, phi = embedded.unbind(dim=1)  # N x S x CT x V
-        scores = torch.matmul(theta.transpose(2, 3), phi) / (self.inter_channels * t)
-        return scores.softmax(dim=-2)
+        return torch.matmul(theta.transpose(2, 3), phi).softmax(dim=-2)
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, t, v = x.shape
         adjacency = self.similarity(x) + (self.A + self.PA)  # N x S x V x V
-        # Sum over neighbours first, then one convolution over all subsets' channels.
+        # Sum over neighbors first, then one convolution over the channels of all subsets.
         gathered = torch.matmul(x.reshape(n, 1, c * t, v), adjacency)  # N x S x CT x V
-        weight = torch.cat([conv.weight for conv in self.conv_d], dim=1)
-        bias = torch.stack([conv.bias for conv in self.conv_d]).sum(dim=0)
+        weights, biases = parameters_of(self.conv_d)
+        weight, bias = torch.cat(weights, dim=1), torch.stack(biases).sum(dim=0)
         y = F.conv2d(gathered.view(n, -1, t, v), weight, bias)
         return F.relu(self.bn(y) + self.down(x))
 
 
-class GraphBlock(nn.Module):
-    """Graph convolution over joints, temporal convolution, residual."""
+class SpatialGraphConv(nn.Module):
+    """ST-GCN's graph convolution with a learned weight per edge: ``(N, C, T, V) -> (N, C', T, V)``.
 
-    def __init__(
-        self, in_channels: int, out_channels: int, stride: int, graph_conv: nn.Module, residual: bool
-    ) -> None:
-        super().__init__()
-        self.gcn1 = graph_conv
-        self.tcn1 = TemporalConv(out_channels, out_channels, stride=stride)
-        self.has_residual = residual
-        self.residual = nn.Identity()
-        if residual and (in_channels != out_channels or stride != 1):
-            self.residual = TemporalConv(in_channels, out_channels, kernel_size=1, stride=stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.tcn1(self.gcn1(x))
-        if self.has_residual:
-            y = y + self.residual(x)
-        return F.relu(y)
-
-
-class GraphEncoder(nn.Module):
-    """Ten graph blocks: ``forward_features`` maps ``(N, 3, T, V, M)`` to ``(N, 4 * width)``.
-
-    ``width`` is the channels of the first blocks; fewer ``num_blocks`` than ten are spread evenly
-    over the same growth. A subclass chooses the graph convolution.
+    The arguments are those of ``AdaptiveGraphConv``.
     """
 
-    def __init__(
-        self, num_classes: int, width: int = 64, num_blocks: int = 10, num_people: int = 2,
-        in_channels: int = 3,
-    ) -> None:
-        super().__init__()
-        adjacency = spatial_adjacency()
-        joints = adjacency.shape[-1]
-        self.data_bn = nn.BatchNorm1d(num_people * in_channels * joints)
-        self.block_names = [f"l{i + 1}" for i in range(num_blocks)]
-        channels, before = in_channels, 1
-        for i, (name, factor) in enumerate(zip(self.block_names, channel_factors(num_blocks))):
-            stride = 1 if factor == before else 2
-            graph_conv = self.graph_conv(channels, factor * width, adjacency)
-            block = GraphBlock(channels, factor * width, stride, graph_conv, residual=i > 0)
-            self.add_module(name, block)
-            channels, before = factor * width, factor
-        self.num_features = channels
-        self.fc = nn.Linear(channels, num_classes)
-        nn.init.normal_(self.fc.weight, 0.0, math.sqrt(2.0 / num_classes))
-
-    def graph_conv(self, in_channels: int, out_channels: int, adjacency: Tensor) -> nn.Module:
-        return AdaptiveGraphConv(in_channels, out_channels, adjacency)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        n, c, t, v, m = x.shape
-        x = x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t)
-        x = self.data_bn(x).view(n, m, v, c, t)
-        x = x.permute(0, 1, 3, 4, 2).reshape(n * m, c, t, v)  # NM x C x T x V
-        for name in self.block_names:
-            x = getattr(self, name)(x)
-        return x.view(n, m, self.num_features, -1).mean(dim=3).mean(dim=1)  # N x C
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.forward_features(x))
-
-
-class SpatialGraphConv(nn.Module):
-    """Graph convolution with edge importance: ``(N, C, T, V) -> (N, C', T, V)``."""
+    A: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, adjacency: Tensor) -> None:
         super().__init__()
@@ -191,21 +146,94 @@ class SpatialGraphConv(nn.Module):
         return F.relu(self.bn(y))
 
 
-class STGCNEncoder(GraphEncoder):
-    """ST-GCN, ``--graph-encoder stgcn``: the same blocks and sizes with a fixed graph."""
+class GraphBlock(nn.Module):
+    """Graph convolution, temporal convolution and residual: ``(N, C, T, V) -> (N, C', T / stride, V)``."""
 
-    def graph_conv(self, in_channels: int, out_channels: int, adjacency: Tensor) -> nn.Module:
-        return SpatialGraphConv(in_channels, out_channels, adjacency)
+    def __init__(
+        self, in_channels: int, out_channels: int, graph_conv: nn.Module, stride: int, residual: bool
+    ) -> None:
+        super().__init__()
+        self.gcn1 = graph_conv
+        self.tcn1 = TemporalConv(out_channels, out_channels, stride=stride)
+        self.has_residual = residual
+        self.residual: nn.Module = nn.Identity()
+        if residual and (in_channels != out_channels or stride != 1):
+            self.residual = TemporalConv(in_channels, out_channels, kernel_size=1, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.tcn1(self.gcn1(x))
+        if self.has_residual:
+            y = y + self.residual(x)
+        return F.relu(y)
+
+
+class GraphEncoder(nn.Module):
+    """A-GCN: ``forward_features`` maps ``(N, 3, T, V, M)`` to ``(N, 4 * width)``.
+
+    Args:
+        num_classes: outputs of the last layer, ``fc``.
+        width: channels of the first blocks.
+        num_blocks: 1 to 10; fewer than ten blocks are spread evenly over the same growth of channels.
+        num_people: M.
+        in_channels: coordinates per joint.
+    """
+
+    graph_conv: type[nn.Module] = AdaptiveGraphConv
+
+    def __init__(
+        self,
+        num_classes: int,
+        width: int = 64,
+        num_blocks: int = 10,
+        num_people: int = 2,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        adjacency = spatial_adjacency()
+        joints = adjacency.shape[-1]
+        self.data_bn = nn.BatchNorm1d(num_people * in_channels * joints)
+        self.block_names = [f"l{i + 1}" for i in range(num_blocks)]
+        channels, previous = in_channels, 1
+        for i, (name, factor) in enumerate(zip(self.block_names, channel_factors(num_blocks), strict=True)):
+            stride = 1 if factor == previous else 2
+            graph_conv = self.graph_conv(channels, factor * width, adjacency)
+            block = GraphBlock(channels, factor * width, graph_conv, stride, residual=i > 0)
+            self.add_module(name, block)
+            channels, previous = factor * width, factor
+        self.num_features = channels
+        self.fc = nn.Linear(channels, num_classes)
+        nn.init.normal_(self.fc.weight, 0.0, math.sqrt(2.0 / num_classes))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Compute the features that precede ``fc``."""
+        n, c, t, v, m = x.shape
+        x = x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t)
+        x = self.data_bn(x).view(n, m, v, c, t)
+        x = x.permute(0, 1, 3, 4, 2).reshape(n * m, c, t, v)  # NM x C x T x V
+        for name in self.block_names:
+            x = getattr(self, name)(x)
+        return x.view(n, m, self.num_features, -1).mean(dim=3).mean(dim=1)  # N x C
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.forward_features(x))
+
+
+class STGCNEncoder(GraphEncoder):
+    """ST-GCN (Yan et al., AAAI 2018), ``--graph-encoder stgcn``: the same blocks with a fixed graph."""
+
+    graph_conv = SpatialGraphConv
+
+
+GRAPH_ENCODERS: dict[str, type[GraphEncoder]] = {"agcn": GraphEncoder, "stgcn": STGCNEncoder}
 
 
 def build(
     num_classes: int, num_frames: int, graph_encoder: str, graph_width: int, graph_num_blocks: int
 ) -> GraphEncoder:
-    """The encoder of the ``graph-based`` representation; a graph encoder reads any number of frames."""
+    """Build the encoder of the ``graph-based`` representation, which accepts any number of frames."""
     return GRAPH_ENCODERS[graph_encoder](num_classes, width=graph_width, num_blocks=graph_num_blocks)
 
 
-GRAPH_ENCODERS = {"agcn": GraphEncoder, "stgcn": STGCNEncoder}
 GRAPH = Representation(
     name="graph-based",
     layout=grid_layout,
@@ -213,6 +241,6 @@ GRAPH = Representation(
     sizes={
         "graph_width": Size(64, "channels of the graph encoder's first blocks", multiple_of=4),
         "graph_num_blocks": Size(10, "blocks of the graph encoder", maximum=len(CHANNEL_FACTORS)),
-        "graph_encoder": Size("agcn", "graph encoder", choices=("agcn", "stgcn")),
+        "graph_encoder": Size("agcn", "graph encoder", choices=tuple(GRAPH_ENCODERS)),
     },
 )

@@ -1,4 +1,4 @@
-"""The skeleton as a graph: 25 Kinect v2 joints, and the adjacency of its three neighbour subsets."""
+"""The skeleton as a graph: the 25 joints of Kinect v2 and the adjacency of its three neighbor subsets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from torch import Tensor
 
 NUM_JOINTS = 25
 
-# (joint, its neighbour one step nearer to the body's centre, SpineShoulder), counted from zero.
-# As in the released graph encoders, a finger tip hangs on the thumb, not on the hand.
+# (joint, neighbor that is one step nearer to SpineShoulder, the center of the body), 0-based.
+# As in the official graph encoders, the finger tip is attached to the thumb, not to the hand.
+# fmt: off
 INWARD_EDGES = (
     (0, 1), (1, 20), (2, 20), (3, 2),  # spine and head
     (4, 20), (5, 4), (6, 5), (7, 6), (22, 7), (21, 22),  # left arm, thumb, finger tip
@@ -16,10 +17,11 @@ INWARD_EDGES = (
     (12, 0), (13, 12), (14, 13), (15, 14),  # left leg
     (16, 0), (17, 16), (18, 17), (19, 18),  # right leg
 )
+# fmt: on
 
 
 def directed_adjacency(edges: tuple[tuple[int, int], ...]) -> Tensor:
-    """Adjacency (V, V) of directed edges (from, to), each column divided by its in-degree."""
+    """Return the adjacency ``(V, V)`` of directed edges (from, to); each column sums to 1 or is zero."""
     adjacency = torch.zeros(NUM_JOINTS, NUM_JOINTS)
     for source, target in edges:
         adjacency[target, source] = 1.0
@@ -28,11 +30,9 @@ def directed_adjacency(edges: tuple[tuple[int, int], ...]) -> Tensor:
 
 
 def spatial_adjacency() -> Tensor:
-    """The (3, V, V) subsets of the spatial partition: the joint itself, inward, outward.
+    """Return the subsets of the spatial partition, ``(3, V, V)``: the joint itself, inward, outward.
 
-    Yan et al., AAAI 2018, section 3.3; the same three matrices serve A-GCN and ST-GCN.
+    Yan et al., AAAI 2018, section 3.3. A-GCN and ST-GCN use the same three matrices.
     """
     outward = tuple((target, source) for source, target in INWARD_EDGES)
-    return torch.stack(
-        [torch.eye(NUM_JOINTS), directed_adjacency(INWARD_EDGES), directed_adjacency(outward)]
-    )
+    return torch.stack([torch.eye(NUM_JOINTS), directed_adjacency(INWARD_EDGES), directed_adjacency(outward)])

@@ -1,43 +1,65 @@
 """The sequence encoder: a three-layer recurrent network over frames (paper section 3.2, "BiGRU").
 
-The published network is bidirectional in its weights only. It was fed one frame at a time, so the
-"reverse" cells also run forward in time: every layer is two causal GRUs, side by side, that read
-the concatenation of both GRUs below. This file computes that over whole sequences, a layer at a
-time, under the parameter names of the published checkpoints.
+The published network is bidirectional in its weights only. It was fed one frame at a time, so its
+"reverse" cells also run forward in time: every layer is two causal GRUs that read the concatenated
+outputs of the layer below. This module computes them over whole sequences, layer by layer, with the
+parameter names of the official checkpoints.
 """
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from options.datasets import NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
+
 from .recurrence import parallel_grus
 from .representation import Representation, Size
 
-# cuDNN copies the weights into one block at every call; at these sizes that is no cost to speak of.
-warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
+CUDNN_WITH_BFLOAT16_GRU = 91300  # version from which PyTorch uses cuDNN for a GRU in bfloat16
+
+
+def has_cudnn_gru(x: Tensor) -> bool:
+    """Return whether PyTorch computes a GRU on ``x`` with cuDNN, by the condition of ``torch.gru``."""
+    if not torch.cudnn_is_acceptable(x):
+        return False
+    return x.dtype != torch.bfloat16 or (
+        torch.backends.cudnn.version() >= CUDNN_WITH_BFLOAT16_GRU
+        and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    )
 
 
 def recurrent_dtype(x: Tensor) -> torch.dtype:
-    """What to compute the recurrence of ``x`` in under autocast.
+    """Return the dtype in which the recurrence of ``x`` is computed.
 
-    The autocast format if cuDNN has a GRU for it here, else float32: without cuDNN every frame is a
-    kernel of its own. Autocast itself would take float16 whatever it was set to.
+    Under autocast it is the autocast dtype if cuDNN has a GRU for it on this device, else float32:
+    without cuDNN each frame is a separate kernel launch. Autocast would always pick float16 here.
     """
     device = x.device.type
     if not torch.is_autocast_enabled(device):
         return x.dtype
     dtype = torch.get_autocast_dtype(device)
-    return dtype if torch.cudnn_is_acceptable(x.new_empty(1, dtype=dtype)) else torch.float32
+    return dtype if has_cudnn_gru(x.new_empty(1, dtype=dtype)) else torch.float32
+
+
+def contiguous_copies(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Return copies of ``weights`` in ``dtype`` that follow each other in one block of memory.
+
+    cuDNN reads the weights of a GRU from one block. Separate tensors would be copied into one in
+    every call, after hundreds of queries of its layout.
+    """
+    block = torch.cat([weight.flatten() for weight in weights]).to(dtype)
+    parts = block.split([weight.numel() for weight in weights])
+    return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
 
 class CausalBiGRU(nn.Module):
-    """Stacked pairs of causal GRUs, ``(N, T, input_size) -> (N, 2 * hidden_size)``.
+    """Stacked pairs of causal GRUs: ``(N, T, input_size) -> (N, 2 * hidden_size)``.
 
-    The parameters are those of a bidirectional ``nn.GRU``, kept in one so that their names and
-    shapes are those of the published checkpoints; its own forward pass is never used.
+    The parameters are those of a bidirectional ``nn.GRU``, so that their names and shapes are those
+    of the official checkpoints. Its forward pass is not used.
     """
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int) -> None:
@@ -45,16 +67,26 @@ class CausalBiGRU(nn.Module):
         self.gru = nn.GRU(input_size, hidden_size, num_layers, batch_first=True, bidirectional=True)
 
     def weights(self, layer: int, suffix: str) -> list[Tensor]:
-        """weight_ih, weight_hh, bias_ih, bias_hh of one of a layer's two GRUs."""
+        """Return weight_ih, weight_hh, bias_ih and bias_hh of one of the two GRUs of a layer."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         return [getattr(self.gru, f"{name}_l{layer}{suffix}") for name in names]
 
     def on_gpu(self, x: Tensor, weights: list[Tensor]) -> Tensor:
-        """One causal GRU over a whole sequence, by cuDNN: ``(N, T, C) -> (N, T, hidden_size)``."""
+        """Run one causal GRU over whole sequences with cuDNN: ``(N, T, C) -> (N, T, hidden_size)``.
+
+        Without gradients (key encoders, evaluation) cuDNN runs in inference mode.
+        """
         start = x.new_zeros(1, x.shape[0], self.gru.hidden_size)
         output, _ = torch.gru(
-            x, start, [weight.to(x.dtype) for weight in weights], has_biases=True, num_layers=1,
-            dropout=0.0, train=self.training, bidirectional=False, batch_first=True,
+            x,
+            start,
+            contiguous_copies(weights, x.dtype),
+            has_biases=True,
+            num_layers=1,
+            dropout=0.0,
+            train=torch.is_grad_enabled(),
+            bidirectional=False,
+            batch_first=True,
         )
         return output
 
@@ -71,10 +103,21 @@ class CausalBiGRU(nn.Module):
 
 
 class GRUEncoder(nn.Module):
-    """Sequence encoder: ``forward_features`` maps ``(N, T, 150)`` to ``(N, 2 * hidden_size)``."""
+    """Sequence encoder: ``forward_features`` maps ``(N, T, input_size)`` to ``(N, 2 * hidden_size)``.
+
+    Args:
+        num_classes: outputs of the last layer, ``fc``.
+        input_size: numbers per frame.
+        hidden_size: hidden units of each GRU.
+        num_layers: layers of two GRUs each.
+    """
 
     def __init__(
-        self, num_classes: int, input_size: int = 150, hidden_size: int = 1024, num_layers: int = 3
+        self,
+        num_classes: int,
+        input_size: int = NUM_JOINTS * NUM_COORDINATES * NUM_PEOPLE,
+        hidden_size: int = 1024,
+        num_layers: int = 3,
     ) -> None:
         super().__init__()
         self.num_features = 2 * hidden_size
@@ -85,6 +128,7 @@ class GRUEncoder(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward_features(self, x: Tensor) -> Tensor:
+        """Compute the features that precede ``fc``."""
         return self.encoder(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,12 +136,12 @@ class GRUEncoder(nn.Module):
 
 
 def sequence_layout(batch: Tensor) -> Tensor:
-    """``(N, T, V, 3, M) -> (N, T, 150)`` in the order joint, coordinate, person."""
+    """``(N, T, V, 3, M) -> (N, T, 3 V M)`` in the order joint, coordinate, person."""
     return batch.flatten(start_dim=2)
 
 
 def build(num_classes: int, num_frames: int, gru_hidden_size: int, gru_num_layers: int) -> GRUEncoder:
-    """The encoder of the ``seq-based`` representation; a GRU reads any number of frames."""
+    """Build the encoder of the ``seq-based`` representation, which accepts any number of frames."""
     return GRUEncoder(num_classes, hidden_size=gru_hidden_size, num_layers=gru_num_layers)
 
 

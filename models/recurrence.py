@@ -1,36 +1,39 @@
-"""The recurrence of GRUs side by side on a CPU, forward and backward.
+"""Causal GRUs that read the same sequence on a CPU, forward and backward.
 
-On a GPU cuDNN does this. On a CPU torch's own GRU adds up the gradient of the recurrent weights frame
-by frame, each time through all of their memory; here the frames' gate gradients are kept and
-multiplied once, which takes a third of the time at the paper's sizes.
+On a GPU, cuDNN computes them. On a CPU, PyTorch's GRU accumulates the gradient of the recurrent
+weights frame by frame, each time through all of their memory. Here the gate gradients of all frames
+are kept and multiplied once, which takes a third of the time at the paper's sizes.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-TOGETHER = 2**20  # bytes of a GRU's recurrent weights up to which several take their steps together
+CACHED_BYTES = 2**20  # recurrent-weight size up to which several GRUs are stepped together
 
 
 class Recurrence(Function):
-    """``h_t = (1 - z_t) n_t + z_t h_(t-1)`` from gates that have already seen the input.
+    """``h_t = (1 - z_t) n_t + z_t h_(t-1)``, given the gates' input terms, for D independent GRUs.
 
-    r = sigmoid(x_r + h W_r + b_r), z = sigmoid(x_z + h W_z + b_z), n = tanh(x_n + r (h W_n + b_n)), the
-    three side by side, for D independent GRUs that start from zero (Cho et al., 2014; torch's form).
+    r = sigmoid(x_r + h W_r + b_r), z = sigmoid(x_z + h W_z + b_z), n = tanh(x_n + r (h W_n + b_n)) with
+    the three gates concatenated in this order and ``h_0 = 0`` (Cho et al., 2014, in PyTorch's form).
     """
 
     @staticmethod
-    def forward(ctx, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """``inputs`` (T, D, N, 3H), ``weight`` (D, 3H, H), ``bias`` (D, 3H) -> states (T, D, N, H)."""
         frames, count, batch, _ = inputs.shape
         hidden = weight.shape[2]
         states = inputs.new_zeros(frames + 1, count, batch, hidden)
         keep = any(ctx.needs_input_grad)
-        gates = torch.empty_like(inputs) if keep else None  # r, z, n of every frame
-        recurrent = inputs.new_empty(frames, count, batch, hidden) if keep else None  # h W_n + b_n
+        if keep:
+            gates = torch.empty_like(inputs)  # r, z, n of every frame
+            recurrent = inputs.new_empty(frames, count, batch, hidden)  # h W_n + b_n
         transposed, bias = weight.transpose(1, 2), bias[:, None]
         for t in range(frames):
             state = states[t]
@@ -47,11 +50,12 @@ class Recurrence(Function):
         return states[1:]
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of ``inputs``, ``weight`` and ``bias``."""
         weight, states, gates, recurrent = ctx.saved_tensors
         frames, count, batch, hidden = recurrent.shape
         r, z, n = gates.split(hidden, dim=3)
-        # What every frame's gates do to the state, but for the gradient that reaches them.
+        # Local derivatives of the state with respect to the arguments of the gates.
         to_z = (states[:-1] - n) * z * (1 - z)
         to_n = (1 - z) * (1 - n * n)
         to_r = recurrent * r * (1 - r)
@@ -66,18 +70,17 @@ class Recurrence(Function):
                 torch.cat(parts, dim=2, out=target[t])
             carried = torch.baddbmm(carried * z[t], to_product[t], weight)
         by_gru = to_product.transpose(0, 1).reshape(count, frames * batch, -1)
-        before = states[:-1].transpose(0, 1).reshape(count, frames * batch, hidden)
-        return to_inputs, torch.bmm(by_gru.transpose(1, 2), before), by_gru.sum(dim=1)
+        previous = states[:-1].transpose(0, 1).reshape(count, frames * batch, hidden)
+        return to_inputs, torch.bmm(by_gru.transpose(1, 2), previous), by_gru.sum(dim=1)
 
 
 def parallel_grus(x: Tensor, weights: list[list[Tensor]]) -> Tensor:
-    """GRUs that read the same sequence: ``(T, N, C) -> (T, N, D H)``.
+    """Run D GRUs on the same sequence: ``(T, N, C) -> (T, N, D H)``, their outputs concatenated.
 
-    ``weights``: of each of the D GRUs weight_ih, weight_hh, bias_ih, bias_hh, as torch names them.
-    Small ones take their steps together; large ones one after the other, so that the recurrent
-    weights of the one at work stay in the cache.
+    ``weights`` contains weight_ih, weight_hh, bias_ih and bias_hh of each GRU. Small GRUs are stepped
+    together; large ones run one after the other, so that the recurrent weights stay in the cache.
     """
-    if len(weights) > 1 and weights[0][1].nbytes > TOGETHER:
+    if len(weights) > 1 and weights[0][1].nbytes > CACHED_BYTES:
         return torch.cat([parallel_grus(x, [gru]) for gru in weights], dim=2)
     inputs = torch.stack([F.linear(x, gru[0], gru[2]) for gru in weights], dim=1)  # T x D x N x 3H
     recurrent = (torch.stack([gru[i] for gru in weights]) for i in (1, 3))

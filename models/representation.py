@@ -1,9 +1,9 @@
-"""What defines a skeleton representation, and the layouts that encoders share."""
+"""The description of a skeleton representation, and the layouts that several encoders share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ class Size:
     multiple_of: int = 1
 
     def problem(self, value: int | str) -> str | None:
-        """Why ``value`` is not allowed, or None if it is."""
+        """Return why ``value`` is not allowed, or None if it is."""
         if self.choices:
             return None if value in self.choices else f"choose from {', '.join(self.choices)}"
         if type(value) is not int or value < 1:
@@ -44,8 +44,12 @@ NUM_FRAMES_SIZE = Size(NUM_FRAMES, "frames that a view is resized to")
 class Representation:
     """One representation of a clip and the encoder that reads it.
 
-    ``layout`` maps views ``(N, T, V, 3, M)`` to the encoder's input. ``build(num_classes,
-    num_frames=..., **sizes)`` returns the encoder. ``compile``: whether ``--compile`` applies.
+    Attributes:
+        name: the name in flags and checkpoints.
+        layout: maps views ``(N, T, V, 3, M)`` to the input of the encoder.
+        build: ``build(num_classes, num_frames=..., **sizes)`` returns the encoder.
+        sizes: the encoder sizes that are flags, by name.
+        compile: whether ``--compile`` applies to the encoder.
     """
 
     name: str

@@ -1,13 +1,13 @@
 """The registry of skeleton representations: name, input layout, encoder and sizes of each.
 
 To add a representation, write one module with an encoder, its layout and a ``Representation``, and
-add it to ``REPRESENTATIONS``. Flags, help texts, pairs, tables, benchmarks and tests read the
-registry.
+add it to ``REPRESENTATIONS``. Flags, help texts, pairs, tables, benchmarks and tests read the registry.
 """
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,15 +24,15 @@ SEPARATOR = "_and_"
 
 
 def size_flags() -> dict[str, Size]:
-    """Every encoder size by the name of its flag, in the order of the registry."""
+    """Return every encoder size by the name of its flag, in the order of the registry."""
     sizes = {name: size for entry in REPRESENTATIONS.values() for name, size in entry.sizes.items()}
     return {**sizes, "num_frames": NUM_FRAMES_SIZE}
 
 
 def complete_sizes(given: Mapping[str, Any]) -> dict[str, Any]:
-    """All encoder sizes: those in ``given``, and the paper's values for missing or ``None`` ones.
+    """Return all encoder sizes: those in ``given``, and the paper's values for missing or None ones.
 
-    A checkpoint written before a size flag existed is complete after this call.
+    A checkpoint that was written before a size flag existed is complete after this call.
 
     Raises:
         UserError: a name is unknown or a value is not allowed.
@@ -40,9 +40,7 @@ def complete_sizes(given: Mapping[str, Any]) -> dict[str, Any]:
     flags = size_flags()
     if unknown := given.keys() - flags.keys():
         raise UserError(f"unknown encoder sizes: {', '.join(sorted(unknown))}")
-    sizes = {
-        name: size.default if given.get(name) is None else given[name] for name, size in flags.items()
-    }
+    sizes = {name: size.default if given.get(name) is None else given[name] for name, size in flags.items()}
     for name, size in flags.items():
         if problem := size.problem(sizes[name]):
             raise UserError(f"--{name.replace('_', '-')} {sizes[name]}: {problem}")
@@ -69,15 +67,15 @@ def build_encoder(representation: str, num_classes: int, **sizes: Any) -> nn.Mod
             f"unknown representation '{representation}'; choose from {', '.join(REPRESENTATIONS)}"
         )
     entry, complete = REPRESENTATIONS[representation], complete_sizes(sizes)
-    own = {name: complete[name] for name in entry.sizes}
+    used = {name: complete[name] for name in entry.sizes}
     try:
-        return entry.build(num_classes, num_frames=complete["num_frames"], **own)
+        return entry.build(num_classes, num_frames=complete["num_frames"], **used)
     except ValueError as error:
         raise UserError(f"cannot build the {representation} encoder: {error}") from error
 
 
 def lay_out(batch: Tensor, representations: Sequence[str]) -> dict[str, Tensor]:
-    """Views ``(N, T, V, 3, M)`` in the layout of each representation.
+    """Lay out views ``(N, T, V, 3, M)`` for each representation: name -> input of its encoder.
 
     Representations with the same layout share the tensor.
     """
@@ -87,7 +85,11 @@ def lay_out(batch: Tensor, representations: Sequence[str]) -> dict[str, Tensor]:
 
 
 def parse_representations(text: str) -> tuple[str, ...]:
-    """``graph-based_and_seq-based`` -> ``("seq-based", "graph-based")``, in the registry's order."""
+    """``graph-based_and_seq-based`` -> ``("seq-based", "graph-based")``, in the registry's order.
+
+    Raises:
+        UserError: a name is unknown or occurs twice.
+    """
     names = text.split(SEPARATOR)
     for name in names:
         if name not in REPRESENTATIONS:

@@ -1,4 +1,4 @@
-"""Encoders: sizes, names, initialisation, and plain forms of what is computed cleverly."""
+"""Encoders: sizes, parameter names, initialization, and reference forms of their computations."""
 
 import json
 import math
@@ -6,41 +6,47 @@ import pickle
 
 import pytest
 import torch
+from conftest import GOLDEN, TINY
 from torch import nn
 from torch.nn import functional as F
 
-from conftest import GOLDEN, TINY
 from models.agcn import AdaptiveGraphConv, channel_factors
-from models.representations import build_encoder
 from models.graph import spatial_adjacency
-from models.recurrence import Recurrence
-from models.representations import REPRESENTATIONS, parse_representations
+from models.gru import contiguous_copies
+from models.recurrence import Recurrence, parallel_grus
+from models.representations import REPRESENTATIONS, build_encoder, lay_out, parse_representations
 from options.errors import UserError
 
-SHAPES = {"seq-based": (64, 150), "graph-based": (3, 64, 25, 2), "image-based": (3, 64, 25, 2)}
+FEATURES = {"seq-based": 2048, "graph-based": 256, "image-based": 4096}  # in the paper
 
 
-def released_weights(representation):
-    """name -> shape of the query encoder in the authors' intra-skeleton checkpoint, head left out."""
+def random_input(representation, clips=3):
+    """A batch of random clips in the layout of a representation."""
+    return lay_out(torch.randn(clips, 64, 25, 3, 2), (representation,))[representation]
+
+
+def official_weights(representation):
+    """name -> shape of the query encoder in the official intra-skeleton checkpoint, without its head."""
     keys = json.loads((GOLDEN / "released_checkpoint_keys.json").read_text())[f"intra/{representation}"]
     prefix = "module.encoder_q."
     names = {k.removeprefix(prefix): tuple(v) for k, v in keys.items() if k.startswith(prefix)}
     return {k: v for k, v in names.items() if not k.startswith("fc.")}
 
 
-@pytest.mark.parametrize("representation, features", [*zip(REPRESENTATIONS, (2048, 256, 4096))])
-def test_paper_sizes_have_the_released_names_and_shapes(representation, features):
+@pytest.mark.parametrize("representation", FEATURES)
+def test_paper_sizes_match_the_official_checkpoints(representation):
     encoder = build_encoder(representation, 7)
     names = {k: tuple(v.shape) for k, v in encoder.state_dict().items() if not k.startswith("fc.")}
-    assert names == released_weights(representation)
-    assert encoder.num_features == features and encoder.fc.weight.shape == (7, features)
+    assert names == official_weights(representation)
+    assert encoder.num_features == FEATURES[representation]
+    assert encoder.fc.weight.shape == (7, FEATURES[representation])
 
 
 @pytest.mark.parametrize("graph_encoder", ["agcn", "stgcn"])
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 def test_small_sizes(representation, graph_encoder):
     encoder = build_encoder(representation, 5, **TINY, graph_encoder=graph_encoder)
-    x = torch.randn(3, *SHAPES[representation])
+    x = random_input(representation)
     assert encoder.forward_features(x).shape == (3, encoder.num_features)
     assert encoder(x).shape == (3, 5)
     encoder(x).sum().backward()
@@ -50,20 +56,29 @@ def test_small_sizes(representation, graph_encoder):
     torch.testing.assert_close(copy(x), encoder(x))
 
 
-def test_a_shorter_graph_encoder_grows_as_the_ten_blocks_do():
+def test_shorter_graph_encoder_grows_like_the_ten_blocks():
     assert channel_factors(10) == [1, 1, 1, 1, 2, 2, 2, 4, 4, 4]
     assert [channel_factors(n) for n in (1, 2, 3, 6)] == [[1], [1, 4], [1, 2, 4], [1, 1, 2, 2, 4, 4]]
     encoder = build_encoder("graph-based", 5, graph_width=8, graph_num_blocks=3)
     assert encoder.num_features == 32 and encoder.l3.tcn1.conv.stride == (2, 1)
 
 
-def test_unknown_sizes_and_representations_are_refused():
-    with pytest.raises(ValueError, match="choose from"):
-        build_encoder("video-based", 5)
-    with pytest.raises(ValueError, match="at most 10"):
-        build_encoder("graph-based", 5, graph_num_blocks=11)
-    with pytest.raises(ValueError, match="multiples of 16"):
-        build_encoder("image-based", 5, image_width=24)
+@pytest.mark.parametrize(
+    "representation, sizes, message",
+    [
+        ("video-based", {}, "unknown representation 'video-based'; choose from seq-based, "),
+        ("graph-based", {"graph_num_blocks": 11}, "--graph-num-blocks 11: must be at most 10"),
+        ("graph-based", {"graph_width": 6}, "--graph-width 6: must be a multiple of 4"),
+        ("graph-based", {"graph_encoder": "gcn"}, "--graph-encoder gcn: choose from agcn, stgcn"),
+        ("image-based", {"image_width": 24}, "--image-width 24: must be a multiple of 16"),
+        ("image-based", {"num_frames": 40}, "width 64 and 40 frames must be multiples of 16"),
+        ("seq-based", {"gru_hidden_size": 0}, "--gru-hidden-size 0: must be an integer of at least 1"),
+        ("seq-based", {"gru_units": 8}, "unknown encoder sizes: gru_units"),
+    ],
+)
+def test_invalid_sizes_and_representations_raise(representation, sizes, message):
+    with pytest.raises(UserError, match=message):
+        build_encoder(representation, 5, **sizes)
 
 
 def test_gru_equals_a_bidirectional_gru_fed_frame_by_frame():
@@ -76,7 +91,42 @@ def test_gru_equals_a_bidirectional_gru_fed_frame_by_frame():
     torch.testing.assert_close(encoder.forward_features(x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_recurrence_has_the_gradients_of_its_equations():
+def test_gru_on_a_gpu_computes_the_same_from_one_block_of_weights():
+    """``torch.gru``, which cuDNN serves on a GPU, runs on the CPU too."""
+    encoder = build_encoder("seq-based", 5, gru_hidden_size=12).encoder
+    x, results = torch.randn(4, 9, 150), []
+    weights = encoder.weights(0, "_reverse")
+    for compute in (
+        lambda: encoder.on_gpu(x, weights),
+        lambda: parallel_grus(x.transpose(0, 1), [weights]).transpose(0, 1),
+    ):
+        output = compute()
+        results.append((output, *torch.autograd.grad(output.square().sum(), weights)))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_contiguous_copies_follow_each_other_in_memory(dtype):
+    weights = build_encoder("seq-based", 5, gru_hidden_size=12).encoder.weights(1, "")
+    copies, offset = contiguous_copies(weights, dtype), 0
+    for weight, found in zip(weights, copies, strict=True):
+        assert found.untyped_storage().data_ptr() == copies[0].untyped_storage().data_ptr()
+        assert found.storage_offset() == offset and found.is_contiguous()
+        assert torch.equal(found, weight.to(dtype))
+        offset += weight.numel()
+
+
+def test_graph_encoder_at_the_paper_sizes_is_finite_in_float16():
+    """float16 arithmetic on the CPU, with coordinates that overflow the sum of products of joints."""
+    torch.manual_seed(0)
+    encoder, x = build_encoder("graph-based", 8).eval(), 10.0 * torch.randn(1, 3, 64, 25, 2)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.float16):
+        features = encoder.forward_features(x)
+    assert features.dtype == torch.float16 and torch.isfinite(features).all()
+
+
+def test_recurrence_has_the_gradients_of_its_equations():
     torch.manual_seed(0)
     shapes = (4, 2, 3, 6), (2, 6, 2), (2, 6)  # frames, GRUs, clips, gates of two units
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
@@ -99,11 +149,11 @@ def test_adaptive_graph_conv_equals_its_equation_subset_by_subset():
     torch.testing.assert_close(block(x), F.relu(block.bn(total) + block.down(x)), rtol=1e-4, atol=1e-5)
 
 
-def test_adjacency_is_the_graph_of_the_body():
+def test_adjacency_is_a_tree_rooted_at_the_spine():
     identity, inward, outward = spatial_adjacency()
     assert torch.equal(identity, torch.eye(25))
     assert torch.equal(inward > 0, (outward > 0).t()) and (inward > 0).sum() == 24
-    reached, frontier = {20}, [20]  # a tree whose root is SpineShoulder
+    reached, frontier = {20}, [20]  # SpineShoulder is the root
     while frontier:
         frontier = [j for i in frontier for j in range(25) if inward[i, j] > 0]
         reached.update(frontier)
@@ -113,7 +163,7 @@ def test_adjacency_is_the_graph_of_the_body():
         assert torch.all((sums - 1).abs().minimum(sums) < 1e-6)
 
 
-def test_initialisation_follows_the_released_program():
+def test_initialization_follows_the_official_code():
     gru = build_encoder("seq-based", 10, gru_hidden_size=64)
     for weight in (gru.encoder.gru.weight_hh_l1_reverse, gru.fc.weight):
         bound = math.sqrt(6 / sum(weight.shape))
@@ -128,11 +178,15 @@ def test_initialisation_follows_the_released_program():
     assert torch.allclose(agcn.l5.gcn1.bn.weight, torch.tensor(1e-6))
 
 
-def test_names_of_representations_in_any_order():
+def test_representation_names_are_accepted_in_any_order():
     both = ("seq-based", "graph-based")
     assert parse_representations("seq-based_and_graph-based") == both
     assert parse_representations("graph-based_and_seq-based") == both
-    assert parse_representations("image-based_and_graph-based_and_seq-based") == REPRESENTATIONS
-    for wrong, word in (("sequence", "no skeleton"), ("seq-based_and_seq-based", "twice"), ("", "no skeleton")):
-        with pytest.raises(UserError, match=word):
+    assert parse_representations("image-based_and_graph-based_and_seq-based") == (*both, "image-based")
+    for wrong, message in (
+        ("sequence", "is not a skeleton representation"),
+        ("seq-based_and_seq-based", "names a representation twice"),
+        ("", "is not a skeleton representation"),
+    ):
+        with pytest.raises(UserError, match=message):
             parse_representations(wrong)

@@ -1,11 +1,12 @@
-"""Encoders against features and outputs of the authors' program, in evaluation mode."""
+"""Encoders against features and outputs of the official code, in evaluation mode."""
 
 import numpy as np
 import torch
-
 from conftest import golden, tensors
-from models.representations import build_encoder
+
 from models.graph import spatial_adjacency
+from models.representations import build_encoder
+
 
 def check(encoder, arrays):
     encoder.load_state_dict(tensors(arrays, "weights/"))

@@ -1,110 +1,201 @@
-"""Mixed precision, and the step that a loss which is no number does not take."""
+"""Mixed precision, and the updates that are skipped from the first non-finite loss on."""
 
 import copy
 
 import pytest
 import torch
+from conftest import TINY
 from torch import nn
 
-from conftest import TINY
 from dataset.clips import open_clips
-from models.representations import lay_out
 from dataset.views import pretraining_view
-from engine.optimization import GuardedOptimizer
 from engine.device import check_amp, in_precision
+from engine.optimization import GuardedOptimizer, make_sgd
 from engine.randomness import VIEWS, generator
-from models.representations import build_encoder
 from moco.model import MoCo, inter_pairs
+from models.gru import recurrent_dtype
+from models.representations import REPRESENTATIONS, build_encoder, lay_out
 from options.errors import UserError
-from models.representations import REPRESENTATIONS
 
 CPU = torch.device("cpu")
-NAMES = ("seq-based", "graph-based", "image-based")
+NAMES = tuple(REPRESENTATIONS)
 
 
-def small_moco():
-    torch.manual_seed(0)
-    return MoCo(NAMES, lambda name, dim: build_encoder(name, dim, **TINY), inter_pairs(NAMES), 16, 40, mlp=True)
+def small_moco(names=NAMES, seed=0):
+    torch.manual_seed(seed)
+    return MoCo(names, lambda name, dim: build_encoder(name, dim, **TINY), inter_pairs(names), 16, 40)
 
 
-def views_of(store):
+def two_views(store, count=20):
     clips = open_clips(store, "ntu60", "cross_view", "train")
-    return [
-        lay_out(pretraining_view().of(clips, torch.arange(20), generator(i, VIEWS)), NAMES)
-        for i in range(2)
-    ]
+    view, index = pretraining_view(), torch.arange(count)
+    return [lay_out(view.of(clips, index, generator(i, VIEWS)), NAMES) for i in range(2)]
 
 
-def test_bf16_agrees_to_its_rounding_and_keeps_float32_where_it_matters(small_store):
-    exact, mixed, views = small_moco().eval(), small_moco().eval(), views_of(small_store)
+def test_bf16_keeps_loss_and_logits_in_float32_and_differs_only_by_rounding(small_store):
+    exact, mixed, views = small_moco().eval(), small_moco().eval(), two_views(small_store)
     loss, logits = exact(*views)
     mixed_loss, mixed_logits = mixed(*views, encode=in_precision(mixed.encoders, "bf16", CPU))
     assert mixed_loss.dtype == torch.float32 and all(x.dtype == torch.float32 for x in mixed_logits)
     assert all(x.dtype == torch.float32 for x in mixed.state_dict().values() if x.is_floating_point())
-    # Cosines to about 2^-8, here divided by the temperature.
-    for found, expected in zip(mixed_logits, logits):
+    # Cosine similarities agree to about 2^-8; the logits are these divided by the temperature.
+    for found, expected in zip(mixed_logits, logits, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0.03 / 0.07)
     assert 0 < (mixed_loss - loss).abs() < 0.02 * loss
-    loss.backward(), mixed_loss.backward()
+    loss.backward()
+    mixed_loss.backward()
     for name in NAMES:
-        pairs = zip(exact.encoders.query[name].parameters(), mixed.encoders.query[name].parameters())
-        a, b = (torch.cat([p.grad.flatten() for p in side]) for side in zip(*pairs))
+        a, b = (
+            torch.cat([p.grad.flatten() for p in model.encoders.query[name].parameters()])
+            for model in (exact, mixed)
+        )
         assert torch.cosine_similarity(a, b, dim=0) > 0.98, name
         assert b.dtype == torch.float32
 
 
+@pytest.mark.parametrize("amp, dtype", [("bf16", torch.bfloat16), ("off", torch.float32)])
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
-def test_autocast_reaches_the_encoders(representation):
-    """Under bf16 the convolutions and linear layers compute in it; without, nothing does."""
-    encoder = build_encoder(representation, 5, **TINY)
-    layers = [m for m in encoder.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    shape = (2, 64, 150) if representation == "seq-based" else (2, 3, 64, 25, 2)
-    for amp, expected in (("bf16", torch.bfloat16), ("off", torch.float32)):
-        found = []
-        hooks = [m.register_forward_hook(lambda *call: found.append(call[2].dtype)) for m in layers]
-        in_precision(encoder, amp, CPU)(torch.randn(shape))
-        for hook in hooks:
-            hook.remove()
-        assert found and set(found) == {expected}
+def test_autocast_reaches_all_convolutions_and_linear_layers(representation, amp, dtype):
+    encoder, found = build_encoder(representation, 5, **TINY), []
+    for module in encoder.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(lambda module, args, output: found.append(output.dtype))
+    x = lay_out(torch.randn(2, 64, 25, 3, 2), (representation,))[representation]
+    in_precision(encoder, amp, CPU)(x)
+    assert found and set(found) == {dtype}
 
 
-def test_formats_that_a_cpu_has_not():
+def test_amp_formats_unsupported_on_cpu():
     check_amp("bf16", CPU)
     with pytest.raises(UserError, match="--amp fp16 needs a GPU"):
         check_amp("fp16", CPU)
 
 
-@pytest.mark.parametrize("make", [
-    lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1, fused=True),
-    lambda p: torch.optim.Adam(p, 0.1, fused=True),
-])
-def test_from_the_first_loss_that_is_no_number_nothing_moves(make):
+def pretend_gpu(monkeypatch, capability, cudnn_version=92400):
+    """Let PyTorch describe a GPU of this compute capability whose cuDNN accepts every tensor."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "some GPU")
+    monkeypatch.setattr(torch, "cudnn_is_acceptable", lambda x: True)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn_version)
+
+
+def test_bf16_is_rejected_where_pytorch_would_emulate_it(monkeypatch):
+    pretend_gpu(monkeypatch, (7, 5))
+    with pytest.raises(UserError, match="some GPU does not support bfloat16; use --amp fp16"):
+        check_amp("bf16", torch.device("cuda", 1))
+    check_amp("fp16", torch.device("cuda", 1))
+    pretend_gpu(monkeypatch, (8, 0))
+    check_amp("bf16", torch.device("cuda", 1))
+
+
+@pytest.mark.parametrize(
+    "dtype, capability, cudnn_version, expected",
+    [
+        (torch.bfloat16, (9, 0), 92400, torch.bfloat16),
+        (torch.bfloat16, (8, 0), 91300, torch.bfloat16),
+        (torch.bfloat16, (9, 0), 91200, torch.float32),
+        (torch.bfloat16, (7, 5), 92400, torch.float32),
+        (torch.float16, (7, 5), 90100, torch.float16),
+    ],
+)
+def test_gru_computes_in_the_autocast_dtype_if_cudnn_does(
+    monkeypatch, dtype, capability, cudnn_version, expected
+):
+    pretend_gpu(monkeypatch, capability, cudnn_version)
+    x = torch.zeros(2, 3)
+    assert recurrent_dtype(x) == torch.float32
+    with torch.autocast("cpu", dtype=dtype):
+        assert recurrent_dtype(x) == expected
+
+
+def test_gru_computes_in_float32_without_cudnn():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert recurrent_dtype(torch.zeros(2, 3)) == torch.float32
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda p: make_sgd(p, 0.1, 0.9, 0.1), lambda p: torch.optim.Adam(p, 0.1, fused=True)],
+    ids=["sgd", "adam"],
+)
+def test_updates_stop_at_first_non_finite_loss(make):
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
-    stepper = GuardedOptimizer(make(model.parameters()), "off", CPU)
-    inputs = torch.randn(5, 4, 3)
+    optimizer = GuardedOptimizer(make(model.parameters()), "off", CPU)
     states = []
-    for number, x in enumerate(inputs):
+    for number, x in enumerate(torch.randn(5, 4, 3)):
         loss = model(x).square().mean() * (float("inf") if number == 2 else 1.0)
-        stepper.step(loss, number, lambda flag: 2 * flag)  # as if two processes had the same loss
-        states.append((copy.deepcopy(model.state_dict()), copy.deepcopy(stepper.optimizer.state_dict())))
-        assert stepper.first_nonfinite_step() == (None if number < 2 else 2)
+        optimizer.step(loss, number, lambda flag: 2 * flag)  # as if two processes had the same loss
+        states.append((copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.optimizer.state_dict())))
+        assert optimizer.first_nonfinite_step() == (None if number < 2 else 2)
     assert not torch.equal(states[0][0]["weight"], states[1][0]["weight"])
-    for weights, optimizer in states[2:]:
+    for weights, state in states[2:]:
         assert all(torch.equal(x, states[1][0][name]) for name, x in weights.items())
-        for index, entries in optimizer["state"].items():
+        for index, entries in state["state"].items():
             assert all(torch.equal(x, states[1][1]["state"][index][name]) for name, x in entries.items())
 
 
-def test_a_finite_step_is_that_of_plain_sgd():
+def test_guarded_step_equals_plain_sgd_for_finite_losses():
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
     other = copy.deepcopy(model)
-    stepper = GuardedOptimizer(torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, fused=True), "off", CPU)
+    optimizer = GuardedOptimizer(
+        torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, fused=True), "off", CPU
+    )
     plain = torch.optim.SGD(other.parameters(), 0.1, momentum=0.9)
     for number, x in enumerate(torch.randn(4, 6, 3)):
-        stepper.step(model(x).square().mean(), number)
+        optimizer.step(model(x).square().mean(), number)
         plain.zero_grad()
         other(x).square().mean().backward()
         plain.step()
     torch.testing.assert_close(model.weight, other.weight)
+
+
+def test_skipped_first_step_leaves_no_uninitialized_momentum(monkeypatch):
+    """PyTorch's fused SGD allocates its buffers with ``empty_like``, whatever the memory contains."""
+    monkeypatch.setattr(torch, "empty_like", lambda x: torch.full_like(x, 7.0))
+    weight = nn.Parameter(torch.zeros(3))
+    optimizer = GuardedOptimizer(make_sgd([weight], 0.1, 0.9, 0.0), "off", CPU)
+    optimizer.scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
+    optimizer.step((1000.0 * weight).sum(), 0)  # the scaled gradient is infinite
+    optimizer.step((0.0 * weight).sum(), 1)
+    assert not weight.any() and not optimizer.optimizer.state[weight]["momentum_buffer"].any()
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_checkpoint_without_momentum_buffers_resumes_with_zeros(momentum):
+    """As written by an earlier version that was stopped before its first step."""
+    earlier = torch.optim.SGD([nn.Parameter(torch.ones(3))], 0.1, momentum=momentum, fused=True)
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = make_sgd([weight], 0.1, momentum, 0.0)
+    optimizer.load_state_dict(earlier.state_dict())
+    assert ("momentum_buffer" in optimizer.state[weight]) == (momentum > 0)
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    torch.testing.assert_close(weight.detach(), torch.full((3,), 0.9))
+    if momentum:
+        assert torch.equal(optimizer.state[weight]["momentum_buffer"], torch.ones(3))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_fp16_run_with_a_skipped_first_step_stays_finite(small_store, seed):
+    """float16 arithmetic on the CPU; the initial loss scale overflows, so the scaler skips step 0."""
+    names = ("seq-based", "graph-based")
+    model = small_moco(names, seed)
+    views = [{name: view[name] for name in names} for view in two_views(small_store, count=8)]
+    query = model.encoders.query
+    optimizer = GuardedOptimizer(make_sgd(query.parameters(), 0.01, 0.9, 1e-4), "off", CPU)
+    optimizer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-30)
+    encode = in_precision(model.encoders, "fp16", CPU)
+    states = [copy.deepcopy(query.state_dict())]
+    for step in range(3):
+        loss, _ = model(*views, encode=encode)
+        optimizer.step(loss, step)
+        states.append({name: parameter.detach().clone() for name, parameter in query.named_parameters()})
+    assert optimizer.first_nonfinite_step() is None
+    assert all(torch.equal(x, states[0][name]) for name, x in states[1].items())  # step 0 was skipped
+    assert any(not torch.equal(x, states[1][name]) for name, x in states[2].items())  # step 1 was not
+    assert all(torch.isfinite(x).all() and x.abs().max() < 10 for x in states[-1].values())
+    for state in optimizer.optimizer.state.values():
+        assert torch.isfinite(state["momentum_buffer"]).all()

@@ -1,0 +1,40 @@
+"""A fourth representation, written as a user would add one: an encoder, its layout and an entry.
+
+Frame differences of the sequence layout are read by a small convolutional encoder.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from models.gru import sequence_layout
+from models.representation import Representation, Size
+
+
+class MotionEncoder(nn.Module):
+    """``forward_features`` maps ``(N, T - 1, 150)`` to ``(N, width)``."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+        self.conv = nn.Sequential(nn.Conv1d(150, width, 5), nn.BatchNorm1d(width), nn.ReLU())
+        self.fc = nn.Linear(width, num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.conv(x.transpose(1, 2)).mean(dim=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.forward_features(x))
+
+
+def motion_layout(batch: Tensor) -> Tensor:
+    """``(N, T, V, 3, M) -> (N, T - 1, 150)``: differences between neighboring frames."""
+    return torch.diff(sequence_layout(batch), dim=1)
+
+
+def build(num_classes: int, num_frames: int, motion_width: int) -> MotionEncoder:
+    return MotionEncoder(num_classes, motion_width)
+
+
+MOTION = Representation(
+    "motion-based", motion_layout, build, {"motion_width": Size(16, "channels of the motion encoder")}
+)
