@@ -21,7 +21,7 @@ from pathlib import Path
 from engine.signals import EXIT_RESUMABLE
 from options.errors import run_script
 from options.files import exclusive_folder
-from options.flags import COUNT, POSITIVE_INT, Parser
+from options.flags import COUNT, POSITIVE_INT, Parser, path
 from tables.jobs import JobBuilder, mark_synthetic
 from tables.paper import TITLES, read_paper
 from tables.run import run_jobs, sort_jobs
@@ -48,15 +48,15 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--data-root",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="folder with the stores (default: data; at smoke scale a folder of synthetic data under --runs, "
         "created if missing)",
     )
     parser.add_argument(
         "--runs",
-        type=Path,
-        default=Path("runs"),
+        type=path,
+        default="runs",
         metavar="DIR",
         help="folder for checkpoints, results, logs and tables (default runs)",
     )
@@ -85,7 +85,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--flags",
-        default="",
+        type=shlex.split,
+        default=[],
         metavar="FLAGS",
         help="flags appended to every pretraining and evaluation command, with an equals sign: "
         "--flags='--amp bf16'",
@@ -101,9 +102,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    scale, folder = SCALES[args.scale], args.runs / args.scale
-    data_root = args.data_root or (folder / "data" if scale.synthetic else Path("data"))
-    builder = JobBuilder(scale, data_root, folder, tuple(shlex.split(args.flags)))
+    scale, folder = SCALES[args.scale], Path(args.runs, args.scale)
+    data_root = Path(args.data_root or (folder / "data" if scale.synthetic else "data"))
+    builder = JobBuilder(scale, data_root, folder, tuple(args.flags))
     rows = [row for row in read_paper() if row.table in args.tables]
     if args.list:
         print_list(rows, builder, args.seeds)
@@ -122,10 +123,10 @@ def main() -> int:
         print(f"{len(remaining)} jobs, {len(slots)} at a time, in {folder}", flush=True)
         summary = run_jobs(remaining, slots, folder / "logs")
         cells = [read_cell(row, builder, args.seeds) for row in read_paper()]
-        path = write_tables(cells, builder)
+        tables = write_tables(cells, builder)
     print("\n" + "\n".join(table_text(table, cells) for table in args.tables))
     filled = sum(bool(cell.best) for cell in cells)
-    print(f"written: {path} and {path.with_suffix('.csv').name}, {filled} cells filled")
+    print(f"written: {tables} and {tables.with_suffix('.csv').name}, {filled} cells filled")
     print_failures(rows, builder, args.seeds, summary)
     if summary.stopped:
         print("stopped; run the same command again to continue")

@@ -135,7 +135,7 @@ def probe_of_this_repo(run: Evaluation, args: argparse.Namespace, cached_crops: 
     """Train the probe of this repository; return the best top-1 accuracy in percent."""
     args = argparse.Namespace(**{**vars(args), "cached_crops": cached_crops})
     probe = LinearProbe(run, args)
-    with RunLog(run.folder, args) as log:
+    with RunLog(run.folder, args, first_epoch=0) as log:
         probe.train(log)
     return probe.results()["best"]["top1"]
 

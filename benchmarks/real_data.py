@@ -118,15 +118,16 @@ class Experiment:
             pretrained: its pretraining, ``random`` or ``coordinates``.
             sizes: encoder sizes, if not from a checkpoint.
         """
-        is_job = isinstance(pretrained, Job)
-        folder = pretrained.output.parent if is_job else self.runs / pretrained
+        if isinstance(pretrained, Job):
+            encoder, folder, dependency = str(pretrained.output), pretrained.output.parent, pretrained
+        else:
+            encoder, folder, dependency = pretrained, self.runs / pretrained, self.store
         flags = {
-            "pretrained": pretrained.output if is_job else pretrained,
+            "pretrained": encoder,
             "finetune_skeleton_representation": representation,
             **self.data,
             **(sizes or {}),
         }
-        dependencies = (pretrained,) if is_job else (self.store,)
         jobs = []
         for script, task, extra in (
             ("action_retrieval.py", "retrieval", {}),
@@ -135,10 +136,9 @@ class Experiment:
             output = folder / f"{task}_{representation}"
             command = script_command(script, {**flags, **extra, "output_dir": output})
             jobs.append(
-                Job(f"{task} {folder.name} {representation}", command, output / RESULTS, dependencies)
+                Job(f"{task} {folder.name} {representation}", command, output / RESULTS, (dependency,))
             )
-        encoder = "coordinates" if pretrained == "coordinates" else representation
-        return Row(title, encoder, *jobs)
+        return Row(title, "coordinates" if encoder == "coordinates" else representation, *jobs)
 
     def rows(self) -> Iterator[Row]:
         """All rows of the table."""

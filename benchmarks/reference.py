@@ -68,10 +68,10 @@ def make_views(
 ) -> Tensor:
     """Crop, resize and augment clip by clip, then stack: ``(N, T, V, 3, M)``."""
     views = []
-    for clip, drawn in zip(index.tolist(), parameters, strict=True):
-        view = crop_and_resize(clips, clip, drawn.start, drawn.length, num_frames)
-        mapped = torch.einsum("ij,tvjm->tvim", drawn.matrix, view)
-        views.append(torch.where(drawn.joints[None, :, None, None], mapped, view))
+    for clip, sampled in zip(index.tolist(), parameters, strict=True):
+        view = crop_and_resize(clips, clip, sampled.start, sampled.length, num_frames)
+        mapped = torch.einsum("ij,tvjm->tvim", sampled.matrix, view)
+        views.append(torch.where(sampled.joints[None, :, None, None], mapped, view))
     return torch.stack(views)
 
 

@@ -118,9 +118,9 @@ def combinations(row: PaperRow) -> EvaluationSpec:
     if row.column == "intra":
         pretrained = tuple(PretrainingSpec((name,), *ABLATIONS) for name in representations)
         return EvaluationSpec("linear", representations, *ABLATIONS, pretrained)
-    pairs = {(SEQ,): SEQ_GRAPH, (GRAPH,): SEQ_GRAPH, (IMAGE,): (SEQ, IMAGE)}
-    pretraining = PretrainingSpec(pairs.get(representations, representations), *ABLATIONS)
-    return ablation(pretraining, representations)
+    pairs = {SEQ: SEQ_GRAPH, GRAPH: SEQ_GRAPH, IMAGE: (SEQ, IMAGE)}
+    contrasted = pairs[representations[0]] if len(representations) == 1 else representations
+    return ablation(PretrainingSpec(contrasted, *ABLATIONS), representations)
 
 
 RULES: dict[str, Callable[[PaperRow], EvaluationSpec]] = {

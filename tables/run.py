@@ -180,7 +180,7 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], logs: Path
     """
     ensure_folder(logs)
     summary, waiting = RunSummary(), list(jobs)
-    free_slots, running = list(range(len(slots))), {}
+    free_slots, running = list(range(len(slots))), dict[int, RunningJob]()
     terminated = False
     with StopRequest() as stop:
         try:
