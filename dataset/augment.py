@@ -45,7 +45,7 @@ class RandomCrop:
         if self.min_frames < 1:
             raise UserError(f"--min-crop-frames {self.min_frames} must be at least 1")
 
-    def sample(self, num_frames: Tensor, generator: Generator) -> CropParameters:
+    def sample(self, num_frames: Tensor, generator: Generator | None) -> CropParameters:
         """Crops of clips of ``num_frames`` (N,)."""
         u, v = torch.rand(2, len(num_frames), generator=generator, dtype=torch.float64)
         ratio = self.min_ratio + (1.0 - self.min_ratio) * u
@@ -79,7 +79,7 @@ class CenterCrop:
 class Crop(Protocol):
     """A temporal crop."""
 
-    def sample(self, num_frames: Tensor, generator: Generator) -> CropParameters:
+    def sample(self, num_frames: Tensor, generator: Generator | None) -> CropParameters:
         """Crops of clips of ``num_frames`` (N,)."""
 
 
@@ -106,7 +106,7 @@ class SpatialAugmentation(Protocol):
 
     name: ClassVar[str]
 
-    def sample(self, count: int, num_joints: int, generator: Generator) -> JointMaps:
+    def sample(self, count: int, num_joints: int, generator: Generator | None) -> JointMaps:
         """Parameters for ``count`` clips."""
 
     def describe(self, maps: JointMaps, clip: int) -> str:
@@ -119,7 +119,7 @@ class PoseAugmentation:
 
     name: ClassVar[str] = "pose"
 
-    def sample(self, count: int, num_joints: int, generator: Generator) -> JointMaps:
+    def sample(self, count: int, num_joints: int, generator: Generator | None) -> JointMaps:
         """Parameters for ``count`` clips."""
         shear = torch.rand(count, 3, 3, generator=generator) * 2.0 - 1.0
         shear.diagonal(dim1=1, dim2=2).fill_(1.0)
@@ -148,7 +148,7 @@ class JointJitter:
         if self.num_jittered < 1:
             raise UserError(f"--jitter-joints {self.num_jittered} must be at least 1")
 
-    def sample(self, count: int, num_joints: int, generator: Generator) -> JointMaps:
+    def sample(self, count: int, num_joints: int, generator: Generator | None) -> JointMaps:
         """Parameters for ``count`` clips."""
         matrix = torch.rand(count, 3, 3, generator=generator) * 2.0 - 1.0
         is_zero = torch.rand(count, generator=generator) < self.zero_prob
@@ -197,7 +197,7 @@ class OneOf:
 
     enabled: tuple[SpatialAugmentation, ...]
 
-    def sample(self, count: int, num_joints: int, generator: Generator) -> SpatialParameters:
+    def sample(self, count: int, num_joints: int, generator: Generator | None) -> SpatialParameters:
         """Parameters for ``count`` clips."""
         choice = (torch.rand(count, generator=generator) * len(self.enabled)).long()
         by_name = {augmentation.name: augmentation for augmentation in self.enabled}

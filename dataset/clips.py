@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -115,8 +114,8 @@ def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet
     check_protocol(dataset, protocol, known)
     rows = store.clips_of(protocol, split)
     if dataset == "ntu60" and store.dataset == "ntu120":
-        setups = np.array([parse_ntu_name(store.names[row]).setup for row in rows], dtype=np.int64)
-        rows = rows[setups <= NTU60_LAST_SETUP]
+        names = [parse_ntu_name(store.names[row]) for row in rows]
+        rows = rows[[name is not None and name.setup <= NTU60_LAST_SETUP for name in names]]
     return ClipSet(
         dataset,
         protocol,

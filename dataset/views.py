@@ -67,7 +67,7 @@ class View:
         """Views ``(N, T, V, 3, M)`` of the clips ``index`` (N,), on the device of the clips."""
         crop = parameters.crop
         batch = crop_and_resize(clips, index, crop.start, crop.length, self.num_frames)
-        if self.spatial is None:
+        if self.spatial is None or parameters.spatial is None:
             return batch
         return self.spatial.apply(batch, parameters.spatial)
 
@@ -89,7 +89,7 @@ class View:
         """Caption lines: what happened to one clip of the batch; frames are counted from 1."""
         start, length = int(parameters.crop.start[clip]), int(parameters.crop.length[clip])
         lines = [f"frames {start + 1}-{start + length}"]
-        if self.spatial is not None:
+        if self.spatial is not None and parameters.spatial is not None:
             lines.append(self.spatial.describe(parameters.spatial, clip))
         return lines
 

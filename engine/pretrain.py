@@ -203,7 +203,7 @@ def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) ->
             if run.epoch == epoch:  # stopped within the epoch
                 break
             metrics = sums.means(group)
-            if group.is_main:
+            if log is not None:  # the main process
                 seconds = max(time.monotonic() - epoch_start, 1e-9)
                 metrics |= {"learning_rate": rate, "clips_per_second": group.size * sums.clips / seconds}
                 # Before the checkpoint: a run that resumes from it does not repeat this epoch.
@@ -219,7 +219,7 @@ def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) ->
                 save_checkpoint(folder / LAST, run.state())
             print(f"stopped in epoch {run.epoch}, step {run.step}; --resume auto continues from there")
             return EXIT_RESUMABLE
-        if group.is_main and metrics:
+        if log is not None and metrics:
             log.hyperparameters({k: v for k, v in metrics.items() if "logit" not in k})
     if group.is_main:
         rolling.path.unlink(missing_ok=True)  # older than the last numbered checkpoint

@@ -40,7 +40,9 @@ class ConcatenatedEncoders(nn.Module):
         title: where the encoders come from, for logs and results.
     """
 
-    def __init__(self, encoders: dict[str, nn.Module], num_frames: int, title: str) -> None:
+    encoders: Any  # a ModuleDict, whose values torch types as Module
+
+    def __init__(self, encoders: dict[str, Any], num_frames: int, title: str) -> None:
         super().__init__()
         self.num_frames, self.title = num_frames, title
         for encoder in encoders.values():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -61,14 +62,16 @@ def momentum_update(query_encoder: nn.Module, key_encoder: nn.Module, momentum: 
 
     Buffers (BatchNorm statistics) are not updated; the key encoder computes its own.
     """
-    keys, queries = [*key_encoder.parameters()], [*query_encoder.parameters()]
+    keys: list[Tensor] = [*key_encoder.parameters()]
+    queries: list[Tensor] = [*query_encoder.parameters()]
     torch._foreach_lerp_(keys, queries, 1.0 - momentum)  # one multi-tensor kernel
 
 
 def add_mlp_head(encoder: nn.Module) -> None:
     """Insert ``Linear(d, d)-ReLU`` before the encoder's last layer; d is its feature dimension."""
-    features = encoder.fc.in_features
-    encoder.fc = nn.Sequential(nn.Linear(features, features), nn.ReLU(), encoder.fc)
+    head = cast(nn.Linear, encoder.fc)
+    features = head.in_features
+    encoder.fc = nn.Sequential(nn.Linear(features, features), nn.ReLU(), head)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -136,6 +139,8 @@ class MoCo(nn.Module):
         temperature: temperature of the softmax (eq. 1).
         mlp: MLP head instead of a linear one; the head is discarded after pretraining.
     """
+
+    queues: Any  # a ModuleDict, whose values torch types as Module: representation -> KeyQueue
 
     def __init__(
         self,

@@ -56,7 +56,7 @@ def message_for(error: BaseException, memory_flags: str | None) -> str | None:
 
 def report_thread_error(args: threading.ExceptHookArgs) -> None:
     """Report a full disk in one line if TensorBoard's writer thread is the first to hit it."""
-    message = message_for(args.exc_value, None)
+    message = message_for(args.exc_value, None) if args.exc_value else None
     if message is None:
         threading.__excepthook__(args)
     else:

@@ -77,7 +77,7 @@ def check_output_file(path: Path, flag: str) -> None:
         check_output_folder(Path(os.path.realpath(path)).parent, flag)
 
 
-def atomic_write(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def atomic_write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that ``path`` has either its previous content or all of the new one.
 
     The target of a symbolic link is replaced, not the link. A device or FIFO receives the bytes.
@@ -114,7 +114,7 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     flush_folder(target.parent)
 
 
-def write_stream(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_stream(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write to a device or FIFO; the content is buffered, because writers may seek."""
     content = io.BytesIO()
     write(content)

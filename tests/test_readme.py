@@ -123,7 +123,7 @@ def test_flags_exist(run):
     scripts = [path.stem for path in REPOSITORY.glob("*.py")]
     scripts += [f"data_gen.{path.stem}" for path in REPOSITORY.glob("data_gen/*_gendata.py")]
     scripts += [
-        f"benchmarks.{path.stem}" for path in REPOSITORY.glob("benchmarks/*.py") if path.stem != "plain"
+        f"benchmarks.{path.stem}" for path in REPOSITORY.glob("benchmarks/*.py") if path.stem != "reference"
     ]
     helps = "".join(run(f"{script}.py", "--help")[1] for script in scripts)
     known = set(re.findall(r"--[\w-]+", helps)) | {"--nproc-per-node", "--index-url", "--check"}
