@@ -87,7 +87,7 @@ class ClassifierTraining(ABC):
     Subclasses define how an epoch is trained and how validation clips are classified.
 
     Args:
-        run: encoders and clips; the training set is labelled.
+        run: encoders, clips and the folder of the checkpoint.
         args: the flags of ``action_classification.py``.
     """
 
@@ -127,7 +127,7 @@ class ClassifierTraining(ABC):
         The checkpoint is saved at a fixed interval and at the end.
 
         Returns:
-            False if the training was stopped before the last epoch, by a signal.
+            False if a stop was requested before the end of the last epoch.
         """
         args, path = self.args, self.run.folder / self.file
         labels = self.run.val.labels.to(self.run.extractor.device)
@@ -141,11 +141,12 @@ class ClassifierTraining(ABC):
                 if self.step > 0:  # stopped within the epoch
                     break
                 accuracy = topk_accuracy(self.val_logits(), labels)
+                metrics = {"loss": loss, "learning_rate": rate, **accuracy}
+                log.epoch(self.kind, self.epoch, metrics)
                 self.history.append(accuracy)
                 self.epoch += 1
                 rolling.save_if_due(self.state)
-                metrics = {"loss": loss, "learning_rate": rate, **accuracy}
-                report_epoch(self, log, metrics, time.monotonic() - start)
+                report_epoch(self, metrics, time.monotonic() - start)
             save_checkpoint(path, self.state())
         if self.epoch < args.epochs:
             print(f"stopped in epoch {self.epoch}, step {self.step}; --resume auto continues from there")
@@ -241,12 +242,9 @@ def find_resume(
     return path, checkpoint
 
 
-def report_epoch(
-    training: ClassifierTraining, log: RunLog, metrics: dict[str, float], seconds: float
-) -> None:
-    """Log the epoch that has just finished, and print it every ``--print-freq`` epochs."""
+def report_epoch(training: ClassifierTraining, metrics: dict[str, float], seconds: float) -> None:
+    """Print the epoch that has just finished, if it is the last one or due by ``--print-freq``."""
     epoch, epochs = training.epoch - 1, training.args.epochs
-    log.epoch(training.kind, epoch, metrics)
     if epoch % training.args.print_freq == 0 or epoch == epochs - 1:
         print(
             f"epoch {epoch:3d}/{epochs}  loss {metrics['loss']:.4f}  top-1 {metrics['top1']:.2f}%  "

@@ -193,11 +193,11 @@ def test_probe_resumes_with_its_random_seed(probe, tmp_path):
     code, out, err = probe(tmp_path / "o", "--epochs", 3, "--resume", "auto")
     assert code == 0 and "epoch 2" in out, err
     for flags, message in (
-        (["--protocol", "cross_subject"], "--protocol is cross_subject"),
-        (["--lr", "0.5"], "--lr is 0.5"),
+        (["--protocol", "cross_subject"], "--protocol cross_subject, but"),
+        (["--lr", "0.5"], "--lr 0.5, but"),
         (["--seed", "1"], "was trained with --seed"),
-        (["--epochs", "2"], "has 3 epochs behind it"),
-        (["--gru-hidden-size", "17"], "another encoder"),
+        (["--epochs", "2"], "has finished 3 epochs"),
+        (["--gru-hidden-size", "17"], "a different encoder"),
     ):
         code, _, err = probe(tmp_path / "o", "--epochs", 4, "--resume", "auto", *flags)
         assert code == 2 and message in err
@@ -253,7 +253,7 @@ def test_resume_rejects_checkpoints_of_another_kind(pretrain, probe, tmp_path):
     code, _, err = probe(
         tmp_path / "o", "--epochs", 1, "--resume", tmp_path / "c" / "checkpoint_0000.pth.tar"
     )
-    assert code == 2 and "not a checkpoint of a probe" in err
+    assert code == 2 and "not a probe checkpoint" in err
     code, _, err = pretrain(tmp_path / "c", "--resume", "auto", script=INTRA)
     assert code == 2 and "is a inter-skeleton pretraining" in err
 
