@@ -40,21 +40,20 @@ class ConcatenatedEncoders(nn.Module):
         title: where the encoders come from, for logs and results.
     """
 
-    def __init__(self, encoders: dict[str, nn.Module], num_frames: int, title: str) -> None:
+    encoders: Any  # a ModuleDict, whose values torch types as Module
+
+    def __init__(self, encoders: dict[str, Any], num_frames: int, title: str) -> None:
         super().__init__()
         self.num_frames, self.title = num_frames, title
-        self.representations = tuple(encoders)
-        self.num_features = 0
-        encoder: Any  # nn.Module does not declare its attributes
         for encoder in encoders.values():
             encoder.fc = nn.Identity()
-            self.num_features += encoder.num_features
         self.encoders = nn.ModuleDict(encoders)
+        self.representations = tuple(encoders)
+        self.num_features = sum(encoder.num_features for encoder in encoders.values())
 
     def forward(self, views: Mapping[str, Tensor]) -> Tensor:
         """Encode ``views`` (representation -> batch); returns features ``(N, num_features)`` float32."""
-        encoders: dict[str, Any] = dict(self.encoders.items())
-        features = [encoder.forward_features(views[name]) for name, encoder in encoders.items()]
+        features = [self.encoders[name].forward_features(views[name]) for name in self.encoders]
         return torch.cat(features, dim=1).float()  # mixed precision computes in another format
 
 

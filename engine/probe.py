@@ -48,10 +48,10 @@ class LinearProbe(ClassifierTraining):
             loss = F.cross_entropy(self.head(x), y)
             self.optimizer.step(loss, step)
             total += loss.detach() * len(y)
-        if (first := self.optimizer.first_nonfinite_step()) is not None:
+        if (nonfinite := self.optimizer.first_nonfinite_step()) is not None:
             raise UserError(
-                f"non-finite loss of the linear probe in epoch {self.epoch}, step {first}: lower --lr, or "
-                "inspect the features (action_retrieval.py --save-features)"
+                f"non-finite loss of the linear probe in epoch {self.epoch}, step {nonfinite}: lower --lr, "
+                "or inspect the features (action_retrieval.py --save-features)"
             )
         return total.item() / len(labels)
 
