@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def restrict_labels(run: Evaluation, args: argparse.Namespace) -> None:
-    """Restrict ``run.train`` to the labelled subset, if any, and note validation classes without clips."""
+    """Restrict ``run.train`` to ``--label-fraction``, and note validation classes without training clips."""
     if args.label_fraction is not None:
         everything, source = run.train, generator(args.label_seed, LABELS)
         kept = sample_labelled(everything, args.label_fraction, args.label_sampling, source)

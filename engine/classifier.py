@@ -18,7 +18,7 @@ from options.flags import spelled
 from .checkpoint import SAVE_MINUTES, RollingCheckpoint, checkpoint_errors, load_checkpoint, save_checkpoint
 from .evaluation import Evaluation
 from .log import RunLog
-from .optimization import GuardedOptimizer, learning_rate, make_sgd, set_learning_rate
+from .optimization import GuardedOptimizer, learning_rate, set_learning_rate
 from .randomness import WEIGHTS, generator
 from .signals import StopRequest
 
@@ -75,7 +75,9 @@ def make_optimizer(module: nn.Module, args: argparse.Namespace) -> torch.optim.O
     """Build the ``--optimizer`` of ``module``; its learning rate is set at the start of every epoch."""
     if args.optimizer == "adam":
         return torch.optim.Adam(module.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
-    return make_sgd(module.parameters(), args.lr, args.momentum, args.weight_decay)
+    return torch.optim.SGD(
+        module.parameters(), args.lr, momentum=args.momentum, weight_decay=args.weight_decay, fused=True
+    )
 
 
 class ClassifierTraining(ABC):
@@ -85,7 +87,7 @@ class ClassifierTraining(ABC):
     Subclasses define how an epoch is trained and how validation clips are classified.
 
     Args:
-        run: encoders and clips; the training set is labelled.
+        run: encoders, clips and the folder of the checkpoint.
         args: the flags of ``action_classification.py``.
     """
 
@@ -125,7 +127,7 @@ class ClassifierTraining(ABC):
         The checkpoint is saved at a fixed interval and at the end.
 
         Returns:
-            False if the training was stopped before the last epoch, by a signal.
+            False if a stop was requested before the end of the last epoch.
         """
         args, path = self.args, self.run.folder / self.file
         labels = self.run.val.labels.to(self.run.extractor.device)
@@ -139,11 +141,10 @@ class ClassifierTraining(ABC):
                 if self.step > 0:  # stopped within the epoch
                     break
                 accuracy = topk_accuracy(self.val_logits(), labels)
+                metrics = {"loss": loss, "learning_rate": rate, **accuracy}
+                log.epoch(self.kind, self.epoch, metrics)
                 self.history.append(accuracy)
                 self.epoch += 1
-                metrics = {"loss": loss, "learning_rate": rate, **accuracy}
-                # Before the checkpoint: a run that resumes from it does not repeat this epoch.
-                log.epoch(self.kind, self.epoch - 1, metrics)
                 rolling.save_if_due(self.state)
                 report_epoch(self, metrics, time.monotonic() - start)
             save_checkpoint(path, self.state())
@@ -242,7 +243,7 @@ def find_resume(
 
 
 def report_epoch(training: ClassifierTraining, metrics: dict[str, float], seconds: float) -> None:
-    """Print the epoch that has just finished, every ``--print-freq`` epochs."""
+    """Print the epoch that has just finished, if it is the last one or due by ``--print-freq``."""
     epoch, epochs = training.epoch - 1, training.args.epochs
     if epoch % training.args.print_freq == 0 or epoch == epochs - 1:
         print(

@@ -2,7 +2,6 @@
 
 import json
 import signal
-from functools import partial
 
 import pytest
 import torch
@@ -11,13 +10,13 @@ from conftest import (
     INTRA,
     PRETRAINING_FLAGS,
     RETRIEVAL,
+    identical,
     in_optimizer_step,
     kill,
     log_lines,
     one_line,
-    same_state,
     saved_at_every_opportunity,
-    write_eight_clips,
+    write_store,
 )
 
 import engine.setup
@@ -41,30 +40,35 @@ print_freq data_device amp tf32
 )
 
 
+def same_state(a, b):
+    """Whether two checkpoints have the same weights, queues, optimizer state and position, bit for bit."""
+    a, b = load_checkpoint(a), load_checkpoint(b)
+    return all(identical(a[key], b[key]) for key in ("state_dict", "optimizer", "epoch", "step"))
+
+
 def numbers(folder):
     """The numbers in ``results.json`` in the folder of an evaluation."""
     return json.loads((folder / "results.json").read_text())["numbers"]
 
 
-def test_stopped_pretraining_matches_uninterrupted_one(pretrain, tmp_path):
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
+def test_stopped_pretraining_matches_uninterrupted_one(pretrain, tmp_path, number):
     flags = [*IMAGE, "--epochs", 3]
     assert pretrain(tmp_path / "whole", *flags)[0] == 0
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        folder = tmp_path / number.name
-        with in_optimizer_step(8, partial(signal.raise_signal, number)):
-            code, out, _ = pretrain(folder, *flags)
-        assert code == EXIT_RESUMABLE and "stopped in epoch 1, step 3" in out
-        code, out, err = pretrain(folder, *flags, "--resume", "auto")
-        assert code == 0 and "epoch 1, step 3" in out, err
-        assert same_state(tmp_path / "whole/checkpoint_0002.pth.tar", folder / "checkpoint_0002.pth.tar")
-        assert [line["epoch"] for line in log_lines(folder)] == [0, 1, 2]
+    with in_optimizer_step(8, lambda: signal.raise_signal(signal.Signals[number])):
+        code, out, _ = pretrain(tmp_path / "c", *flags)
+    assert code == EXIT_RESUMABLE and "stopped in epoch 1, step 3" in out
+    code, out, err = pretrain(tmp_path / "c", *flags, "--resume", "auto")
+    assert code == 0 and "epoch 1, step 3" in out, err
+    assert same_state(tmp_path / "whole/checkpoint_0002.pth.tar", tmp_path / "c/checkpoint_0002.pth.tar")
+    assert [line["epoch"] for line in log_lines(tmp_path / "c")] == [0, 1, 2]
 
 
 def test_stopped_probe_matches_uninterrupted_one(probe, tmp_path):
     flags = ["--epochs", 4, "--seed", 1]
     code, _, err = probe(tmp_path / "whole", *flags)
     assert code == 0, err
-    with in_optimizer_step(2, partial(signal.raise_signal, signal.SIGTERM)):  # one step per epoch
+    with in_optimizer_step(2, lambda: signal.raise_signal(signal.SIGTERM)):  # one step per epoch
         assert probe(tmp_path / "stopped", *flags)[0] == EXIT_RESUMABLE
     assert not (tmp_path / "stopped/results.json").exists()
     code, out, err = probe(tmp_path / "stopped", *flags, "--resume", "auto")
@@ -189,14 +193,21 @@ def test_probe_resumes_with_its_random_seed(probe, tmp_path):
     code, out, err = probe(tmp_path / "o", "--epochs", 3, "--resume", "auto")
     assert code == 0 and "epoch 2" in out, err
     for flags, message in (
-        (["--protocol", "cross_subject"], "--protocol cross_subject, but "),
-        (["--lr", "0.5"], "--lr 0.5, but "),
+        (["--protocol", "cross_subject"], "--protocol cross_subject, but"),
+        (["--lr", "0.5"], "--lr 0.5, but"),
         (["--seed", "1"], "was trained with --seed"),
         (["--epochs", "2"], "has finished 3 epochs"),
         (["--gru-hidden-size", "17"], "a different encoder"),
     ):
         code, _, err = probe(tmp_path / "o", "--epochs", 4, "--resume", "auto", *flags)
         assert code == 2 and message in err
+
+
+def eight_clips(root, dataset="ntu60", length=9, val=2):
+    """Write eight clips of ``length`` frames to ``root/dataset``, the last ``val`` of them for validation."""
+    names = [f"S001C002P00{i}R001A00{1 + i % 3}" for i in range(1, 9)]
+    cells = {"cross_view": ["train"] * (8 - val) + ["val"] * val}
+    write_store(root / dataset, names, [i % 3 for i in range(8)], [length] * 8, cells, dataset)
 
 
 @pytest.mark.parametrize(
@@ -207,8 +218,8 @@ def test_probe_resumes_with_its_random_seed(probe, tmp_path):
     ],
 )
 def test_resume_rejects_other_clips(pretrain, tmp_path, change, message):
-    write_eight_clips(tmp_path / "one")
-    write_eight_clips(tmp_path / "two", **change)
+    eight_clips(tmp_path / "one")
+    eight_clips(tmp_path / "two", **change)
     assert pretrain(tmp_path / "c", "--data-root", tmp_path / "one")[0] == 0
     flags = ["--resume", "auto", "--epochs", 3]
     code, _, err = pretrain(tmp_path / "c", "--data-root", tmp_path / "two", *flags)
@@ -218,8 +229,8 @@ def test_resume_rejects_other_clips(pretrain, tmp_path, change, message):
 
 
 def test_resume_rejects_another_dataset(pretrain, tmp_path):
-    write_eight_clips(tmp_path / "one")
-    write_eight_clips(tmp_path / "one", "mine")
+    eight_clips(tmp_path / "one")
+    eight_clips(tmp_path / "one", "mine")
     flags = ["--data-root", tmp_path / "one"]
     assert pretrain(tmp_path / "c", *flags)[0] == 0
     code, _, err = pretrain(tmp_path / "c", *flags, "--pre-dataset", "mine", "--resume", "auto")
