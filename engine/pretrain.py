@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -16,11 +17,12 @@ from tqdm import tqdm
 from dataset.batches import prefetch, shuffled_batches
 from dataset.clips import ClipSet
 from dataset.views import View
-from moco.model import MoCo
+from moco.model import MoCo, info_nce
 from models.representations import lay_out
 
 from .checkpoint import LAST, RollingCheckpoint, checkpoint_name, save_checkpoint
 from .device import to_device
+from .diagnostics import Monitor, Warnings, named
 from .distributed import Group
 from .log import RunLog, config_text
 from .optimization import GuardedOptimizer, learning_rate, set_learning_rate, sync_interval
@@ -71,7 +73,8 @@ class EpochMetrics:
     def __init__(self, pairs: list[tuple[str, str]], device: torch.device) -> None:
         self.names = [f"{q.split('-')[0]}->{k.split('-')[0]}" for q, k in pairs]
         self.loss = torch.zeros((), device=device)
-        self.sums = torch.zeros(len(pairs), 3, device=device)  # accuracy, positive and negative logit
+        # per pair: accuracy, positive and negative logit, loss relative to chance
+        self.sums = torch.zeros(len(pairs), 4, device=device)
         self.steps = torch.zeros((), device=device)
         self.clips = 0  # of this process
 
@@ -85,7 +88,8 @@ class EpochMetrics:
         for sums, x in zip(self.sums, logits):
             positive, negative = x.detach()[:, 0], x.detach()[:, 1:]
             correct = positive > negative.amax(dim=1)
-            sums += torch.stack([correct.float().mean(), positive.mean(), negative.mean()])
+            relative = info_nce(x.detach()) / math.log(x.shape[1])
+            sums += torch.stack([correct.float().mean(), positive.mean(), negative.mean(), relative])
         self.steps += 1
         self.clips += logits[0].shape[0]
 
@@ -94,11 +98,12 @@ class EpochMetrics:
         return (self.loss / self.steps).item()
 
     def means(self, group: Group) -> dict[str, float]:
-        """Means over steps and processes: the loss, and accuracy (percent) and logits per pair."""
+        """Means over steps and processes: the loss and, per pair, loss / ln(1 + K), accuracy and logits."""
         steps = group.sum(self.steps).clamp(min=1)
         values = (group.sum(self.sums) / steps).tolist()
         metrics = {"loss": (group.sum(self.loss) / steps).item()}
-        for name, (accuracy, positive, negative) in zip(self.names, values):
+        for name, (accuracy, positive, negative, relative) in zip(self.names, values):
+            metrics[f"relative_loss/{name}"] = relative
             metrics[f"contrastive_accuracy/{name}"] = 100 * accuracy
             metrics[f"positive_logit/{name}"] = positive
             metrics[f"negative_logit/{name}"] = negative
@@ -169,10 +174,19 @@ def train_epoch(
 
 
 def epoch_line(epoch: int, args: argparse.Namespace, metrics: dict[str, float], remaining: float) -> str:
-    """The line printed after an epoch; ``remaining`` is in seconds."""
-    prefix = "contrastive_accuracy/"
-    accuracies = {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
-    shown = "  ".join(f"{pair} {accuracy:.1f}%" for pair, accuracy in accuracies.items())
+    """The line printed after an epoch: per pair the loss relative to chance and the accuracy.
+
+    ``remaining`` is in seconds.
+    """
+    losses = named(metrics, "relative_loss")
+    shown = "  ".join(
+        f"{pair} {losses[pair]:.2f} {accuracy:.1f}%"
+        for pair, accuracy in named(metrics, "contrastive_accuracy").items()
+    )
+    measured = [("rank", "embedding_rank", ".0f"), ("1-NN", "knn", ".1f")]
+    for title, prefix, style in measured:
+        if values := named(metrics, prefix):
+            shown += f"  {title} " + " ".join(f"{name} {value:{style}}" for name, value in values.items())
     return (
         f"epoch {epoch:4d}/{args.epochs}  loss {metrics['loss']:.4f}  {shown}  "
         f"lr {metrics['learning_rate']:.4g}  {metrics['clips_per_second']:.0f} clips/s  "
@@ -191,6 +205,8 @@ def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) ->
     rolling = RollingCheckpoint(folder / LAST, args.save_minutes)
     start, first_epoch = time.monotonic(), run.epoch
     metrics: dict[str, float] = {}
+    monitor = Monitor(run.model.encoders, run.clips, run.view, run.seed, run.device, args.monitor_knn)
+    warnings = Warnings(args.epochs)
     with RunLog(folder, args, run.epoch) if group.is_main else nullcontext() as log, StopRequest() as stop:
         print(config_text(args), flush=True)
         if group.is_main and (run.epoch, run.step) == (args.start_epoch, 0):
@@ -206,12 +222,17 @@ def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) ->
             if log is not None:  # the main process
                 seconds = max(time.monotonic() - epoch_start, 1e-9)
                 metrics |= {"learning_rate": rate, "clips_per_second": group.size * sums.clips / seconds}
+                last = run.epoch == args.epochs
+                if epoch % args.monitor_freq == 0 or last:
+                    metrics |= monitor.measure()
                 # Before the checkpoint: a run that resumes from it does not repeat this epoch.
                 log.epoch("pretrain", epoch, metrics)
-                if epoch % args.save_freq == 0 or run.epoch == args.epochs:
+                if epoch % args.save_freq == 0 or last:
                     save_checkpoint(folder / checkpoint_name(epoch), run.state())
                 per_epoch = (time.monotonic() - start) / (run.epoch - first_epoch)
                 print(epoch_line(epoch, args, metrics, per_epoch * (args.epochs - run.epoch)), flush=True)
+                for line in warnings.check(epoch, metrics):
+                    print(line, flush=True)
             if group.any(stop.requested, run.device):
                 break
         if run.epoch < args.epochs:  # still inside StopRequest: a second SIGTERM must not interrupt the save

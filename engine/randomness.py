@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 # The purposes of random numbers. Changing this order changes what a seed reproduces.
-ORDER, VIEWS, WEIGHTS, DROPOUT, LABELS, PICTURES = range(6)
+ORDER, VIEWS, WEIGHTS, DROPOUT, LABELS, PICTURES, MONITOR = range(7)
 
 
 def generator(seed: int, purpose: int, *position: int) -> torch.Generator:

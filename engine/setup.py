@@ -55,6 +55,8 @@ FREE_FLAGS = {
     "save_freq",
     "resume",
     "save_minutes",
+    "monitor_freq",
+    "monitor_knn",
     "data_device",
     "compile",
     "tf32",
@@ -78,6 +80,7 @@ def parse_pretraining_flags(
     flags.add_size_flags(parser, size_flags())
     flags.add_optimization_flags(parser, epochs=None, lr=0.01, schedule=None, weight_decay=1e-4)
     flags.add_checkpoint_flags(parser)
+    flags.add_monitor_flags(parser)
     flags.add_process_flags(parser)
     flags.add_run_flags(parser, print_freq=10, print_help="steps between updates of the displayed loss")
     return parser.parse_args()

@@ -137,6 +137,24 @@ def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
     )
 
 
+def add_monitor_flags(parser: Parser) -> None:
+    """Diagnostics of pretraining."""
+    group = parser.add_argument_group("diagnostics")
+    group.add_argument(
+        "--monitor-freq",
+        type=POSITIVE_INT,
+        default=10,
+        metavar="N",
+        help="epochs between measurements of effective rank, alignment and uniformity on a sample of clips "
+        "(default 10)",
+    )
+    group.add_argument(
+        "--monitor-knn",
+        action="store_true",
+        help="also measure 1-NN accuracy on training labels, which are never used for training",
+    )
+
+
 def add_process_flags(parser: Parser) -> None:
     """Speed flags of pretraining."""
     group = parser.add_argument_group("speed")

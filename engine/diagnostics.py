@@ -1,0 +1,165 @@
+"""Diagnostics of a pretraining: feature quality, and warnings if it does not learn.
+
+The features and embeddings of a fixed sample of training clips are measured every few epochs, in
+evaluation mode and with random numbers of their own, so the training itself is not affected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dataset.clips import ClipSet
+from dataset.views import View, evaluation_view
+from moco.model import MomentumEncoders, unit
+from models.representations import lay_out
+
+from .randomness import MONITOR, generator
+
+SAMPLE = 256  # clips
+BATCH = 64
+
+
+def effective_rank(x: Tensor) -> float:
+    """Return RankMe (Garrido et al., ICML 2023) of ``x`` (N, D): exp of the entropy of its singular values.
+
+    Between 1, if all rows are multiples of one vector, and ``min(N, D)``.
+    """
+    values = torch.linalg.svdvals(x.double())
+    shares = values / values.sum().clamp(min=1e-12) + 1e-7
+    return math.exp(-(shares * shares.log()).sum().item())
+
+
+def alignment(x: Tensor, y: Tensor) -> float:
+    """Return the mean squared distance of positive pairs, unit rows (N, D) (Wang and Isola, ICML 2020)."""
+    return (x - y).square().sum(dim=1).mean().item()
+
+
+def uniformity(x: Tensor) -> float:
+    """Return log E exp(-2 d^2) over pairs of rows ``(N, D)`` (Wang and Isola, ICML 2020); 0 if collapsed."""
+    return torch.pdist(x).square().mul(-2).exp().mean().log().item()
+
+
+def leave_one_out_accuracy(x: Tensor, labels: Tensor) -> float:
+    """Return the 1-NN accuracy in percent by cosine similarity of each row of ``x`` (N, D) to the others."""
+    similarity = unit(x) @ unit(x).t()
+    similarity.fill_diagonal_(-torch.inf)
+    return 100.0 * (labels[similarity.argmax(dim=1)] == labels).float().mean().item()
+
+
+@dataclass
+class Monitor:
+    """Measures the query encoders on a fixed sample of clips.
+
+    Args:
+        encoders: the model's encoders, not a data-parallel wrapper.
+        clips: the training clips.
+        view: the augmented view of pretraining.
+        seed: determines the sample and its views.
+        device: the device of the encoders.
+        knn: also measure 1-NN accuracy on the labels, which pretraining itself never uses.
+    """
+
+    encoders: MomentumEncoders
+    clips: ClipSet
+    view: View
+    seed: int
+    device: torch.device
+    knn: bool = False
+
+    def __post_init__(self) -> None:
+        order = torch.randperm(len(self.clips), generator=generator(self.seed, MONITOR))
+        self.index = order[:SAMPLE].sort().values
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Return effective ranks, alignment and uniformity (and 1-NN accuracy) per representation."""
+        was_training = self.encoders.training
+        self.encoders.eval()
+        metrics: dict[str, float] = {}
+        for name, encoder in self.encoders.query.items():
+            short = name.split("-")[0]
+            _, first = self._encode(encoder, name, self.view, 0)
+            features, second = self._encode(encoder, name, self.view, 1)
+            metrics[f"feature_rank/{short}"] = effective_rank(features)
+            metrics[f"embedding_rank/{short}"] = effective_rank(second)
+            metrics[f"alignment/{short}"] = alignment(first, second)
+            metrics[f"uniformity/{short}"] = uniformity(second)
+            if self.knn:
+                features, _ = self._encode(encoder, name, evaluation_view(self.view.num_frames), 2)
+                labels = self.clips.labels[self.index].to(features.device)
+                metrics[f"knn/{short}"] = leave_one_out_accuracy(features, labels)
+        self.encoders.train(was_training)
+        return metrics
+
+    def _encode(self, encoder: nn.Module, name: str, view: View, number: int) -> tuple[Tensor, Tensor]:
+        """Features ``(N, D)`` and unit embeddings ``(N, dim)`` of view ``number`` of the sample."""
+        features = []
+        for position, index in enumerate(self.index.split(BATCH)):
+            batch = view.of(self.clips, index, generator(self.seed, MONITOR, number, position))
+            features.append(encoder.forward_features(lay_out(batch.to(self.device), (name,))[name]))
+        joined = torch.cat(features).float()
+        return joined, unit(encoder.fc(joined))
+
+
+CHANCE, COLLAPSED_RANK, SHORTCUT_ACCURACY = 0.98, 2.0, 50.0
+
+
+class Warnings:
+    """Prints one clear warning for each way in which a pretraining can fail.
+
+    Args:
+        epochs: total number of epochs; nothing is reported during the first tenth of them.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self._first_epoch = max(epochs // 10, 2)
+        self._printed: set[str] = set()
+
+    def check(self, epoch: int, metrics: Mapping[str, float]) -> list[str]:
+        """Return the warnings of this epoch that were not returned before."""
+        if epoch < self._first_epoch:
+            return []
+        found = {problem: text for problem, text in problems(metrics).items() if problem not in self._printed}
+        self._printed |= found.keys()
+        return [f"warning, epoch {epoch}: {text}" for text in found.values()]
+
+
+def named(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """Return the metrics whose names start with ``prefix/``, without it."""
+    return {k.removeprefix(prefix + "/"): v for k, v in metrics.items() if k.startswith(prefix + "/")}
+
+
+def problems(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return what is wrong according to the metrics of an epoch: name of the problem -> message.
+
+    - shortcut: the positive key is nearest although the loss is at chance; keys of the current batch
+      differ from older ones by the age of their encoder, not by the clip.
+    - chance: the loss of a pair stays at ln(1 + K).
+    - collapse: the embeddings span hardly any dimension.
+    """
+    found = {}
+    losses, accuracies = named(metrics, "relative_loss"), named(metrics, "contrastive_accuracy")
+    at_chance = [pair for pair, loss in losses.items() if loss > CHANCE]
+    shortcut = [pair for pair in at_chance if accuracies[pair] > SHORTCUT_ACCURACY]
+    collapsed = [name for name, rank in named(metrics, "embedding_rank").items() if rank < COLLAPSED_RANK]
+    if shortcut:
+        found["shortcut"] = (
+            f"{', '.join(shortcut)}: accuracy is high although the loss is at chance; the keys are told "
+            "apart by their age, not by the clip. Raise --moco-m (0.999), lower --moco-t or --lr"
+        )
+    if collapsed:
+        found["collapse"] = (
+            f"{', '.join(collapsed)}: the embeddings have collapsed (effective rank below "
+            f"{COLLAPSED_RANK:g}); lower --lr or raise --moco-m and start over"
+        )
+    elif at_chance and not shortcut:
+        found["chance"] = (
+            f"{', '.join(at_chance)}: the loss is still at chance, ln(1 + K); nothing is learned. Check the "
+            "data, lower --lr, or weaken the augmentation (--min-crop-ratio, --jitter-joints)"
+        )
+    return found
