@@ -61,7 +61,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         with suppress(ValueError):
             entry = json.loads(line)
-            if isinstance(entry, dict) and "epoch" in entry:
+            if isinstance(entry, dict) and isinstance(entry.get("epoch"), int):
                 entries.append(entry)
     return entries
 

@@ -146,14 +146,8 @@ def test_new_run_starts_an_empty_log(tmp_path):
 
 
 def test_unreadable_lines_are_removed_on_resume(tmp_path):
-    lines = [
-        '{"epoch": 0, "loss": 1.0}',
-        '{"epoch": 1, "lo',
-        "[]",
-        '{"loss": 3}',
-        "\x00",
-        '{"epoch": 2, "loss": 3.0}',
-    ]
+    unreadable = ['{"epoch": 1, "lo', "[]", '{"loss": 3}', '{"epoch": null}', "\x00"]
+    lines = ['{"epoch": 0, "loss": 1.0}', *unreadable, '{"epoch": 2, "loss": 3.0}']
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
     with RunLog(tmp_path, argparse.Namespace(), 2) as log:
         log.epoch("test", 2, {"loss": 4.0})
