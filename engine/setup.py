@@ -296,7 +296,7 @@ def check_same_run(
 ) -> None:
     """Raise ``UserError`` if flags or clips differ from those of the run that is resumed."""
     if checkpoint["contrast"] != contrast:
-        raise UserError(f"{path} is a {checkpoint['contrast']}-skeleton pretraining: use that script")
+        raise UserError(f"{path} is an {checkpoint['contrast']}-skeleton pretraining: use that script")
     check_contradictions(checkpoint["sizes"], flags.given_sizes(args, size_flags()), str(path))
     stored = {**ADDED_FLAGS.get(contrast, {}), **checkpoint["flags"], "seed": checkpoint["seed"]}
     free = FREE_FLAGS - ({"seed"} if args.seed is not None else set())
