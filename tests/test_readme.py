@@ -155,6 +155,15 @@ def test_links_and_files_exist(name):
         assert any((REPOSITORY / folder / file).exists() for folder in ("", "data_gen")), file
 
 
+def test_life_of_a_clip_names_existing_functions():
+    rows = re.findall(r"^\| `([\w/]+\.py)` \| ([^|]*) \|", PAGES["docs/life_of_a_clip.md"], re.MULTILINE)
+    assert len(rows) > 12
+    for file, functions in rows:
+        source = (REPOSITORY / file).read_text(encoding="utf-8")
+        for name in re.findall(r"`(?:\w+\.)?(\w+)`", functions):
+            assert re.search(rf"(?:def|class) {name}\b", source), (file, name)
+
+
 def test_modules_are_packaged():
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
