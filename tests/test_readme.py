@@ -59,7 +59,7 @@ def commands(page):
 def home(run, small_store, tmp_path):
     """A folder with a store and skeleton files; the scripts run in it."""
     names = ("S008C002P012R001A009", "S019C002P046R001A066")
-    for folder in ("raw", "recordings"):
+    for folder in ("raw", "skeletons"):
         (tmp_path / folder).mkdir()
         with zipfile.ZipFile(GOLDEN / "ntu_skeletons.zip") as archive:
             for name in names:
