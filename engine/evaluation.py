@@ -134,6 +134,7 @@ def prepare_evaluation(
         args.finetune_skeleton_representation,
         given_sizes(args, size_flags()),
         frozen,
+        splits[0].skeleton,
     ).to(device)
     print(
         f"{task} of {join_representations(encoders.representations)} ({encoders.title}) on {args.dataset} "

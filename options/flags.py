@@ -321,9 +321,8 @@ def add_augmentation_flags(parser: Parser) -> None:
     group.add_argument(
         "--jitter-joints",
         type=int,
-        default=15,
         metavar="N",
-        help="joints changed by jittering (Table 8; default 15)",
+        help="joints changed by jittering (Table 8; default: 60%% of the joints, 15 of the 25 of Kinect v2)",
     )
     group.add_argument(
         "--min-crop-ratio",

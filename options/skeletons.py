@@ -266,7 +266,11 @@ def parse_definition(content: object) -> Skeleton:
         "head": numbers.pairs,
         "drawn_bones": numbers.pairs,
     }
-    given = {key: read_field(content, key, parse) for key, parse in optional.items() if content.get(key) is not None}
+    given = {
+        key: read_field(content, key, parse)
+        for key, parse in optional.items()
+        if content.get(key) is not None
+    }
     return Skeleton(
         read_field(content, "name", read_name),
         joints,
