@@ -55,9 +55,15 @@ def normalize_clip(bodies: np.ndarray, skeleton: Skeleton = KINECT_V2) -> np.nda
 def visible_coordinates(bodies: np.ndarray) -> np.ndarray:
     """Return the x and y (..., 2) of 2D joints (..., 2 or 3).
 
-    A third number is the score of a pose estimator: joints whose score is not positive become zero.
+    A third number is the score of a pose estimator: joints whose score is not positive become zero. Raises
+    ``BadFile`` if no score is positive, as in an array of x, y and a z of zero.
     """
-    return np.where(bodies[..., 2:] > 0, bodies[..., :2], 0) if bodies.shape[-1] > 2 else bodies
+    if bodies.shape[-1] == 2:
+        return bodies
+    scored = bodies[..., 2:] > 0
+    if not scored.any():
+        raise BadFile("no joint has a positive score, the third number of a 2D joint; give x and y only")
+    return np.where(scored, bodies[..., :2], 0)
 
 
 def select_people(bodies: np.ndarray) -> np.ndarray:
