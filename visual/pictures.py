@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from options.files import atomic_write
+from options.streams import encodable
 
 from .skeleton import GHOST, LIMBS, MARK, PAPER, Color, lighter
 
@@ -36,7 +37,7 @@ def font() -> FreeTypeFont | ImageFont:
 
 def shorten(text: str, width: int) -> str:
     """Return ``text``, cut and ended by an ellipsis if it is wider than ``width`` pixels."""
-    measure = font().getlength
+    text, measure = encodable(text), font().getlength
     if measure(text) <= width:
         return text
     while text and measure(text + "...") > width:
