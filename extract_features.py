@@ -123,7 +123,11 @@ def main() -> int:
             f"{name}: {class_name(args.dataset, vote)} (nearest {nearest}, cosine {cosine:.3f})"
             for name, vote, nearest, cosine in zip(*columns)
         ]
-    atomic_write(Path(args.output), lambda file: np.savez(file, **arrays))
+    try:
+        atomic_write(Path(args.output), lambda file: np.savez(file, **arrays))
+    except UserError:
+        print(*lines, sep="\n")
+        raise
     if len(lines) > MAX_PRINTED:
         lines[MAX_PRINTED:] = [f"... and {len(lines) - MAX_PRINTED} more in {args.output}"]
     print(*lines, f"written: {args.output}", sep="\n")

@@ -200,7 +200,7 @@ def read_official(checkpoint: dict, path: str, pretrain: str | None, sizes: dict
             "with --pretrain-skeleton-representation"
         )
     names = parse_representations(pretrain)
-    state = {k.removeprefix("module."): v for k, v in checkpoint["state_dict"].items()}
+    state = checkpoint["state_dict"]
     present = [name for name in OFFICIAL_QUERY_ENCODERS if submodule_weights(state, f"{name}.")]
     if len(present) != len(names):
         raise UserError(

@@ -65,6 +65,9 @@ def number(kind: type, low: float, high: float = float("inf"), above: bool = Fal
 def path(text: str) -> str:
     """An argparse type: a path with ``~`` expanded; missing files are allowed, inaccessible ones are not."""
     expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        reason = "no home folder is known; write ./~ for a file with this name"
+        raise argparse.ArgumentTypeError(f"{text} cannot be expanded: {reason}")
     try:
         os.stat(expanded)
     except (FileNotFoundError, NotADirectoryError):

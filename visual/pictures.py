@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from options.files import atomic_write
 from options.skeletons import Skeleton
+from options.streams import encodable
 
 from .skeleton import GHOST, LIMB_COLORS, MARK, PAPER, Color, lighter, limbs_of
 
@@ -37,7 +38,7 @@ def font() -> FreeTypeFont | ImageFont:
 
 def shorten(text: str, width: int) -> str:
     """Return ``text``, cut and ended by an ellipsis if it is wider than ``width`` pixels."""
-    measure = font().getlength
+    text, measure = encodable(text), font().getlength
     if measure(text) <= width:
         return text
     while text and measure(text + "...") > width:
