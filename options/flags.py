@@ -73,8 +73,8 @@ def path(text: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError) as error:  # ValueError: a NUL character
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise argparse.ArgumentTypeError(f"{text} cannot be accessed: {reason}") from error
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise argparse.ArgumentTypeError(f"{text} cannot be accessed: {cause}") from error
     return expanded
 
 
