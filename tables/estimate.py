@@ -13,6 +13,7 @@ import csv
 import functools
 import heapq
 import json
+import math
 import os
 import subprocess
 import sys
@@ -29,8 +30,9 @@ from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAME
 from engine.log import LOG_FILE, read_log
 from engine.report import RESULTS, format_table
 from models.representations import join_representations
-from options.datasets import DATASETS, NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
+from options.datasets import DATASETS
 from options.errors import UserError
+from options.skeletons import KINECT_V2
 
 from .jobs import JobBuilder
 from .paper import PaperRow
@@ -39,7 +41,7 @@ from .run import Job, end_with_parent, sort_jobs
 
 GPU_STEPS, CPU_STEPS = 30, 1  # steps per epoch of a timed run
 FRAMES_PER_CLIP = 100  # of timed clips, and of datasets whose store does not exist
-FRAME_BYTES = 4 * NUM_JOINTS * NUM_COORDINATES * NUM_PEOPLE
+FRAME_SHAPE = KINECT_V2.frame_shape  # of all datasets of the tables
 
 Spec = PretrainingSpec | EvaluationSpec
 
@@ -81,9 +83,7 @@ def write_random_store(folder: Path, dataset: str, protocol: str, train: int, va
     """Write a store of random clips with one protocol."""
     folder.mkdir(parents=True)
     info = DATASETS[dataset]
-    frames = np.random.default_rng(0).normal(
-        size=((train + val) * FRAMES_PER_CLIP, NUM_JOINTS, NUM_COORDINATES, NUM_PEOPLE)
-    )
+    frames = np.random.default_rng(0).normal(size=((train + val) * FRAMES_PER_CLIP, *FRAME_SHAPE))
     np.save(folder / FRAMES_FILE, frames.astype(np.float32))
     with open(folder / CLIPS_FILE, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -110,7 +110,8 @@ def count_clips(data_root: Path, dataset: str, protocol: str) -> tuple[int, int,
         if protocol not in published:
             raise UserError(f"--estimate: the number of clips is not known ({error})") from error
         print(f"note: no store of {dataset} {protocol}: using the published number of clips")
-    return *published[protocol], sum(published[protocol]) * FRAMES_PER_CLIP * FRAME_BYTES
+    frame_bytes = 4 * math.prod(FRAME_SHAPE)
+    return *published[protocol], sum(published[protocol]) * FRAMES_PER_CLIP * frame_bytes
 
 
 def directory_size(folder: Path) -> int:
