@@ -21,7 +21,7 @@ from moco.model import MoCo, info_nce
 from models.representations import lay_out, short_name
 
 from .checkpoint import LAST, RollingCheckpoint, checkpoint_name, save_checkpoint
-from .device import to_device
+from .device import memory_metrics, to_device
 from .diagnostics import Monitor, Warnings, named
 from .distributed import Group
 from .log import RunLog, config_text
@@ -223,6 +223,7 @@ def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) ->
             if log is not None:  # the main process
                 seconds = max(time.monotonic() - epoch_start, 1e-9)
                 metrics |= {"learning_rate": rate, "clips_per_second": group.size * sums.clips / seconds}
+                metrics |= memory_metrics(run.device)
                 last = run.epoch == args.epochs
                 if epoch % args.monitor_freq == 0 or last:
                     metrics |= monitor.measure()
