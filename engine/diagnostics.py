@@ -109,18 +109,22 @@ class Monitor:
         return joined, unit(encoder.fc(joined))
 
 
-CHANCE, COLLAPSED_RANK, SHORTCUT_ACCURACY = 0.98, 2.0, 50.0
+# Thresholds that separated collapsed from healthy runs on UTD-MHAD.
+CHANCE = 0.97  # loss / ln(1 + K)
+COLLAPSED_RANK, COLLAPSED_UNIFORMITY = 2.5, -0.5
+SHORTCUT_LOSS, SHORTCUT_ACCURACY = 0.8, 25.0
 
 
 class Warnings:
     """Prints one clear warning for each way in which a pretraining can fail.
 
     Args:
-        epochs: total number of epochs; nothing is reported during the first tenth of them.
+        epochs: total number of epochs; nothing is reported during the first quarter of them, in which a
+            healthy run can look the same.
     """
 
     def __init__(self, epochs: int) -> None:
-        self._first_epoch = max(epochs // 10, 2)
+        self._first_epoch = max(epochs // 4, 2)
         self._printed: set[str] = set()
 
     def check(self, epoch: int, metrics: Mapping[str, float]) -> list[str]:
@@ -140,25 +144,32 @@ def named(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
 def problems(metrics: Mapping[str, float]) -> dict[str, str]:
     """Return what is wrong according to the metrics of an epoch: name of the problem -> message.
 
-    - shortcut: the positive key is nearest although the loss is at chance; keys of the current batch
-      differ from older ones by the age of their encoder, not by the clip.
+    - shortcut: the positive key is often nearest although the loss is close to chance; keys of the
+      current batch differ from older ones by the age of their encoder, not by the clip.
     - chance: the loss of a pair stays at ln(1 + K).
-    - collapse: the embeddings span hardly any dimension.
+    - collapse: all clips have nearly the same features or embeddings.
     """
     found = {}
     losses, accuracies = named(metrics, "relative_loss"), named(metrics, "contrastive_accuracy")
     at_chance = [pair for pair, loss in losses.items() if loss > CHANCE]
-    shortcut = [pair for pair in at_chance if accuracies[pair] > SHORTCUT_ACCURACY]
-    collapsed = [name for name, rank in named(metrics, "embedding_rank").items() if rank < COLLAPSED_RANK]
+    shortcut = [
+        pair for pair, loss in losses.items() if loss > SHORTCUT_LOSS and accuracies[pair] > SHORTCUT_ACCURACY
+    ]
+    uniformities = named(metrics, "uniformity")
+    collapsed = [
+        name
+        for name, rank in named(metrics, "feature_rank").items()
+        if rank < COLLAPSED_RANK or uniformities[name] > COLLAPSED_UNIFORMITY
+    ]
     if shortcut:
         found["shortcut"] = (
-            f"{', '.join(shortcut)}: accuracy is high although the loss is at chance; the keys are told "
+            f"{', '.join(shortcut)}: accuracy is high although the loss is close to chance; the keys are told "
             "apart by their age, not by the clip. Raise --moco-m (0.999), lower --moco-t or --lr"
         )
     if collapsed:
         found["collapse"] = (
-            f"{', '.join(collapsed)}: the embeddings have collapsed (effective rank below "
-            f"{COLLAPSED_RANK:g}); lower --lr or raise --moco-m and start over"
+            f"{', '.join(collapsed)}: the features have collapsed, they are nearly the same for all clips; "
+            "lower --lr or raise --moco-m and start over"
         )
     elif at_chance and not shortcut:
         found["chance"] = (

@@ -25,7 +25,8 @@ from models.representations import REPRESENTATIONS, build_encoder
 HEALTHY = {
     "relative_loss/seq->graph": 0.6,
     "contrastive_accuracy/seq->graph": 40.0,
-    "embedding_rank/seq": 30.0,
+    "feature_rank/seq": 30.0,
+    "uniformity/seq": -2.0,
 }
 
 
@@ -88,8 +89,9 @@ def test_monitoring_does_not_change_the_training(pretrain, tmp_path):
         ({}, set()),
         ({"relative_loss/seq->graph": 1.0}, {"chance"}),
         ({"relative_loss/seq->graph": 1.0, "contrastive_accuracy/seq->graph": 93.0}, {"shortcut"}),
-        ({"embedding_rank/seq": 1.2}, {"collapse"}),
-        ({"relative_loss/seq->graph": 1.0, "embedding_rank/seq": 1.2}, {"collapse"}),
+        ({"feature_rank/seq": 1.2}, {"collapse"}),
+        ({"uniformity/seq": -0.1}, {"collapse"}),
+        ({"relative_loss/seq->graph": 1.0, "uniformity/seq": -0.1}, {"collapse"}),
     ],
 )
 def test_problems(changes, found):
@@ -98,8 +100,8 @@ def test_problems(changes, found):
 
 def test_each_warning_is_given_once_and_not_at_the_start():
     warnings = Warnings(epochs=100)
-    bad = {**HEALTHY, "embedding_rank/seq": 1.0}
+    bad = {**HEALTHY, "feature_rank/seq": 1.0}
     assert warnings.check(5, bad) == []
-    (line,) = warnings.check(20, bad)
-    assert line.startswith("warning, epoch 20: seq: the embeddings have collapsed")
-    assert warnings.check(30, bad) == []
+    (line,) = warnings.check(30, bad)
+    assert line.startswith("warning, epoch 30: seq: the features have collapsed")
+    assert warnings.check(40, bad) == []
