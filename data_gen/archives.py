@@ -145,9 +145,12 @@ def open_regular(path: str | Path) -> BinaryIO:
     return open(descriptor, "rb")
 
 
-def read_limited(content: IO[bytes]) -> bytes:
-    """Return the rest of a decompressed stream. Raises ``ArchiveError`` if it is too large."""
-    data = content.read(MAX_FILE_BYTES + 1)
+def read_limited(content: IO[bytes], size: int = -1) -> bytes:
+    """Return ``size`` bytes of a decompressed stream, by default all.
+
+    Raises ``ArchiveError`` if it is too large.
+    """
+    data = content.read(MAX_FILE_BYTES + 1 if size < 0 else size)
     if len(data) > MAX_FILE_BYTES:
         raise ArchiveError(f"it is larger than {MAX_FILE_BYTES / (1 << 20):,.0f} MiB")
     return data
@@ -238,8 +241,8 @@ def _zip_opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[],
     return open_member
 
 
-def read_zip_member(path: str, info: zipfile.ZipInfo) -> bytes:
-    """Read one member of a zip archive without the table of contents of the archive.
+def read_zip_member(path: str, info: zipfile.ZipInfo, size: int = -1) -> bytes:
+    """Read one member of a zip archive, or its beginning, without the table of contents of the archive.
 
     Loading the table would take each worker process half a second and 60 MB per archive of NTU-120.
     """
@@ -252,7 +255,7 @@ def read_zip_member(path: str, info: zipfile.ZipInfo) -> bytes:
             raise ArchiveError("the archive is damaged here")
         archive.seek(name_length + extra_length, os.SEEK_CUR)
         with zipfile.ZipExtFile(archive, "r", info) as content:
-            return read_limited(content)  # also verifies the checksum
+            return read_limited(content, size)  # also verifies the checksum
 
 
 class _StrictHeader(tarfile.TarInfo):

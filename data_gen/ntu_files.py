@@ -135,22 +135,20 @@ def find_missing_list(dataset: str, found: Found, path: Path | None) -> MissingL
     if path is not None:
         print(f"list of missing skeletons: {path}")
         return MissingList(path, read_missing_list(path))
-    lists, similar = [], None
+    lists, hint = [], ""
     for file in load_contents(list(filter(_may_be_missing_list, found.others))):
         text = _text_of(file)
         names = set(_names_in(text))
         if not names:
             continue
         if "missing" not in file.display_name.rpartition("/")[2].lower() and "missing" not in text.lower():
-            similar = similar or file.display_name
-        # the list of NTU-120 contains that of NTU-60
-        elif dataset == "ntu60" or _is_for_ntu120(file, names):
+            hint = f"; it may be {printable(file.display_name)}"
+        elif dataset == "ntu120" and _is_of_ntu60_only(file, names):
+            hint = f"; {printable(file.display_name)} is the one of NTU-60"
+        else:  # the list of NTU-120 contains that of NTU-60
             lists.append((file.name.lower() not in MISSING_LISTS[dataset], file, names))
-        else:
-            similar = f"{file.display_name}, which is the list of NTU-60"
     if not lists:
         count = MISSING_COUNTS[dataset]
-        hint = f"; it may be {printable(similar)}: give it with --ignored_sample_path" if similar else ""
         warning = (
             f"no list of missing skeletons found, so all files are used: up to {count} clips that the papers "
             "leave out are in the store, and results are not comparable. Put the list that is published with the "
@@ -176,10 +174,11 @@ def _may_be_missing_list(file: RawFile) -> bool:
         return False
 
 
-def _is_for_ntu120(file: RawFile, names: set[str]) -> bool:
-    return "120" in file.display_name.rpartition("/")[2] or any(
-        parse_ntu_name(name).setup > NTU60_LAST_SETUP for name in names
-    )
+def _is_of_ntu60_only(file: RawFile, names: set[str]) -> bool:
+    title = file.display_name.rpartition("/")[2].lower()
+    if "120" in title or any(parse_ntu_name(name).setup > NTU60_LAST_SETUP for name in names):
+        return False
+    return "60" in title or title.startswith("ntu_rgbd_") or len(names) == MISSING_COUNTS["ntu60"]
 
 
 def _text_of(file: RawFile) -> str:

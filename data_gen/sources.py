@@ -36,6 +36,7 @@ from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
 from options.errors import UserError
 
 TEXT_SUFFIX = ".txt"  # some programs append it to the names of text files
+HEAD_BYTES = 4096
 TEMPORARY_FOLDERS = (".partial", ".replaced")  # ends of names of folders of data_gen.output_folder
 SYSTEM_FILES = ("._", ".DS_Store")  # beginnings of names of files that macOS adds to archives and folders
 
@@ -98,13 +99,7 @@ class RawFile:
 
     def read(self) -> bytes:
         """Return the content of the file. Raises ``BadFile`` if it cannot be read."""
-        file = next(iter(load_contents([self])))
-        if isinstance(file.content, BadFile):
-            raise file.content
-        try:
-            data = self._read_in_place() if file.content is None else file.content
-        except ArchiveError as error:
-            raise BadFile(f"cannot be read: {error}") from error
+        data = self._load()
         if data and not data.strip(b"\0"):
             raise BadFile(
                 f"the file consists of {len(data):,} NUL bytes, as after an interrupted download or copy; get it "
@@ -113,12 +108,26 @@ class RawFile:
             )
         return data
 
-    def _read_in_place(self) -> bytes:
+    def read_head(self) -> bytes:
+        """Return the beginning of the file. Raises ``BadFile`` if it cannot be read."""
+        return self._load(HEAD_BYTES)[:HEAD_BYTES]
+
+    def _load(self, size: int = -1) -> bytes:
+        """Return at least ``size`` bytes, if the file has that many, or all if it is negative."""
+        file = next(iter(load_contents([self])))
+        if isinstance(file.content, BadFile):
+            raise file.content
+        try:
+            return self._read_in_place(size) if file.content is None else file.content
+        except ArchiveError as error:
+            raise BadFile(f"cannot be read: {error}") from error
+
+    def _read_in_place(self, size: int) -> bytes:
         if self.member is not None:
-            return read_zip_member(self.path, self.member)
+            return read_zip_member(self.path, self.member, size)
         decompress = COMPRESSIONS.get(os.path.splitext(self.path)[1].lower())
         with archive_errors(), open_regular(self.path) as file:
-            return read_limited(decompress(file)) if decompress else file.read()
+            return read_limited(decompress(file), size) if decompress else file.read(size)
 
 
 @dataclass
