@@ -78,8 +78,14 @@ def find_videos(
     for key in keys:
         video_splits = {protocol: split[key] for protocol, split in splits.items() if key in split}
         videos.append(Video(skeletons[key], labels[key], video_splits))
-    left_out = list({(issue.file, issue.reason): issue for issue in left_out}.values())
-    return videos, left_out
+    # In a folder that is searched for both, the files of one kind are no news for the other.
+    used = {file.display_name for video in videos for file in (video.skeletons, video.labels)}
+    unique = {(issue.file, issue.reason): issue for issue in left_out}
+    return videos, [issue for issue in unique.values() if not _is_other_kind(issue) or issue.file not in used]
+
+
+def _is_other_kind(issue: Issue) -> bool:
+    return issue.reason.startswith("contains ")
 
 
 def load_videos(videos: Sequence[Video]) -> Iterable[Video]:
@@ -135,9 +141,12 @@ def _by_name(
     for found, file in sorted(files, key=lambda item: (item[0] != kind, item[1])):
         if found in (kind, "unknown"):
             used = by_name.setdefault(video_key(file.name), file)
-            if used is not file and found == kind:
-                reason = f"the same name as {used.display_name}, which is used"
-                left_out.append(Issue(file.display_name, None, reason, failed_clips=0))
+            if used is file:
+                continue
+            reason = f"the same name as {used.display_name}, which is used"
+        else:
+            reason = f"contains {found}, not {kind}"
+        left_out.append(Issue(file.display_name, None, reason, failed_clips=0))
     counts = Counter(found for found, _ in files if found != "unknown")
     details = "".join(f", {count:,} with {found}" for found, count in counts.items())
     return by_name, f"{len(files):,} .txt files{details}"

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from data_gen.output_folder import atomic_folder, is_empty_folder, write_errors
+from data_gen.output_folder import atomic_folder, check_folder, is_empty_folder, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.sources import Issue, printable
 from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
@@ -176,7 +176,7 @@ class StoreWriter:
         provenance: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
-        self.folder = Path(os.path.abspath(folder))
+        self.folder = Path(os.path.abspath(os.path.expanduser(folder)))
         self.dataset, self.num_classes, self.protocols = dataset, num_classes, tuple(protocols)
         self.provenance = {**(provenance or {}), "numpy": np.__version__}
         self.left_out: list[Issue] = []
@@ -324,16 +324,21 @@ class StoreWriter:
 
 def check_target(folder: Path, overwrite: bool) -> None:
     """Raise ``UserError`` unless a store may be written to ``folder``."""
-    if folder.is_dir() and (folder / INFO_FILE).is_file():
+    try:
+        is_store, exists = (folder / INFO_FILE).is_file(), folder.exists()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}); choose another --out_folder") from error
+    if is_store:
         if not overwrite:
             raise UserError(
                 f"{folder} already contains a store; add --overwrite to replace it, or choose another "
                 "--out_folder"
             )
-    elif folder.exists() and not is_empty_folder(folder):
+    elif exists and not is_empty_folder(folder):
         raise UserError(
             f"{folder} exists but is not a store and is not replaced; choose another --out_folder"
         )
+    check_folder(folder)
 
 
 def _sort_key(issue: Issue) -> tuple[str, int, str]:
