@@ -156,7 +156,9 @@ def read_limited(content: IO[bytes], size: int = -1) -> bytes:
     return data
 
 
-def walk_archive(path: str | Path, skip: Callable[[str], bool] = lambda path: False) -> Iterator[Member | Problem]:
+def walk_archive(
+    path: str | Path, skip: Callable[[str], bool] = lambda path: False
+) -> Iterator[Member | Problem]:
     """Yield the files of an archive, and of all archives inside it, in their order in the archive.
 
     Args:

@@ -164,7 +164,11 @@ def file_kind(file: RawFile) -> str:
         return "skeletons"
     if _LABEL_LINE.fullmatch(first):
         return "labels"
-    return "splits" if re.match(r"\s*(training|train|test|valid)\w*\s+video", first, re.IGNORECASE) else "unknown"
+    return (
+        "splits"
+        if re.match(r"\s*(training|train|test|valid)\w*\s+video", first, re.IGNORECASE)
+        else "unknown"
+    )
 
 
 def read_splits(path: Path, part: str) -> dict[str, dict[str, str]]:

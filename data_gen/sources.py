@@ -78,7 +78,9 @@ class Issue:
 
 def printable(text: str) -> str:
     """Return ``text`` in one line: names of files can contain control characters and undecodable bytes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 @dataclass(frozen=True, order=True)
@@ -182,7 +184,9 @@ def search(roots: Sequence[str | Path], suffixes: Sequence[str], flag: str) -> F
         except OSError as error:
             raise UserError(f"{root} cannot be read ({error.strerror}); check {flag}") from error
         if not exists:
-            raise UserError(f"{root} does not exist; give the folder or archive of the raw data with {flag}")
+            raise UserError(
+                f"{root} does not exist; give the folder or zip archive of the raw data with {flag}"
+            )
         for path in iterate_files(root, visited, found.problems):
             display_name = root.name if path == root else path.relative_to(root).as_posix()
             _add_file(found, path, display_name, suffixes)
@@ -323,7 +327,9 @@ def iterate_files(
                 problems.append(Issue(display(folder), None, reason, failed_clips=0))
             subfolders.clear()
             continue
-        hidden = [name for name in subfolders if name.startswith(".") and not name.endswith(TEMPORARY_FOLDERS)]
+        hidden = [
+            name for name in subfolders if name.startswith(".") and not name.endswith(TEMPORARY_FOLDERS)
+        ]
         hidden += [
             name for name in files if name.startswith(".") and not name.startswith((*SYSTEM_FILES, ".git"))
         ]

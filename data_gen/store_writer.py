@@ -54,11 +54,15 @@ class Clip:
 
 @dataclass
 class FileResult:
-    """The result of reading one input file: its clips, why there are not more, and notes on the clips."""
+    """The result of reading one input file: its clips, why there are not more, and notes on the clips.
+
+    ``body_sizes`` are those of the clips if their unit is not known, see ``data_gen.units``.
+    """
 
     clips: list[Clip] = field(default_factory=list)
     left_out: list[Issue] = field(default_factory=list)
     notes: list[Issue] = field(default_factory=list)
+    body_sizes: list[float] = field(default_factory=list)
 
 
 def fill_store(
@@ -181,6 +185,7 @@ class StoreWriter:
         self.provenance = {**(provenance or {}), "numpy": np.__version__}
         self.left_out: list[Issue] = []
         self.notes: list[Issue] = []
+        self.body_sizes: list[float] = []
         self.warnings: list[str] = []  # printed at the end by ``report``
         self.rows: dict[str, tuple[int, int, int, Mapping[str, str]]] = {}  # see ``_append``
         self.num_frames = 0
@@ -249,6 +254,7 @@ class StoreWriter:
             self._append(clip)
         self.left_out += result.left_out
         self.notes += result.notes
+        self.body_sizes += result.body_sizes
 
     def _check(self, clip: Clip) -> None:
         frames = clip.frames
