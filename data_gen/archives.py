@@ -303,7 +303,7 @@ def _raise_link(target: str) -> NoReturn:
 def _single_member(file: IO[bytes], name: str, path: str, budget: _Budget) -> Iterator[Member | Problem]:
     """Yield the content of a compressed file; if it is a tar archive in spite of its name, its members."""
     stem, suffix = os.path.splitext(name)
-    content = io.BufferedReader(COMPRESSIONS[suffix.lower()](file), _CHUNK)
+    content = io.BufferedReader(COMPRESSIONS[suffix.lower()](file))
     if archive_suffix(stem) is None and content.peek(512)[_TAR_MAGIC] == b"ustar":
         stem += ".tar"
     if archive_suffix(stem) == ".tar":

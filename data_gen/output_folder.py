@@ -195,7 +195,7 @@ def _restore(places: _Places) -> None:
             for path in content_of(target):  # of the new content
                 _remove(path)
             (inside / _ALL_MOVED).unlink()
-        for path in inside.iterdir():
+        for path in sorted(inside.iterdir()):
             os.rename(path, target / path.name)
         inside.rmdir()
     elif beside.is_dir() and not target.exists():
@@ -230,7 +230,7 @@ def _exchange_content(target: Path, partial: Path) -> None:
     """Replace the content of ``target`` by that of ``partial``, on the same file system."""
     replaced = target / f".{REPLACED}"
     replaced.mkdir()
-    for path in content_of(target):
+    for path in reversed(content_of(target)):  # store.json first, so that a part is not taken for a store
         os.rename(path, replaced / path.name)
     (replaced / _ALL_MOVED).touch()
     for path in sorted(partial.iterdir()):

@@ -144,6 +144,8 @@ def _by_name(
             if used is file:
                 continue
             reason = f"the same name as {used.display_name}, which is used"
+        elif found == "splits":
+            continue
         else:
             reason = f"contains {found}, not {kind}"
         left_out.append(Issue(file.display_name, None, reason, failed_clips=0))
