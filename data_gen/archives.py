@@ -190,7 +190,8 @@ def _walk(
     count = 0
     try:
         with archive_errors():
-            for count, member in enumerate(members(file, name, path, budget), start=1):
+            for member in members(file, name, path, budget):
+                count += 1
                 if isinstance(member, Problem) or archive_suffix(file_name(member.path)) is None:
                     yield member
                 elif not skip(member.path):

@@ -151,8 +151,8 @@ def find_missing_list(dataset: str, found: Found, path: Path | None) -> MissingL
         count = MISSING_COUNTS[dataset]
         warning = (
             f"no list of missing skeletons found, so all files are used: up to {count} clips that the papers "
-            "leave out are in the store, and results are not comparable. Put the list that is published with the "
-            f"data into the data folder, or give it with --ignored_sample_path{hint}"
+            "leave out are in the store, and results are not comparable. Put the list that is published with "
+            f"the data into the data folder, or give it with --ignored_sample_path{hint}"
         )
         print(f"WARNING: {warning}")
         return MissingList(warning=warning)
@@ -246,8 +246,8 @@ def select_files(files: Iterable[RawFile], dataset: str, missing: set[str]) -> S
             selection.files.append(file)
     if selection.num_other_files and not selection.files:
         raise UserError(
-            f"no file belongs to {dataset}, which is setups 1 to {NTU60_LAST_SETUP}: {selection.num_other_files:,} "
-            f"are of setups {NTU60_LAST_SETUP + 1} and above; add --dataset ntu120"
+            f"no file belongs to {dataset}, which is setups 1 to {NTU60_LAST_SETUP}: "
+            f"{selection.num_other_files:,} are of setups {NTU60_LAST_SETUP + 1} and above; add --dataset ntu120"
         )
     return selection
 

@@ -85,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     selection.left_out += found.left_out(SKELETON_SUFFIX)
     if selection.num_other_files:
         print(
-            f"{selection.num_other_files:,} files are not in {args.dataset} and are skipped (--dataset ntu120 "
-            "uses them)"
+            f"{selection.num_other_files:,} files are not in {args.dataset} and are skipped "
+            "(--dataset ntu120 uses them)"
         )
     if args.dry_run:
         print("\n".join(dry_run_report(selection, args.dataset, missing.names)))

@@ -1,9 +1,9 @@
 """Output folders that appear under their name only when they are complete.
 
-Everything is written to a hidden folder next to the target, which is renamed after all of it is on disk. Links
-are followed. A mount point cannot be renamed, and next to it is another disk: its hidden folder is inside of
-it, and its content is exchanged file by file at the end. The same holds for a folder whose parent is not
-writable.
+Everything is written to a hidden folder next to the target, which is renamed after all of it is on disk.
+Links are followed. A mount point cannot be renamed, and next to it is another disk: its hidden folder is
+inside of it, and its content is exchanged file by file at the end. The same holds for a folder whose parent is
+not writable.
 
 The hidden folder of a run that was killed is cleared by the next run with the same target. A lock on it
 separates concurrent runs; the operating system releases the lock however a process ends.
@@ -133,7 +133,7 @@ def _check_hidden(places: _Places) -> None:
 
 
 def _is_bind_mount(folder: Path) -> bool:
-    """Whether a folder of the same file system is mounted there, which ``os.path.ismount`` does not notice."""
+    """Whether a folder of the same file system is mounted there, which ``os.path.ismount`` does not see."""
     try:
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
     except OSError:

@@ -27,8 +27,8 @@ from data_gen.sources import BadFile, Issue, RawFile
 from data_gen.store_writer import Clip, StoreWriter
 from data_gen.units import body_size, unit_warning
 from dataset.store_format import CLIP_COLUMNS, SPLITS
-from options.datasets import NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
 from options.csv_tables import read_csv
+from options.datasets import NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
 from options.errors import UserError
 
 

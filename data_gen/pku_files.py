@@ -64,8 +64,8 @@ def find_videos(
     if not keys:
         reason = f"; the first reason: {left_out[0]}" if left_out else ""
         raise UserError(
-            f"no video has a skeleton file below --data_path ({skeleton_counts}) and a label file of the same "
-            f"name below --label_path ({label_counts}){reason}"
+            f"no video has a skeleton file below --data_path ({skeleton_counts}) and a label file of the "
+            f"same name below --label_path ({label_counts}){reason}"
         )
     for files, others, reason in (
         (skeletons, labels, "no label file has this name"),
@@ -107,9 +107,9 @@ def split_warnings(videos: Sequence[Video], splits: dict[str, dict[str, str]]) -
         unlisted = [video.skeletons.name for video in videos if protocol not in video.splits]
         if unlisted:
             warnings.append(
-                f"{len(unlisted):,} of {len(videos):,} videos, such as {printable(unlisted[0])}, are not in the "
-                f"split file of {protocol}, which lists names such as {printable(min(split))}: their clips are "
-                "neither training nor validation clips"
+                f"{len(unlisted):,} of {len(videos):,} videos, such as {printable(unlisted[0])}, are not in "
+                f"the split file of {protocol}, which lists names such as {printable(min(split, default=''))}: "
+                "their clips are neither training nor validation clips"
             )
     if not any(video.splits for video in videos):
         raise UserError(f"{warnings[0]}; check --split_path")
@@ -139,7 +139,9 @@ def _by_name(
         files.append((found, file))
     by_name: dict[str, RawFile] = {}
     for found, file in sorted(files, key=lambda item: (item[0] != kind, item[1])):
-        if found in (kind, "unknown"):
+        if found in (kind, "unknown") and not file.name.isprintable():
+            reason = "the name contains control characters or is not UTF-8"
+        elif found in (kind, "unknown"):
             used = by_name.setdefault(video_key(file.name), file)
             if used is file:
                 continue

@@ -100,7 +100,8 @@ class TextFields:
         if (text := data.rstrip(b"\0")) and len(data) - len(text) >= MIN_NULS:
             count = len(data) - len(text)
             raise BadFile(
-                f"the file ends with {count:,} NUL bytes, as after an interrupted download or copy; get it again",
+                f"the file ends with {count:,} NUL bytes, as after an interrupted download or copy; get it "
+                "again",
                 text.count(b"\n") + 1,
             )
         # A newline at both ends gives every field a separator on both sides. The additional newlines at the

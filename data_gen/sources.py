@@ -1,8 +1,8 @@
 """Find and read raw input files, in folders at any depth or inside archives (``data_gen.archives``).
 
 This is the only module that lists input folders. Archives are read in place, without unpacking. Folders that
-are stores are skipped, so raw data and the stores made from it can share a folder. Everything else that is not
-read, such as a folder without permission or a file with another suffix, becomes an ``Issue``.
+are stores are skipped, so raw data and the stores made from it can share a folder. Everything else that is
+not read, such as a folder without permission or a file with another suffix, becomes an ``Issue``.
 
 An input file that cannot be used raises ``BadFile``; the preparation records it as an ``Issue`` and
 continues.
@@ -104,8 +104,8 @@ class RawFile:
         data = self._load()
         if data and not data.strip(b"\0"):
             raise BadFile(
-                f"the file consists of {len(data):,} NUL bytes, as after an interrupted download or copy; get it "
-                "again",
+                f"the file consists of {len(data):,} NUL bytes, as after an interrupted download or copy; get "
+                "it again",
                 1,
             )
         return data

@@ -126,13 +126,13 @@ def report(store: StoreWriter, seconds: float) -> int:
     containers = sum(issue.is_container for issue in store.left_out)
     if containers:
         print(
-            f"{containers:,} archives or folders could not be read completely (all are listed in store.json): "
-            "the store was written, but may lack any number of clips (exit code 1)"
+            f"{containers:,} archives or folders could not be read completely (all are in store.json): the "
+            " store was written, but may lack any number of clips (exit code 1)"
         )
     if store.failed_share > MAX_FAILED_SHARE:
         print(
-            f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}: the store "
-            "was written, but check the reasons before using it (exit code 1)"
+            f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}: the "
+            "store was written, but check the reasons before using it (exit code 1)"
         )
     return 1 if containers or store.failed_share > MAX_FAILED_SHARE else 0
 
@@ -231,7 +231,7 @@ class StoreWriter:
         return failed / max(failed + self.num_clips, 1)
 
     def add(self, clip: Clip) -> None:
-        """Append a clip. Raises ``ValueError`` if a store cannot contain it, or if its name is not in order."""
+        """Append a clip. Raises ``ValueError`` if a store cannot contain it or its name is not in order."""
         last = next(reversed(self.rows), "")
         if self.rows and clip.name <= last:
             raise ValueError(

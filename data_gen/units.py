@@ -45,11 +45,14 @@ def unit_warning(sizes: Iterable[float]) -> str | None:
     unit = min(UNITS, key=lambda unit: abs(np.log(median / UNITS[unit] / 1.7)))
     meters = median / UNITS[unit]
     if unit != "meters" and low <= meters <= high:
-        fit = f"in {unit} that would be {meters:.1f} m, so divide the coordinates by {UNITS[unit]:,}"
+        fit = (
+            f"in {unit} that would be {meters:.1f} m, so divide the coordinates by {UNITS[unit]:,} (unless the "
+            "third one is zero or a score: then they are pixels)"
+        )
     else:
         fit = "that fits no common unit; if the coordinates are pixels or normalized, scale them to meters"
     return (
-        f"in {len(implausible):,} of {len(known):,} clips a body is about {median:.3g} units large, although "
-        f"coordinates are expected in meters and people are about 1.7 m tall: {fit}. In another unit the features "
-        "of pretrained encoders are wrong"
+        f"in {len(implausible):,} of {len(known):,} clips a body is about {median:{',.0f' if median >= 10 else '.2g'}} units large, although "
+        f"coordinates are expected in meters and people are about 1.7 m tall: {fit}. In another unit the "
+        "features of pretrained encoders are wrong"
     )

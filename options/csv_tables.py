@@ -24,8 +24,8 @@ class CsvTable:
 def read_csv(path: Path, required: tuple[str, ...], advice: str) -> CsvTable:
     """Read a CSV table.
 
-    The delimiter is the one that separates the required columns. A byte-order mark, UTF-16, blank rows, blanks
-    around cells and empty columns at the right are accepted, as spreadsheet programs write them.
+    The delimiter is the one that separates the required columns. A byte-order mark, UTF-16, blank rows,
+    blanks around cells and empty columns at the right are accepted, as spreadsheet programs write them.
 
     Args:
         path: the file.

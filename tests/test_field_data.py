@@ -35,7 +35,9 @@ GOLDEN_RAW = Path(__file__).parent / "golden" / "ntu_skeletons.zip"
 def raw_files():
     """The content of 12 skeleton files, by file name; all become clips."""
     with zipfile.ZipFile(GOLDEN_RAW) as archive:
-        files = {name: archive.read(name) for name in sorted(archive.namelist()) if name.endswith(".skeleton")}
+        files = {
+            name: archive.read(name) for name in sorted(archive.namelist()) if name.endswith(".skeleton")
+        }
     del files["S007C001P011R001A008.skeleton"]  # without a body
     return dict(list(files.items())[:12])
 
@@ -271,7 +273,9 @@ def check_damaged_archive(raw_files, folder, seed):
     short = {name: first_frames(raw_files[name], 9) for name in names}
     packed = {name: short[name] for name in names[4:]}
     if seed % 3 == 0:
-        packed = {("../" * 9 + "tmp/" if i % 2 else "/") + name: d for i, (name, d) in enumerate(packed.items())}
+        packed = {
+            ("../" * 9 + "tmp/" if i % 2 else "/") + name: d for i, (name, d) in enumerate(packed.items())
+        }
     raw = folder / "raw"
     raw.mkdir()
     for name in names[:4]:
@@ -280,14 +284,23 @@ def check_damaged_archive(raw_files, folder, seed):
     (raw / archive).write_bytes(content)
     before = sorted(path for path in folder.rglob("*"))
     prepare(raw, folder / "store")
-    after = sorted(path for path in folder.rglob("*") if path != folder / "store" and folder / "store" not in path.parents)
+    after = sorted(
+        path
+        for path in folder.rglob("*")
+        if path != folder / "store" and folder / "store" not in path.parents
+    )
     assert after == before
     stored, reasons = set(names_in(folder / "store")), left_out(folder / "store")
     assert {name.removesuffix(".skeleton") for name in names[:4]} <= stored
     archive_is_listed = any(archive in file and not file.endswith(".skeleton") for file in reasons)
     for name in names[4:]:
         listed = any(file.endswith((name, f"{name}.gz")) for file in reasons)
-        assert name.removesuffix(".skeleton") in stored or listed or archive_is_listed, (seed, archive, name, reasons)
+        assert name.removesuffix(".skeleton") in stored or listed or archive_is_listed, (
+            seed,
+            archive,
+            name,
+            reasons,
+        )
     assert all(reasons.values())
     assert np.isfinite(np.load(folder / "store" / FRAMES_FILE)).all()
     return len(stored) - 4
@@ -427,7 +440,9 @@ def body():
         b"name,label,cross_subject,,\na,0,train,,\nb,1,val,,\n",
         b"sep=;\r\nname;label;cross_subject\r\na;0;Train\r\nb;1;Val \r\n",
         "name\tlabel\tcross_subject\r\na\t0\ttrain\r\nb\t1\tval\r\n".encode("utf-16"),
-        b'"name" , "label", cross_subject\n\na , 0, train\nb,1,val'.replace(b' , "', b',"').replace(b', "', b',"'),
+        b'"name" , "label", cross_subject\n\na , 0, train\nb,1,val'.replace(b' , "', b',"').replace(
+            b', "', b',"'
+        ),
     ],
 )
 def test_tables_of_spreadsheet_programs(tmp_path, body, table):
@@ -531,7 +546,9 @@ def test_names_in_split_files_may_have_suffix_and_case(pku, tmp_path, spelling):
         names = [name.strip() for name in lines[i].split(",") if name.strip()]
         lines[i] = ", ".join(name.lower() if spelling == "lower" else spelling.format(name) for name in names)
     (tmp_path / "Cross-View.TXT").write_text("\n".join(lines))
-    assert prepare_pku(tmp_path / "store", pku / "skeletons", pku / "labels", tmp_path / "Cross-View.TXT") == 0
+    assert (
+        prepare_pku(tmp_path / "store", pku / "skeletons", pku / "labels", tmp_path / "Cross-View.TXT") == 0
+    )
     prepare_pku(tmp_path / "expected", pku / "skeletons", pku / "labels", pku / "splits" / "cross-view.txt")
     assert counts(tmp_path / "store") == counts(tmp_path / "expected")
 
@@ -619,12 +636,24 @@ def test_content_of_a_mount_point_is_replaced(raw, tmp_path):
     disk, copy = tmp_path / "disk", tmp_path / "copy"
     disk.mkdir(), copy.mkdir()
     mount = f"mount -t tmpfs -o size=300k none {disk}"
-    if not shutil.which("unshare") or subprocess.run([*namespace, "sh", "-c", mount], capture_output=True).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*namespace, "sh", "-c", mount], capture_output=True).returncode
+    ):
         pytest.skip("this system does not allow mounting a small file system")
-    command = [sys.executable, REPOSITORY / "data_gen" / "ntu_gendata.py", "--data_path", raw, "--workers", "1"]
+    command = [
+        sys.executable,
+        REPOSITORY / "data_gen" / "ntu_gendata.py",
+        "--data_path",
+        raw,
+        "--workers",
+        "1",
+    ]
     command += ["--out_folder", disk, "--overwrite"]
     script = f'{mount} && "$@" && "$@"; code=$?; cp -a {disk}/. {copy}; exit $code'
-    ended = subprocess.run([*namespace, "sh", "-c", script, "sh", *map(str, command)], capture_output=True, text=True)
+    ended = subprocess.run(
+        [*namespace, "sh", "-c", script, "sh", *map(str, command)], capture_output=True, text=True
+    )
     assert len(names_in(copy)) == 2, ended.stderr
     assert sorted(os.listdir(copy)) == sorted([FRAMES_FILE, CLIPS_FILE, INFO_FILE])
     assert sorted(os.listdir(tmp_path)) == ["copy", "disk", "raw"]
