@@ -247,7 +247,8 @@ def select_files(files: Iterable[RawFile], dataset: str, missing: set[str]) -> S
     if selection.num_other_files and not selection.files:
         raise UserError(
             f"no file belongs to {dataset}, which is setups 1 to {NTU60_LAST_SETUP}: "
-            f"{selection.num_other_files:,} are of setups {NTU60_LAST_SETUP + 1} and above; add --dataset ntu120"
+            f"{selection.num_other_files:,} are of setups {NTU60_LAST_SETUP + 1} and above; add --dataset "
+            "ntu120"
         )
     return selection
 

@@ -2,8 +2,8 @@
 
 Everything is written to a hidden folder next to the target, which is renamed after all of it is on disk.
 Links are followed. A mount point cannot be renamed, and next to it is another disk: its hidden folder is
-inside of it, and its content is exchanged file by file at the end. The same holds for a folder whose parent is
-not writable.
+inside of it, and its content is exchanged file by file at the end. The same is done if the parent of a folder
+is not writable.
 
 The hidden folder of a run that was killed is cleared by the next run with the same target. A lock on it
 separates concurrent runs; the operating system releases the lock however a process ends.

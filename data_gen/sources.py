@@ -104,8 +104,8 @@ class RawFile:
         data = self._load()
         if data and not data.strip(b"\0"):
             raise BadFile(
-                f"the file consists of {len(data):,} NUL bytes, as after an interrupted download or copy; get "
-                "it again",
+                f"the file consists of {len(data):,} NUL bytes, as after an interrupted download or copy; "
+                "get it again",
                 1,
             )
         return data

@@ -41,18 +41,19 @@ def unit_warning(sizes: Iterable[float]) -> str | None:
     if not implausible:
         return None
     median = float(np.median(implausible))
+    size = f"{median:,.0f}" if median >= 10 else f"{median:.2g}"
     # the unit in which a body would be closest to 1.7 m
     unit = min(UNITS, key=lambda unit: abs(np.log(median / UNITS[unit] / 1.7)))
     meters = median / UNITS[unit]
     if unit != "meters" and low <= meters <= high:
         fit = (
-            f"in {unit} that would be {meters:.1f} m, so divide the coordinates by {UNITS[unit]:,} (unless the "
-            "third one is zero or a score: then they are pixels)"
+            f"in {unit} that would be {meters:.1f} m, so divide the coordinates by {UNITS[unit]:,} (unless "
+            "the third one is zero or a score: then they are pixels)"
         )
     else:
         fit = "that fits no common unit; if the coordinates are pixels or normalized, scale them to meters"
     return (
-        f"in {len(implausible):,} of {len(known):,} clips a body is about {median:{',.0f' if median >= 10 else '.2g'}} units large, although "
+        f"in {len(implausible):,} of {len(known):,} clips a body is about {size} units large, although "
         f"coordinates are expected in meters and people are about 1.7 m tall: {fit}. In another unit the "
         "features of pretrained encoders are wrong"
     )

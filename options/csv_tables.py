@@ -38,7 +38,8 @@ def read_csv(path: Path, required: tuple[str, ...], advice: str) -> CsvTable:
     text = _read_text(path, advice)
     first, _, rest = text.partition("\n")
     given = first.strip().strip('"').lower()
-    delimiters, skipped = DELIMITERS, 0
+    delimiters: tuple[str, ...] = DELIMITERS
+    skipped = 0
     if given.startswith("sep=") and len(given) == 5:  # a line for Excel
         delimiters, text, skipped = (given[4],), rest, 1
     tables = []
