@@ -101,18 +101,19 @@ def main() -> int:
 def report(
     run: Evaluation, args: argparse.Namespace, training: LinearProbe | FineTuning, log: RunLog
 ) -> None:
-    """Write the results and the confusion matrix, then print them."""
+    """Write and print the results, then the confusion matrix."""
     numbers = training.results()
     path = run.write(args.mode, args, numbers)
-    predictions, name_of = training.val_logits().argmax(dim=1), partial(short_class_name, args.dataset)
-    tag, step = f"{training.kind}/confusion", args.epochs - 1
-    confusion = report_confusion(run.val.labels, predictions, name_of, run.folder, log, tag, step)
     if after := numbers.get("encoder_sha256"):
         print(f"frozen weights and buffers: sha256 {training.encoder_sha256} before, {after} after")
     for which in ("best", "last"):
         result = numbers[which]
         print(f"{which} (epoch {result['epoch']}): top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
-    print(f"written: {path}", *confusion, sep="\n")
+    print(f"written: {path}", flush=True)
+    predictions, name_of = training.val_logits().argmax(dim=1), partial(short_class_name, args.dataset)
+    tag, step = f"{training.kind}/confusion", args.epochs - 1
+    confusion = report_confusion(run.val.labels, predictions, name_of, run.folder, log, tag, step)
+    print(*confusion, sep="\n")
 
 
 if __name__ == "__main__":

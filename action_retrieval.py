@@ -89,11 +89,13 @@ def check_outputs(args: argparse.Namespace) -> None:
         check_output_file(Path(args.save_features), "--save-features")
     if args.gallery:
         require_library("--gallery", "Pillow")
+        require_library("--gallery", "Jinja2")
         check_output_folder(Path(args.gallery), "--gallery")
     elif args.gallery_queries:
         raise UserError("--gallery-queries needs --gallery DIR, the folder of the page")
     if args.tsne:
         require_library("--tsne", "Matplotlib")
+        require_library("--tsne", "scikit-learn")
         check_output_folder(Path(args.tsne), "--tsne")
 
 
@@ -126,8 +128,12 @@ def main() -> int:
     write_config(run.folder, args)
     print(config_text(args), flush=True)
     train, val = (run.extractor.of_center_crops(c, f"{c.split} features") for c in (run.train, run.val))
+    unsaved = None
     if args.save_features:
-        save_features(Path(args.save_features), run, train, val)
+        try:
+            save_features(Path(args.save_features), run, train, val)
+        except UserError as error:  # the results do not depend on this file
+            unsaved = error
     numbers = {"neighbours": k, "knn": accuracy(run, train, val, k)}
     if args.autoencoder:
         model = train_autoencoder(train, args.batch_size, run.seed, args.print_freq)
@@ -143,6 +149,8 @@ def main() -> int:
         print(write_gallery(Path(args.gallery), run.val, run.train, queries, *found, title))
     if args.tsne:
         print(write_feature_map(Path(args.tsne), val, run.val, run.seed))
+    if unsaved:
+        raise unsaved
     return 0
 
 

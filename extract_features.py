@@ -4,11 +4,11 @@
         --pretrained checkpoints/ntu60_cross_view/inter/checkpoint_0450.pth.tar \\
         --finetune-skeleton-representation seq-based
 
---input takes .skeleton files, .npy arrays (frames, 25, 3, people), .npz files of several such arrays,
-and folders and zip archives of these. Clips get the same normalization as the training data. The output
-contains ``names`` (N,) and ``features`` (N, D). With --knn-neighbours K it also contains the K nearest
-training clips of the store that --data-root, --finetune-dataset and --protocol specify, and the classes
-that they vote for are printed.
+--input takes .skeleton files, .npy arrays (frames, joints, 3, people), .npz files of several such arrays,
+and folders and zip archives of these. Clips must have the skeleton that the encoders were trained on, and
+get the same normalization as the training data. The output contains ``names`` (N,) and ``features`` (N, D).
+With --knn-neighbours K it also contains the K nearest training clips of the store that --data-root,
+--finetune-dataset and --protocol specify, and the classes that they vote for are printed.
 """
 
 import argparse
@@ -94,15 +94,16 @@ def main() -> int:
     args = parse_args()
     check_output_file(Path(args.output), "--output")
     device = pick_device(args.gpu)
+    gallery = open_gallery(args)
     seed_globally(SEED, WEIGHTS)
     encoders = load_encoders(
         args.pretrained,
         args.pretrain_skeleton_representation,
         args.finetune_skeleton_representation,
         flags.given_sizes(args, size_flags()),
+        skeleton=gallery.skeleton if gallery else None,
     ).to(device)
-    gallery = open_gallery(args)
-    clips, left_out = read_raw_clips(args.input, "--input")
+    clips, left_out = read_raw_clips(args.input, "--input", encoders.skeleton)
     for remark in left_out:
         print(f"left out: {remark}")
     print(
@@ -122,7 +123,11 @@ def main() -> int:
             f"{name}: {class_name(args.dataset, vote)} (nearest {nearest}, cosine {cosine:.3f})"
             for name, vote, nearest, cosine in zip(*columns)
         ]
-    atomic_write(Path(args.output), lambda file: np.savez(file, **arrays))
+    try:
+        atomic_write(Path(args.output), lambda file: np.savez(file, **arrays))
+    except UserError:
+        print(*lines, sep="\n")
+        raise
     if len(lines) > MAX_PRINTED:
         lines[MAX_PRINTED:] = [f"... and {len(lines) - MAX_PRINTED} more in {args.output}"]
     print(*lines, f"written: {args.output}", sep="\n")

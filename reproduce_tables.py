@@ -19,8 +19,8 @@ import shlex
 from pathlib import Path
 
 from engine.signals import EXIT_RESUMABLE
-from options.errors import run_script
-from options.files import exclusive_folder
+from options.errors import check_stdout, run_script
+from options.files import check_output_folder, exclusive_folder
 from options.flags import COUNT, POSITIVE_INT, Parser, path
 from tables.jobs import JobBuilder, mark_synthetic
 from tables.paper import TITLES, read_paper
@@ -108,12 +108,17 @@ def main() -> int:
     rows = [row for row in read_paper() if row.table in args.tables]
     if args.list:
         print_list(rows, builder, args.seeds)
+        check_stdout()
         return 0
     remaining = sort_jobs(builder.evaluations(rows, args.seeds), skip_done=True)
     if args.dry_run:
         for job in remaining:
             print(f"# {job.name}\n{job.command_line}")
+        check_stdout()
         return 0
+    check_output_folder(folder, "--runs")
+    if scale.synthetic:
+        check_output_folder(data_root, "--data-root")
     slots = [{"CUDA_VISIBLE_DEVICES": names} for names in args.gpus or []] or [{}] * args.jobs
     if scale.synthetic:  # more threads do not speed up encoders this small
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -123,8 +128,10 @@ def main() -> int:
         print(f"{len(remaining)} jobs, {len(slots)} at a time, in {folder}", flush=True)
         summary = run_jobs(remaining, slots, folder / "logs")
         cells = [read_cell(row, builder, args.seeds) for row in read_paper()]
-        tables = write_tables(cells, builder)
-    print("\n" + "\n".join(table_text(table, cells) for table in args.tables))
+        try:
+            tables = write_tables(cells, builder)
+        finally:  # also if the disk is full
+            print("\n" + "\n".join(table_text(table, cells) for table in args.tables), flush=True)
     filled = sum(bool(cell.best) for cell in cells)
     print(f"written: {tables} and {tables.with_suffix('.csv').name}, {filled} cells filled")
     print_failures(rows, builder, args.seeds, summary)

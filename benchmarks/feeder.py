@@ -25,9 +25,9 @@ from benchmarks import reference
 from dataset.clips import ClipSet
 from dataset.views import AugmentationSettings, pretraining_view
 from engine.randomness import VIEWS, generator
-from options.datasets import NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
 from options.errors import run_script
 from options.flags import POSITIVE_INT, Parser
+from options.skeletons import KINECT_V2
 
 LARGE_BLOCK = 7_000_000  # numbers, 28 MB
 SETTINGS = AugmentationSettings()
@@ -40,7 +40,7 @@ def synthetic_clips(count: int) -> ClipSet:
     """Clips of 32 to 150 frames, as in NTU, with random coordinates."""
     source = torch.Generator().manual_seed(0)
     num_frames = torch.randint(32, 151, (count,), generator=source)
-    shape = (int(num_frames.sum()), NUM_JOINTS, NUM_COORDINATES, NUM_PEOPLE)
+    shape = (int(num_frames.sum()), *KINECT_V2.frame_shape)
     return ClipSet(
         dataset="synthetic",
         protocol="none",
@@ -81,7 +81,7 @@ def batches_per_second(feeder: Feeder, clips: ClipSet, batch_size: int, batches:
 def check_equal(clips: ClipSet) -> None:
     """Assert that both feeders make the same views from the same parameters."""
     index = torch.arange(16) % len(clips)
-    parameters = VIEW.sample(clips.num_frames[index], generator(0, VIEWS))
+    parameters = VIEW.sample(clips, index, generator(0, VIEWS))
     views = VIEW.apply(clips, index, parameters)
     expected = reference.make_views(clips, index, reference.split_parameters(parameters), VIEW.num_frames)
     torch.testing.assert_close(views, expected, rtol=1e-4, atol=1e-5)

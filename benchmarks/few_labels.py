@@ -22,8 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads do not speed up sm
 
 from engine.checkpoint import load_checkpoint
 from engine.report import RESULTS, format_table, read_result
-from options.errors import run_script
-from options.flags import COUNT, POSITIVE, POSITIVE_FRACTION, POSITIVE_INT, Parser
+from options.errors import check_stdout, run_script
+from options.files import check_output_folder
+from options.flags import COUNT, POSITIVE, POSITIVE_FRACTION, POSITIVE_INT, Parser, path
 from tables.run import Job, run_jobs, script_command, sort_jobs
 from tables.write import format_accuracy, mean_and_std
 
@@ -34,12 +35,12 @@ COLUMNS = ["labels", "clips", "learning rate", "epoch", "fine-tuned", "supervise
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument(
-        "--pretrained", type=Path, required=True, metavar="PATH", help="pretraining checkpoint"
+        "--pretrained", type=path, required=True, metavar="PATH", help="pretraining checkpoint"
     )
     parser.add_argument(
         "--representation", default="seq-based", help="encoder to fine-tune (default seq-based)"
     )
-    parser.add_argument("--data-root", required=True, metavar="DIR", help="folder with the stores")
+    parser.add_argument("--data-root", type=path, required=True, metavar="DIR", help="folder with the stores")
     parser.add_argument("--dataset", default="ntu60", metavar="NAME", help="(default ntu60)")
     parser.add_argument("--protocol", default="cross_subject", help="(default cross_subject)")
     parser.add_argument(
@@ -53,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--label-seeds", type=COUNT, nargs="+", default=[0, 1, 2, 3, 4], metavar="S")
     parser.add_argument("--lr", type=POSITIVE, nargs="+", default=[0.003, 0.01, 0.03])
     parser.add_argument("--batch-size", type=POSITIVE_INT, default=16, metavar="N")
-    parser.add_argument("--runs", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--runs", type=path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default 1)")
     return parser.parse_args()
 
@@ -78,10 +79,10 @@ def training_job(
             "lr": lr,
             "batch_size": args.batch_size,
             "resume": "auto",
-            "output_dir": args.runs / name,
+            "output_dir": Path(args.runs, name),
         },
     )
-    return Job(name, command, args.runs / name / RESULTS)
+    return Job(name, command, Path(args.runs, name, RESULTS))
 
 
 def table_rows(fraction: float, lr: float, jobs: Mapping[str, list[Job]]) -> list[list[str]]:
@@ -100,7 +101,9 @@ def table_rows(fraction: float, lr: float, jobs: Mapping[str, list[Job]]) -> lis
 
 def main() -> None:
     args = parse_args()
-    sizes = load_checkpoint(args.pretrained)["sizes"]
+    runs = Path(args.runs)
+    check_output_folder(runs, "--runs")
+    sizes = load_checkpoint(Path(args.pretrained))["sizes"]
     groups = {
         (fraction, lr): {
             mode: [training_job(args, mode, fraction, lr, seed, sizes) for seed in args.label_seeds]
@@ -110,10 +113,11 @@ def main() -> None:
         for lr in args.lr
     }
     jobs = [job for group in groups.values() for mode in MODES for job in group[mode]]
-    logs = args.runs / "logs"
+    logs = runs / "logs"
     run_jobs(sort_jobs(jobs, skip_done=True), [{}] * args.jobs, logs).check_complete(logs)
     rows = [row for (fraction, lr), group in groups.items() for row in table_rows(fraction, lr, group)]
     print("\n" + format_table([COLUMNS, *rows]))
+    check_stdout()
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ from engine.checkpoint import checkpoint_name
 from engine.report import RESULTS, format_table, read_result
 from models.representations import REPRESENTATIONS, join_representations
 from options.errors import run_script
-from options.files import atomic_write
-from options.flags import COUNT, POSITIVE_INT, Parser
+from options.files import atomic_write, check_output_folder
+from options.flags import COUNT, POSITIVE_INT, Parser, path
 from tables.run import Job, run_jobs, script_command, sort_jobs
 
 SIZES = {
@@ -156,11 +156,11 @@ class Experiment:
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="folder with skeleton files")
+    parser.add_argument("--raw", type=path, required=True, metavar="DIR", help="folder with skeleton files")
     parser.add_argument("--epochs", type=POSITIVE_INT, default=60, metavar="N", help="(default 60)")
     parser.add_argument("--seed", type=COUNT, default=0, help="(default 0)")
     parser.add_argument(
-        "--runs", type=Path, metavar="DIR", help="output folder (default runs/real_data_seedS_Eepochs)"
+        "--runs", type=path, metavar="DIR", help="output folder (default runs/real_data_seedS_Eepochs)"
     )
     parser.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default 1)")
     return parser.parse_args()
@@ -169,14 +169,17 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     name = f"real_data_seed{args.seed}_{args.epochs}epochs"
-    runs = (args.runs or REPOSITORY / "runs" / name).resolve()
-    rows = list(Experiment(args.raw.resolve(), runs, args.seed, args.epochs).rows())
+    runs = Path(args.runs or REPOSITORY / "runs" / name).resolve()
+    check_output_folder(runs, "--runs")
+    rows = list(Experiment(Path(args.raw).resolve(), runs, args.seed, args.epochs).rows())
     jobs = sort_jobs((job for row in rows for job in (row.retrieval, row.linear)), skip_done=True)
     logs = runs / "logs"
     run_jobs(jobs, [{}] * args.jobs, logs).check_complete(logs)
     table = format_table([COLUMNS, *(row.cells() for row in rows)])
-    atomic_write(runs / "table.md", lambda file: file.write(f"{table}\n".encode()))
-    print(f"\n{table}")
+    try:
+        atomic_write(runs / "table.md", lambda file: file.write(f"{table}\n".encode()))
+    finally:  # also if the disk is full
+        print(f"\n{table}", flush=True)
 
 
 if __name__ == "__main__":

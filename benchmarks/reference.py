@@ -19,7 +19,7 @@ from dataset.clips import ClipSet
 from dataset.views import AugmentationSettings, ViewParameters
 from models.agcn import AdaptiveGraphConv
 from models.gru import CausalBiGRU
-from options.datasets import NUM_JOINTS
+from options.skeletons import KINECT_V2
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,14 @@ def sample_parameters(num_frames: int, settings: AugmentationSettings) -> ClipPa
     ratio = random.uniform(settings.min_crop_ratio, 1.0)
     length = min(max(int(num_frames * ratio), settings.min_crop_frames), num_frames)
     start = random.randint(0, num_frames - length)
-    matrix, joints = torch.rand(3, 3) * 2.0 - 1.0, torch.ones(NUM_JOINTS, dtype=torch.bool)
+    count = KINECT_V2.num_joints
+    matrix, joints = torch.rand(3, 3) * 2.0 - 1.0, torch.ones(count, dtype=torch.bool)
     if random.random() < 0.5:
         matrix.fill_diagonal_(1.0)
         return ClipParameters(start, length, matrix, joints)
     if random.random() < settings.jitter_zero_prob:
         matrix = torch.zeros(3, 3)
-    joints[torch.randperm(NUM_JOINTS)[settings.jitter_joints :]] = False
+    joints[torch.randperm(count)[settings.jitter_joints :]] = False
     return ClipParameters(start, length, matrix, joints)
 
 

@@ -2,9 +2,10 @@
 
     python data_gen/arrays_gendata.py --dataset mine --data_path clips.npz --clips clips.csv
 
---data_path is an .npz file with one array per clip, or a folder with one <name>.npy per clip: (frames, 25, 3,
-people) in meters, with the joint order of Kinect v2, zero for joints and people that are not tracked. --clips
-lists the names and labels of the clips, with one column per protocol:
+--data_path is an .npz file with one array per clip, or a folder with one <name>.npy per clip: (frames,
+joints, 3, people) in meters, zero for joints and people that are not tracked. The joints are those of Kinect
+v2 unless --skeleton is given; for a 2D skeleton the third axis is x, y and optionally a score. --clips lists
+the names and labels of the clips, with one column per protocol:
 
     name,label,cross_subject
     walk-anna,0,train
@@ -33,7 +34,8 @@ from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, f
 from data_gen.units import body_size, unit_warning
 from options.datasets import DATASETS
 from options.errors import run_script
-from options.flags import POSITIVE_INT, Parser
+from options.flags import POSITIVE_INT, Parser, path
+from options.skeletons import KINECT_V2, SKELETONS, Skeleton, load_skeleton
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -42,6 +44,14 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_path_flag(parser, "data_path", required=True, help="an .npz file, or a folder with .npy files")
     add_path_flag(parser, "clips", required=True, help="the table of names, labels and splits")
     add_path_flag(parser, "out_folder", help="the store to write (default: data/<dataset>)")
+    parser.add_argument(
+        "--skeleton",
+        type=path,
+        default=KINECT_V2.name,
+        metavar="NAME|FILE",
+        help=f"{', '.join(SKELETONS)}, or a JSON file that defines another skeleton, as described in "
+        f"docs/data.md (default: {KINECT_V2.name})",
+    )
     add_flag(
         parser,
         "num_classes",
@@ -53,7 +63,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser,
         "keep_coordinates",
         action="store_true",
-        help="store at most two people unchanged, without person selection, centering or rotation",
+        help="store at most two people unchanged: no person selection, centering, rotation or scaling",
     )
     add_common_flags(parser)
     args = parser.parse_args(arguments)
@@ -67,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_args(arguments)
     start = time.perf_counter()
     check_target(args.out_folder, args.overwrite)
+    skeleton = load_skeleton(args.skeleton)
     rows, protocols, left_out = read_table(args.clips, args.num_classes)
     arrays = find_arrays(args.data_path, left_out)
     rows = without_suffix(rows, arrays)
@@ -78,11 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     num_classes = args.num_classes or max((row.label for row in rows.values()), default=0) + 1
     flags = ("dataset", "data_path", "clips", "num_classes", "keep_coordinates")
     origin = provenance("data_gen/arrays_gendata.py", args, flags)
-    store = StoreWriter(args.out_folder, args.dataset, num_classes, protocols, origin, args.overwrite)
+    store = StoreWriter(
+        args.out_folder, args.dataset, num_classes, protocols, origin, args.overwrite, skeleton
+    )
     store.left_out += left_out
     files = load_contents([arrays[name] for name in sorted(rows.keys() & arrays.keys())])
     clips = ((rows[file.name], file) for file in files)
-    read = partial(read_clip, normalize=not args.keep_coordinates)
+    read = partial(read_clip, normalize=not args.keep_coordinates, skeleton=skeleton)
     fill_store(store, read, clips, args.workers, args.on_error)
     warning = unit_warning(store.body_sizes)
     store.warnings += [warning] if warning else []
@@ -99,15 +112,17 @@ def without_suffix(rows: dict[str, TableRow], arrays: Container[str]) -> dict[st
     }
 
 
-def read_clip(row_and_array: tuple[TableRow, RawFile], normalize: bool) -> FileResult:
+def read_clip(row_and_array: tuple[TableRow, RawFile], normalize: bool, skeleton: Skeleton) -> FileResult:
     """Read one array into a clip, or the reason why it is left out."""
     row, file = row_and_array
     try:
         array = read_array(file)
-        frames = frames_of_array(array, normalize)
+        frames = frames_of_array(array, normalize, skeleton)
     except BadFile as error:
         return FileResult(left_out=[error.issue(file.display_name)])
-    return FileResult([Clip(row.name, row.label, frames, row.splits)], body_sizes=[body_size(array)])
+    return FileResult(
+        [Clip(row.name, row.label, frames, row.splits)], body_sizes=[body_size(array, skeleton)]
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Normalize a clip: select two people, fill missing frames, center and rotate. Pure functions on arrays.
 
 The golden data pin the details of the official code: which two bodies are selected, how frames without a body
-are filled, and the directions of the coordinate axes. Shapes are (people, frames, 25 joints, 3 coordinates)
-unless stated otherwise.
+are filled, and the directions of the coordinate axes. 2D skeletons, which the official code does not have,
+are scaled instead of rotated. Shapes are (people, frames, V joints, C coordinates) unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -12,36 +12,58 @@ import math
 import numpy as np
 
 from data_gen.sources import BadFile
-from options.datasets import NUM_PEOPLE
-
-CENTER_JOINT = 1  # middle of the spine
-Z_AXIS_JOINTS = (0, 1)  # z points from the base of the spine to its middle
-X_AXIS_JOINTS = (4, 8)  # x points from the left shoulder to the right shoulder
+from options.datasets import NUM_COORDINATES, NUM_PEOPLE
+from options.skeletons import KINECT_V2, Skeleton
 
 
-def normalize_clip(bodies: np.ndarray) -> np.ndarray:
-    """Select, fill, center and rotate the two people of a clip.
+def normalize_clip(bodies: np.ndarray, skeleton: Skeleton = KINECT_V2) -> np.ndarray:
+    """Select, fill, center and rotate or scale the two people of a clip.
 
     Args:
-        bodies: float64 (bodies, frames, 25, 3); zero for bodies and joints that are not tracked.
+        bodies: float64 (bodies, frames, V, 3); zero for bodies and joints that are not tracked. For a 2D
+            skeleton see ``visible_coordinates``.
+        skeleton: the joints V, and how they are centered, rotated or scaled.
 
     Returns:
-        float32 (frames, 25, 3, 2 people), the order of axes of a store.
+        float32 (frames, V, 3, 2 people), the order of axes of a store. The third coordinate of a 2D skeleton
+        is zero.
 
     Raises:
-        BadFile: no frame has a body, or the coordinates overflow.
+        BadFile: no frame has a body, the coordinates overflow, or no frame has the torso of a 2D skeleton.
     """
+    is_flat = skeleton.dimensions == 2
+    if is_flat:
+        bodies = visible_coordinates(bodies)
     if not bodies.any():
         raise BadFile("no body in any frame")
     with np.errstate(over="ignore", invalid="ignore"):  # checked below
         people = select_people(bodies).astype(np.float32)
         for person in people:
             fill_missing_frames(person)
-        center(people)
-        people = align_axes(people)
+        if is_flat:
+            people = scale_by_torso(people, skeleton)
+        else:
+            center(people, skeleton)
+            people = align_axes(people, skeleton)
     if not np.isfinite(people).all():
         raise BadFile("the coordinates are so large that normalization overflows")
-    return np.ascontiguousarray(people.transpose(1, 2, 3, 0))
+    frames = np.zeros((*people.shape[1:3], NUM_COORDINATES, NUM_PEOPLE), dtype=np.float32)
+    frames[:, :, : people.shape[-1]] = people.transpose(1, 2, 3, 0)
+    return frames
+
+
+def visible_coordinates(bodies: np.ndarray) -> np.ndarray:
+    """Return the x and y (..., 2) of 2D joints (..., 2 or 3).
+
+    A third number is the score of a pose estimator: joints whose score is not positive become zero. Raises
+    ``BadFile`` if no score is positive, as in an array of x, y and a z of zero.
+    """
+    if bodies.shape[-1] == 2:
+        return bodies
+    scored = bodies[..., 2:] > 0
+    if not scored.any():
+        raise BadFile("no joint has a positive score, the third number of a 2D joint; give x and y only")
+    return np.where(scored, bodies[..., :2], 0)
 
 
 def select_people(bodies: np.ndarray) -> np.ndarray:
@@ -65,7 +87,7 @@ def _motion(body: np.ndarray) -> float:
 
 
 def fill_missing_frames(person: np.ndarray) -> None:
-    """Fill, in place, the frames (frames, 25, 3) after a person's last one by repeating the earlier frames.
+    """Fill, in place, the frames (frames, V, C) after a person's last one by repeating the earlier frames.
 
     As in the official code, gaps before the last frame are closed only for a person who is missing in the
     first frame: all tracked frames then move to the start. Otherwise these gaps stay zero.
@@ -81,27 +103,54 @@ def fill_missing_frames(person: np.ndarray) -> None:
     person[length:] = person[np.arange(len(person) - length) % length]
 
 
-def center(people: np.ndarray) -> None:
-    """Move the origin of every frame, in place, to the spine of the first person.
+def center(people: np.ndarray, skeleton: Skeleton) -> None:
+    """Move the origin of every frame, in place, to the center of the first person.
 
-    Joints at exactly zero are not tracked and stay zero. In a frame without the first person the second
-    person is not moved.
+    The center is the mean of the tracked ones of ``skeleton.center``. Joints at exactly zero are not tracked
+    and stay zero. In a frame without the first person the second person is not moved.
     """
     x, y, z = np.moveaxis(people != 0, -1, 0)
     tracked = (x | y | z)[..., None]  # faster than any() over such a short axis
-    people -= people[:1, :, CENTER_JOINT : CENTER_JOINT + 1].copy() * tracked
+    chosen = list(skeleton.center)
+    count = np.maximum(tracked[:1, :, chosen].sum(axis=2, keepdims=True, dtype=np.float32), 1)
+    people -= people[:1, :, chosen].sum(axis=2, keepdims=True) / count * tracked
 
 
-def align_axes(people: np.ndarray) -> np.ndarray:
+def align_axes(people: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """Rotate the whole clip by the pose of the first person in the first frame; returns float32.
 
-    The first rotation makes this person's spine parallel to z, the second the shoulders parallel to x.
+    The first rotation makes ``skeleton.z_bone``, the spine, parallel to z, the second ``skeleton.x_pair``,
+    the shoulders, parallel to x.
     """
-    for (start, end), axis in ((Z_AXIS_JOINTS, (0, 0, 1)), (X_AXIS_JOINTS, (1, 0, 0))):
+    for pair, axis in ((skeleton.z_bone, (0, 0, 1)), (skeleton.x_pair, (1, 0, 0))):
+        if pair is None:
+            continue
+        start, end = pair
         pose = people[0, 0]
         # rounded to float32 after each rotation, as in the official code
         people = rotate(people, rotation_between(pose[end] - pose[start], axis))
     return people
+
+
+def scale_by_torso(people: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Return 2D coordinates whose origin is the center of the first person and whose unit is the torso.
+
+    The length of the torso is the median over the frames in which it is visible. In frames in which the
+    center is not visible it is interpolated between the frames before and after. Joints at exactly zero are
+    not visible and stay zero.
+    """
+    visible = people.any(axis=-1)  # people x frames x V
+    person, seen, joints = people[0], visible[0], list(skeleton.center)
+    upper, lower = (list(group) for group in skeleton.torso)
+    torso = person[:, upper].mean(axis=1) - person[:, lower].mean(axis=1)
+    lengths = np.linalg.norm(torso, axis=1)[seen[:, upper + lower].all(axis=1)]
+    known = np.flatnonzero(seen[:, joints].all(axis=1))
+    if not len(known) or not len(lengths) or np.median(lengths) == 0:
+        raise BadFile(f"no frame shows the torso of the first person, by which {skeleton.name} is scaled")
+    middle = person[known][:, joints].mean(axis=1)
+    origin = np.stack([np.interp(np.arange(len(person)), known, values) for values in middle.T], axis=1)
+    scaled = (people - origin[:, None]) / np.median(lengths)
+    return np.where(visible[..., None], scaled, 0).astype(np.float32)
 
 
 def rotate(points: np.ndarray, rotation: np.ndarray) -> np.ndarray:

@@ -7,9 +7,10 @@
         Clip("wave-ben", 1, other, {"cross_subject": "val"}),
     ])
 
-An array is (frames, 25, 3, people) in meters, with the joint order of Kinect v2, zero for joints and people
-that are not tracked. ``data_gen/arrays_gendata.py`` does the same with files; the table that it reads is
-parsed here.
+An array is (frames, V joints, 3, people) in meters, zero for joints and people that are not tracked. The
+joints are those of Kinect v2 unless another skeleton is given. For a 2D skeleton the third axis is x, y and
+optionally the score of the pose estimator. ``data_gen/arrays_gendata.py`` does the same with files; the table
+that it reads is parsed here.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.normalize import normalize_clip
+from data_gen.normalize import normalize_clip, visible_coordinates
 from data_gen.sources import BadFile, Issue, RawFile
 from data_gen.store_writer import Clip, StoreWriter
 from data_gen.units import body_size, unit_warning
 from dataset.store_format import CLIP_COLUMNS, SPLITS
 from options.csv_tables import read_csv
-from options.datasets import NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
+from options.datasets import NUM_COORDINATES, NUM_PEOPLE
 from options.errors import UserError
+from options.skeletons import KINECT_V2, Skeleton
 
 
 def write_store(
@@ -39,8 +41,9 @@ def write_store(
     protocols: Sequence[str],
     normalize: bool = True,
     overwrite: bool = False,
+    skeleton: Skeleton = KINECT_V2,
 ) -> None:
-    """Write clips, whose ``frames`` are (frames, 25, 3, people), as the store ``folder``.
+    """Write clips, whose ``frames`` are (frames, V, 3, people), as the store ``folder``.
 
     Args:
         folder: the store to write; its name becomes the name of the dataset.
@@ -48,9 +51,10 @@ def write_store(
             Labels count from 0; ``splits`` maps protocols to "train" or "val".
         num_classes: labels are less than this.
         protocols: the names of the protocols.
-        normalize: select two people, center and rotate every clip as for NTU RGB+D. Otherwise the coordinates
-            of at most two people are stored unchanged.
+        normalize: select two people, center and rotate every clip as for NTU RGB+D, or scale it if the
+            skeleton is 2D. Otherwise the coordinates of at most two people are stored unchanged.
         overwrite: replace an existing store.
+        skeleton: from ``options.skeletons``: one of ``SKELETONS``, or read by ``load_skeleton``.
 
     Raises:
         ValueError: a clip cannot be stored; nothing is written.
@@ -61,45 +65,55 @@ def write_store(
     folder = Path(folder)
     # "normalise" is the key that existing stores have
     provenance = {"script": "data_gen.own_clips.write_store", "normalise": normalize}
-    with StoreWriter(folder, folder.name, num_classes, protocols, provenance, overwrite) as store:
+    with StoreWriter(folder, folder.name, num_classes, protocols, provenance, overwrite, skeleton) as store:
         for clip in clips:
             try:
-                store.add(replace(clip, frames=frames_of_array(clip.frames, normalize)))
+                store.add(replace(clip, frames=frames_of_array(clip.frames, normalize, skeleton)))
             except BadFile as error:
                 raise ValueError(f"clip {clip.name}: {error.reason}") from error
-            store.body_sizes.append(body_size(clip.frames))
+            store.body_sizes.append(body_size(clip.frames, skeleton))
     if warning := unit_warning(store.body_sizes):
         warnings.warn(warning, stacklevel=2)
 
 
-def frames_of_array(array: np.ndarray, normalize: bool = True) -> np.ndarray:
-    """Convert an array to the frames of a store, float32 (frames, 25, 3, 2).
+def frames_of_array(array: np.ndarray, normalize: bool = True, skeleton: Skeleton = KINECT_V2) -> np.ndarray:
+    """Convert an array to the frames of a store, float32 (frames, V, 3, 2).
 
     Args:
-        array: (frames, 25, 3, people), or (frames, 25, 3) for one person.
-        normalize: see ``write_store``.
+        array: (frames, V, 3, people), or (frames, V, 3) for one person. For a 2D skeleton also 2 instead of
+            3, and the third number is a score.
+        normalize, skeleton: see ``write_store``.
 
     Raises:
         BadFile: the array has another shape, contains non-finite values, or has no body in any frame.
     """
     if array.ndim == 3:
         array = array[..., None]
-    if array.ndim != 4 or array.shape[1:3] != (NUM_JOINTS, NUM_COORDINATES) or 0 in array.shape:
+    sizes = range(skeleton.dimensions, NUM_COORDINATES + 1)  # of the third axis
+    if (
+        array.ndim != 4
+        or array.shape[1] != skeleton.num_joints
+        or array.shape[2] not in sizes
+        or 0 in array.shape
+    ):
         raise BadFile(
-            f"the array is {array.shape} instead of (frames, {NUM_JOINTS}, {NUM_COORDINATES}, people)"
+            f"the array is {array.shape} instead of (frames, {skeleton.num_joints}, "
+            f"{' or '.join(map(str, sizes))}, people) for the skeleton {skeleton.name}"
         )
     if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
         raise BadFile("the array contains values that are not finite numbers")
     if normalize:
-        return normalize_clip(array.astype(np.float64).transpose(3, 0, 1, 2))
+        return normalize_clip(array.astype(np.float64).transpose(3, 0, 1, 2), skeleton)
     if array.shape[-1] > NUM_PEOPLE:
         raise BadFile(
             f"the array has {array.shape[-1]} people; without normalization, which selects among them, "
             f"at most {NUM_PEOPLE} can be stored"
         )
-    frames = np.zeros((*array.shape[:3], NUM_PEOPLE), dtype=np.float32)
+    if skeleton.dimensions == 2:
+        array = np.moveaxis(visible_coordinates(np.moveaxis(array, 2, -1)), -1, 2)
+    frames = np.zeros((len(array), *skeleton.frame_shape), dtype=np.float32)
     with np.errstate(over="ignore"):  # checked below
-        frames[..., : array.shape[-1]] = array
+        frames[:, :, : array.shape[2], : array.shape[3]] = array
     if not np.isfinite(frames).all():
         raise BadFile("a coordinate is too large")
     return frames

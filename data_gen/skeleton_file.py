@@ -25,9 +25,11 @@ import re
 import numpy as np
 
 from data_gen.sources import BadFile
-from options.datasets import MAX_FRAMES, NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
+from options.datasets import MAX_FRAMES, NUM_COORDINATES, NUM_PEOPLE
+from options.skeletons import KINECT_V2
 
 MAX_BODIES = 4  # the official code considers only the first four bodies of a frame
+NUM_JOINTS = KINECT_V2.num_joints  # of both formats
 BODY_FIELDS, JOINT_FIELDS = 10, 12
 PKU_FIELDS = NUM_PEOPLE * NUM_JOINTS * NUM_COORDINATES
 _NUM_JOINTS_TEXT = b"%d" % NUM_JOINTS

@@ -28,12 +28,12 @@ from data_gen.output_folder import atomic_folder, check_folder, is_empty_folder,
 from data_gen.parallel import ordered_map
 from data_gen.sources import Issue, printable
 from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
-from options.datasets import DATASETS, NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
+from options.datasets import DATASETS
 from options.errors import UserError
+from options.skeletons import KINECT_V2, Skeleton
 
 Input = TypeVar("Input")
 
-FRAME_SHAPE = (NUM_JOINTS, NUM_COORDINATES, NUM_PEOPLE)
 STORE_FILES = (FRAMES_FILE, CLIPS_FILE, INFO_FILE)
 TOTALS = ("clips", "frames")  # keys of the counts in store.json, before the protocols
 MAX_FAILED_SHARE = 0.05  # exit code 1 if more of the clips failed
@@ -44,7 +44,7 @@ _UNSORTED_FILE = "unsorted.npy"  # the frames in the order in which they were re
 
 @dataclass
 class Clip:
-    """One clip to store: ``frames`` is float32 (frames, 25, 3, 2 people), labels count from 0."""
+    """One clip to store: ``frames`` is float32 (frames, V, 3, 2 people), labels count from 0."""
 
     name: str
     label: int
@@ -169,6 +169,7 @@ class StoreWriter:
         protocols: the protocol columns of ``clips.csv``.
         provenance: how the store was made, for ``store.json``.
         overwrite: replace an existing store.
+        skeleton: the skeleton of all clips.
     """
 
     def __init__(
@@ -179,10 +180,12 @@ class StoreWriter:
         protocols: Sequence[str],
         provenance: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        skeleton: Skeleton = KINECT_V2,
     ) -> None:
         self.folder = Path(os.path.abspath(os.path.expanduser(folder)))
         self.dataset, self.num_classes, self.protocols = dataset, num_classes, tuple(protocols)
         self.provenance = {**(provenance or {}), "numpy": np.__version__}
+        self.skeleton = skeleton
         self.left_out: list[Issue] = []
         self.notes: list[Issue] = []
         self.body_sizes: list[float] = []
@@ -257,11 +260,11 @@ class StoreWriter:
         self.body_sizes += result.body_sizes
 
     def _check(self, clip: Clip) -> None:
-        frames = clip.frames
-        if frames.dtype != np.float32 or frames.shape[1:] != FRAME_SHAPE or not len(frames):
+        frames, shape = clip.frames, self.skeleton.frame_shape
+        if frames.dtype != np.float32 or frames.shape[1:] != shape or not len(frames):
             raise ValueError(
                 f"clip {clip.name}: frames are {frames.dtype} {frames.shape}, not float32 (at least 1, "
-                f"{', '.join(map(str, FRAME_SHAPE))})"
+                f"{', '.join(map(str, shape))})"
             )
         if not np.isfinite(frames).all():
             raise ValueError(f"clip {clip.name}: a coordinate is not finite")
@@ -286,7 +289,7 @@ class StoreWriter:
         if list(self.rows) != sorted(self.rows):
             self._sort(folder)
         self._frames.seek(0)
-        self._frames.write(_npy_header(self.num_frames))
+        self._frames.write(_npy_header((self.num_frames, *self.skeleton.frame_shape)))
         _flush_to_disk(self._frames)
         with open(folder / CLIPS_FILE, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -302,7 +305,7 @@ class StoreWriter:
     def _sort(self, folder: Path) -> None:
         """Bring the clips, whose files can be in any order in an archive, into the order of their names."""
         os.rename(folder / FRAMES_FILE, folder / _UNSORTED_FILE)
-        frame_bytes = math.prod(FRAME_SHAPE) * np.dtype(np.float32).itemsize
+        frame_bytes = math.prod(self.skeleton.frame_shape) * np.dtype(np.float32).itemsize
         unsorted_rows, self.rows, self.num_frames = self.rows, {}, 0
         with self._frames as unsorted:
             self._frames = open(folder / FRAMES_FILE, "w+b", buffering=1 << 20)
@@ -319,6 +322,7 @@ class StoreWriter:
         return {
             "format_version": FORMAT_VERSION,
             "dataset": self.dataset,
+            "skeleton": self.skeleton.to_data(),
             "num_classes": self.num_classes,
             "protocols": list(self.protocols),
             "counts": {**dict(zip(TOTALS, (self.num_clips, self.num_frames))), **self.split_counts},
@@ -356,9 +360,8 @@ def _flush_to_disk(file: io.IOBase) -> None:
     os.fsync(file.fileno())
 
 
-def _npy_header(num_frames: int) -> bytes:
-    """Return the header of ``frames.npy``, of the same length for any number of frames."""
-    shape = (num_frames, *FRAME_SHAPE)
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """Return the header of ``frames.npy``, of the same length for any shape of frames."""
     text = repr({"descr": "<f4", "fortran_order": False, "shape": shape}).encode("ascii")
     length = _NPY_HEADER_BYTES - len(b"\x93NUMPY\x01\x00") - 2
     return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"

@@ -1,7 +1,7 @@
 """Temporal crops and spatial augmentations of a view (paper section 3.4).
 
-An augmentation is a small object: ``sample`` draws its parameters for a batch on the CPU, ``apply``
-is pure and runs on the device of the clips. Parameters are drawn once per view and are the same for
+An augmentation is a small object: ``sample`` returns random parameters for a batch, ``apply``
+is pure and runs on the device of the clips. Parameters are sampled once per view and are the same for
 all its frames and both people. To add a spatial augmentation, write one class, append it to ``SPATIAL``
 and name it in the help text of ``--augmentations``.
 """
@@ -102,7 +102,7 @@ class JointMaps:
 
 
 class SpatialAugmentation(Protocol):
-    """A linear map of the joint coordinates, drawn per view."""
+    """A linear map of the joint coordinates, sampled per view."""
 
     name: ClassVar[str]
 
@@ -164,7 +164,7 @@ class JointJitter:
         return f"jitter: {joints} joints " + ("moved" if maps.matrix[clip].any() else "set to zero")
 
 
-# The order is that of the random draws: append new classes, so that a seed keeps giving the same views.
+# Append new classes, so that a seed keeps giving the same views: this is the order of sampling.
 SPATIAL: dict[str, type] = {kind.name: kind for kind in (PoseAugmentation, JointJitter)}
 CROP = "crop"
 PAPER_SPATIAL = (PoseAugmentation.name, JointJitter.name)
@@ -177,7 +177,7 @@ def augmentation_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class SpatialParameters:
-    """What ``OneOf`` drew: which augmentation each clip undergoes, and the resulting maps."""
+    """What ``OneOf`` sampled: which augmentation each clip undergoes, and the resulting maps."""
 
     choice: Tensor  # N, index into the enabled augmentations
     maps: JointMaps
@@ -201,14 +201,14 @@ class OneOf:
         """Parameters for ``count`` clips."""
         choice = (torch.rand(count, generator=generator) * len(self.enabled)).long()
         by_name = {augmentation.name: augmentation for augmentation in self.enabled}
-        drawn = {
+        sampled = {
             name: by_name.get(name, kind()).sample(count, num_joints, generator)
             for name, kind in SPATIAL.items()
             if name in by_name or name in PAPER_SPATIAL
         }
-        maps = drawn[self.enabled[0].name]
+        maps = sampled[self.enabled[0].name]
         for index, augmentation in enumerate(self.enabled[1:], start=1):
-            maps = drawn[augmentation.name].where(choice == index, maps)
+            maps = sampled[augmentation.name].where(choice == index, maps)
         return SpatialParameters(choice, maps)
 
     def apply(self, batch: Tensor, parameters: SpatialParameters) -> Tensor:

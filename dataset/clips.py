@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from options.datasets import DATASETS, NTU60_LAST_SETUP, parse_ntu_name
 from options.errors import UserError
+from options.skeletons import KINECT_V2, Skeleton
 
 from .official_layout import find_official, has_official, open_official
 from .store import Store, is_store, open_store
@@ -36,6 +37,7 @@ class ClipSet:
     frames: Tensor
     first_frame: Tensor | None  # (N,) int64; None in the official layout
     source: str  # folder, for messages
+    skeleton: Skeleton = KINECT_V2
 
     def __len__(self) -> int:
         return len(self.names)
@@ -127,6 +129,7 @@ def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet
         frames=torch.from_numpy(store.frames),
         first_frame=torch.from_numpy(store.first_frame[rows]),
         source=str(store.folder),
+        skeleton=store.skeleton,
     )
 
 

@@ -19,14 +19,14 @@ import numpy as np
 from options.datasets import (
     MAX_FRAMES,
     NUM_COORDINATES,
-    NUM_JOINTS,
     NUM_PEOPLE,
     parse_ntu_name,
 )
 from options.errors import UserError
+from options.skeletons import KINECT_V2
 
 PROTOCOL_FOLDERS = {"cross_view": "xview", "cross_subject": "xsub", "cross_setup": "xsetup"}
-CLIP_SHAPE = (NUM_COORDINATES, MAX_FRAMES, NUM_JOINTS, NUM_PEOPLE)
+CLIP_SHAPE = (NUM_COORDINATES, MAX_FRAMES, KINECT_V2.num_joints, NUM_PEOPLE)
 
 
 class PlainUnpickler(pickle.Unpickler):

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from options.csv_tables import read_csv
-from options.datasets import NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
 from options.errors import UserError
+from options.skeletons import KINECT_V2, Skeleton, from_data
 
 from .store_format import (
     CLIP_COLUMNS,
@@ -21,8 +21,6 @@ from .store_format import (
     SPLITS,
 )
 
-FRAME_SHAPE = (NUM_JOINTS, NUM_COORDINATES, NUM_PEOPLE)
-
 
 @dataclass(frozen=True)
 class Store:
@@ -31,7 +29,8 @@ class Store:
     folder: Path
     dataset: str
     num_classes: int
-    frames: np.ndarray  # (all frames, 25, 3, 2) float32
+    skeleton: Skeleton
+    frames: np.ndarray  # (all frames, V, 3, 2) float32
     names: list[str]
     labels: np.ndarray  # (clips,) int64, 0-based
     first_frame: np.ndarray  # (clips,) int64
@@ -91,6 +90,7 @@ def read_clips(path: Path) -> tuple[list[str], np.ndarray, dict[str, list[str]]]
 def open_store(folder: Path) -> Store:
     """Open a store and check that its three files are consistent; raises ``UserError`` if not."""
     info = read_info(folder)
+    skeleton = from_data(info.get("skeleton", KINECT_V2.name), str(folder / INFO_FILE))
     names, numbers, splits = read_clips(folder / CLIPS_FILE)
     path = folder / FRAMES_FILE
     try:
@@ -98,8 +98,12 @@ def open_store(folder: Path) -> Store:
         frames = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}); rebuild the store") from error
-    if frames.dtype != np.float32 or frames.shape[1:] != FRAME_SHAPE:
-        raise UserError(f"{path} contains {frames.dtype} {frames.shape}, expected float32 (F, 25, 3, 2)")
+    if frames.dtype != np.float32 or frames.shape[1:] != skeleton.frame_shape:
+        expected = ", ".join(map(str, skeleton.frame_shape))
+        raise UserError(
+            f"{path} contains {frames.dtype} {frames.shape}, expected float32 (F, {expected}) for the "
+            f"skeleton {skeleton.name}"
+        )
     labels, first_frame, num_frames = numbers.T
     ends = first_frame + num_frames
     if len(names) and (num_frames.min() < 1 or first_frame.min() < 0 or ends.max() > len(frames)):
@@ -114,6 +118,7 @@ def open_store(folder: Path) -> Store:
         folder,
         info["dataset"],
         int(info["num_classes"]),
+        skeleton,
         frames,
         names,
         labels,

@@ -1,11 +1,11 @@
 """The store on disk: a folder with every clip of a dataset once, for all protocols.
 
-    frames.npy   float32 (frames of all clips, 25 joints, 3 coordinates, 2 people), no padding
+    frames.npy   float32 (frames of all clips, V joints, 3 coordinates, 2 people), no padding
     clips.csv    name,label,first_frame,num_frames and one column per protocol: train, val or empty
-    store.json   format version, dataset, classes, counts, how it was made, what was left out
+    store.json   format version, dataset, skeleton, classes, counts, how it was made, what was left out
 
 ``data_gen`` writes it and ``dataset.store`` reads it. With this order of the last three axes, the
-sequence layout of a frame (150 numbers: joint, coordinate, person) is a contiguous row, so a batch is
+sequence layout of a frame (in the order joint, coordinate, person) is a contiguous row, so a batch is
 a gather of whole rows.
 """
 

@@ -9,14 +9,16 @@ a seed gives the same views everywhere.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from options.datasets import NUM_FRAMES, NUM_JOINTS
+from options.datasets import NUM_FRAMES
 from options.errors import UserError
+from options.skeletons import KINECT_V2, Skeleton
 
 from .augment import (
     CROP,
@@ -56,12 +58,12 @@ class View:
     spatial: OneOf | None = None
     num_frames: int = NUM_FRAMES
 
-    def sample(self, lengths: Tensor, generator: Generator | None = None) -> ViewParameters:
-        """Parameters for clips of ``lengths`` (N,) frames; deterministic views need no generator."""
-        crop = self.crop.sample(lengths, generator)
+    def sample(self, clips: ClipSet, index: Tensor, generator: Generator | None = None) -> ViewParameters:
+        """Parameters for the clips ``index`` (N,); deterministic views need no generator."""
+        crop = self.crop.sample(clips.num_frames[index], generator)
         if self.spatial is None:
             return ViewParameters(crop, None)
-        return ViewParameters(crop, self.spatial.sample(len(lengths), NUM_JOINTS, generator))
+        return ViewParameters(crop, self.spatial.sample(len(index), clips.skeleton.num_joints, generator))
 
     def apply(self, clips: ClipSet, index: Tensor, parameters: ViewParameters) -> Tensor:
         """Views ``(N, T, V, 3, M)`` of the clips ``index`` (N,), on the device of the clips."""
@@ -82,7 +84,7 @@ class View:
 
         With a ``shard`` of the batch only its views are made, equal to those in the whole batch.
         """
-        parameters = self.sample(clips.num_frames[index], generator)
+        parameters = self.sample(clips, index, generator)
         return self.apply(clips, index[shard], parameters[shard])
 
     def describe(self, parameters: ViewParameters, clip: int) -> list[str]:
@@ -104,9 +106,22 @@ class AugmentationSettings:
     jitter_joints: int = 15
     jitter_zero_prob: float = 0.5
 
+    @classmethod
+    def from_flags(cls, args: argparse.Namespace) -> AugmentationSettings:
+        """The values of the flags, with their defaults filled in."""
+        return cls(
+            args.augmentations,
+            args.min_crop_ratio,
+            args.min_crop_frames,
+            args.jitter_joints,
+            args.jitter_zero_prob,
+        )
+
 
 def pretraining_view(
-    settings: AugmentationSettings = AugmentationSettings(), num_frames: int = NUM_FRAMES
+    settings: AugmentationSettings = AugmentationSettings(),
+    num_frames: int = NUM_FRAMES,
+    skeleton: Skeleton = KINECT_V2,
 ) -> View:
     """A random view as contrasted in pretraining (section 3.4).
 
@@ -119,8 +134,11 @@ def pretraining_view(
     crop = RandomCrop(settings.min_crop_ratio, settings.min_crop_frames)
     arguments = {"jitter": {"num_jittered": settings.jitter_joints, "zero_prob": settings.jitter_zero_prob}}
     spatial = {name: kind(**arguments.get(name, {})) for name, kind in SPATIAL.items()}
-    if settings.jitter_joints > NUM_JOINTS:
-        raise UserError(f"--jitter-joints {settings.jitter_joints} must be at most {NUM_JOINTS}")
+    if settings.jitter_joints > skeleton.num_joints:
+        raise UserError(
+            f"--jitter-joints {settings.jitter_joints} must be at most {skeleton.num_joints}, the joints of "
+            f"{skeleton.name}"
+        )
     enabled = tuple(spatial[name] for name in SPATIAL if name in settings.names)
     return View(
         crop if CROP in settings.names else WholeClip(), OneOf(enabled) if enabled else None, num_frames

@@ -28,9 +28,9 @@ sys.path.insert(0, str(REPOSITORY))
 
 from dataset.clips import open_clips
 from dataset.views import AugmentationSettings, pretraining_view
-from models.graph import INWARD_EDGES
 from models.representations import lay_out
 from options.errors import UserError, run_script
+from options.skeletons import KINECT_V2
 
 WIDTH, HEIGHT = 12.0, 6.9  # inches, and the units of all positions
 INK, PALE, CHANGED = "#262626", "#9a9a9a", "#8e24aa"
@@ -79,7 +79,7 @@ def place(frames: Tensor, box: Box, overlap: float = 1.25) -> np.ndarray:
 def draw_skeletons(axes: Axes, frames: Tensor, box: Box, changed: Tensor | None = None) -> None:
     """Draw skeletons ``(T, V, 3)`` next to each other, the ``changed`` joints (V,) in another color."""
     for points in place(frames, box):
-        for a, b in INWARD_EDGES:
+        for a, b in KINECT_V2.bones:
             axes.plot(*points[[a, b]].T, color=INK, linewidth=1.4, solid_capstyle="round")
         axes.plot(*points.T, "o", color=INK, markersize=2.2)
         if changed is not None:
@@ -104,7 +104,7 @@ def draw_graph(axes: Axes, frames: Tensor, box: Box, color: str) -> None:
     for joint in (3, 7, 11, 15, 19):
         axes.plot(*points[:, joint].T, color=PALE, linewidth=0.8, linestyle=(0, (2, 1.5)))
     for frame in points:
-        for a, b in INWARD_EDGES:
+        for a, b in KINECT_V2.bones:
             axes.plot(*frame[[a, b]].T, color=color, linewidth=0.9)
         axes.plot(*frame.T, "o", color="white", markeredgecolor=color, markeredgewidth=0.7, markersize=2.3)
 
@@ -248,7 +248,7 @@ def main() -> int:
     views = []
     for augmentation, seed in zip(("jitter", "pose"), args.seeds, strict=True):
         view = pretraining_view(AugmentationSettings(names=("crop", augmentation), min_crop_frames=40))
-        parameters = view.sample(clips.num_frames[index], torch.Generator().manual_seed(seed))
+        parameters = view.sample(clips, index, torch.Generator().manual_seed(seed))
         changed = parameters.spatial.maps.joints[0] if augmentation == "jitter" else None
         views.append(DrawnView(view.apply(clips, index, parameters)[0], augmentation, changed))
     clip = pretraining_view(AugmentationSettings(names=())).of(clips, index)[0]

@@ -22,7 +22,9 @@ from options.errors import UserError, first_line, out_of_memory
 from options.files import atomic_write
 
 FORMAT_VERSION = 1
+SHOWN_NAMES = 3  # names of weights in an error message
 SAVE_MINUTES = 10.0  # default interval between saves of a rolling checkpoint
+WRAPPERS = ("module", "_orig_mod")  # in names of weights that were saved from a wrapped model
 LAST = "checkpoint_last.pth.tar"  # the rolling checkpoint of a pretraining
 
 
@@ -83,7 +85,19 @@ def load_checkpoint(path: Path) -> dict:
             f"{path} is corrupted or not a checkpoint ({load_error(error)}); use another one"
         ) from error
     check_content(path, content)
+    content["state_dict"] = without_wrappers(content["state_dict"])
     return content
+
+
+def without_wrappers(state: dict) -> dict:
+    """Remove what DataParallel, DistributedDataParallel and ``torch.compile`` add to names of weights."""
+    plain = {}
+    for name, value in state.items():
+        parts = name.split(".") if isinstance(name, str) else [name]
+        key = ".".join(part for part in parts if part not in WRAPPERS) if len(parts) > 1 else name
+        plain[key] = value
+    changed = len(plain) == len(state) and plain.keys() != state.keys()
+    return plain if changed else state
 
 
 def load_error(error: Exception) -> str:
@@ -112,6 +126,24 @@ def check_content(path: Path, content: object) -> None:
             raise UserError(f"{path}: '{name}' is not an integer; use another checkpoint")
 
 
+def state_error(error: BaseException) -> str:
+    """Return torch's error of ``load_state_dict`` in one line: what is wrong with which weights.
+
+    The names in a list are cut after ``SHOWN_NAMES``, and so are the lines. Other errors are cut to
+    their first line.
+    """
+    if "state_dict" not in str(error):
+        return first_line(error)
+    title, *details = (line.strip() for line in str(error).strip().splitlines())
+    shown = []
+    for detail in details[:SHOWN_NAMES]:
+        names = detail.split(", ")
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES + 2 else ""
+        shown.append(", ".join(names[:SHOWN_NAMES] if more else names).rstrip(". ") + more)
+    more = f"; and {len(details) - SHOWN_NAMES} more" if len(details) > SHOWN_NAMES else ""
+    return f"{title.rstrip(':')}: {'; '.join(shown)}{more}" if shown else title[:160]
+
+
 @contextmanager
 def checkpoint_errors(path: Path) -> Iterator[None]:
     """Turn errors from restoring the content of the checkpoint ``path`` into ``UserError``."""
@@ -121,7 +153,7 @@ def checkpoint_errors(path: Path) -> Iterator[None]:
         if out_of_memory(error):
             raise
         raise UserError(
-            f"{path} does not have the expected content ({type(error).__name__}: {first_line(error)}); use "
+            f"{path} does not have the expected content ({type(error).__name__}: {state_error(error)}); use "
             "another checkpoint"
         ) from error
 

@@ -20,6 +20,7 @@ from .evaluation import Evaluation
 from .log import RunLog
 from .optimization import GuardedOptimizer, learning_rate, set_learning_rate
 from .randomness import WEIGHTS, generator
+from .report import numbers_in_errors
 from .signals import StopRequest
 
 # Flags that must have the same value when a training is resumed.
@@ -147,7 +148,8 @@ class ClassifierTraining(ABC):
                 self.epoch += 1
                 rolling.save_if_due(self.state)
                 report_epoch(self, metrics, time.monotonic() - start)
-            save_checkpoint(path, self.state())
+            with numbers_in_errors(self.results() if self.history else {}):
+                save_checkpoint(path, self.state())
         if self.epoch < args.epochs:
             print(f"stopped in epoch {self.epoch}, step {self.step}; --resume auto continues from there")
         return self.epoch == args.epochs

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataset.clips import ClipSet
 from dataset.views import View, evaluation_view
@@ -96,7 +97,7 @@ class Monitor:
         self.encoders.train(was_training)
         return metrics
 
-    def _encode(self, encoder: nn.Module, name: str, view: View, number: int) -> tuple[Tensor, Tensor]:
+    def _encode(self, encoder: Any, name: str, view: View, number: int) -> tuple[Tensor, Tensor]:
         """Features ``(N, D)`` and unit embeddings ``(N, dim)`` of view ``number`` of the sample."""
         features = []
         for position, index in enumerate(self.index.split(BATCH)):

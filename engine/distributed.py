@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from options.errors import UserError
+from options.errors import UserError, first_line, skip_finalization
 
 Value = TypeVar("Value")
 
@@ -75,9 +75,81 @@ class Group:
 SINGLE_PROCESS = Group()
 
 
-def processes() -> int:
-    """Return the number of processes that ``torchrun`` started, 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+TORCHRUN = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # variables that it sets
+# Variables with the number of tasks of other launchers; SLURM sets the first one in job steps only.
+LAUNCHERS = {
+    "SLURM_STEP_NUM_TASKS": "srun",
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
+    "PMI_SIZE": "mpirun",
+    "MV2_COMM_WORLD_SIZE": "mpirun",
+}
+HOW_TO_START = (
+    "to use several GPUs start one process per machine, which runs torchrun --nproc-per-node=NUMBER_OF_GPUS "
+    "SCRIPT (see script_slurm.sh)"
+)
+
+
+def integer_variable(name: str) -> int | None:
+    """Return an environment variable as an integer, None if it is unset, empty or not an integer."""
+    try:
+        return int(os.environ.get(name, ""))
+    except ValueError:
+        return None
+
+
+def processes(advice: str = HOW_TO_START) -> int:
+    """Return the number of processes that ``torchrun`` started, 1 without torchrun.
+
+    Other launchers set some of the variables of torchrun, too. If they are incomplete but describe a
+    single process, a note is printed.
+
+    Args:
+        advice: how to start the script, for messages.
+
+    Raises:
+        UserError: the variables describe several processes that cannot be joined.
+    """
+    given = {name: os.environ[name] for name in TORCHRUN[:3] if os.environ.get(name, "").strip()}
+    shown = " ".join(f"{name}={value}" for name, value in given.items())
+    size, rank, local_rank = (integer_variable(name) for name in TORCHRUN[:3])
+    if len(given) == 3 and None not in (size, rank, local_rank):
+        check_torchrun_variables(shown, size, rank, local_rank)
+        return size
+    for variable, launcher in LAUNCHERS.items():
+        if (tasks := integer_variable(variable) or 1) > 1:
+            raise UserError(
+                f"{launcher} started {tasks} processes ({variable}={tasks}), which would all do the same "
+                f"work: {advice}"
+            )
+    if (size or 1) > 1 or (rank or 0) > 0:
+        raise UserError(
+            f"the environment has {shown}, but this process was not started by torchrun: unset these "
+            f"variables to run a single process without torchrun; {advice}"
+        )
+    if given and given != {"WORLD_SIZE": "1"} and given != {"WORLD_SIZE": "1", "RANK": "0"}:
+        print(
+            f"note: {shown} in the environment is not from torchrun and is ignored: this is a single process"
+        )
+    if (tasks := integer_variable("SLURM_NTASKS") or 1) > 1:
+        print(f"note: this is a single process, but SLURM has reserved {tasks} tasks: {advice}")
+    return 1
+
+
+def check_torchrun_variables(shown: str, size: int, rank: int, local_rank: int) -> None:
+    """Raise ``UserError`` unless the variables of torchrun are complete and consistent."""
+    missing = [name for name in TORCHRUN if not os.environ.get(name, "").strip()]
+    if size == 1:
+        return
+    if size < 1 or not 0 <= rank < size or local_rank < 0:
+        raise UserError(
+            f"the environment has {shown}, which is not possible: start with torchrun, or unset these "
+            "variables to run a single process"
+        )
+    if missing:
+        raise UserError(
+            f"the environment has {shown} but not {' and '.join(missing)}: start with torchrun, or unset "
+            "these variables to run a single process"
+        )
 
 
 @contextmanager
@@ -85,7 +157,7 @@ def process_group() -> Iterator[Group]:
     """Join the group of processes that ``torchrun`` started; only its first process prints.
 
     Raises:
-        UserError: more processes than visible GPUs on this machine.
+        UserError: more processes than visible GPUs on this machine, or they cannot be joined.
     """
     if processes() == 1:
         yield SINGLE_PROCESS
@@ -99,7 +171,15 @@ def process_group() -> Iterator[Group]:
         )
     if cuda:
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+    skip_finalization()
+    try:
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise UserError(
+            f"cannot join the processes of torchrun at {address} ({first_line(error)}): start again with "
+            "torchrun, or unset WORLD_SIZE to run a single process"
+        ) from error
     group = Group(dist.get_rank(), dist.get_world_size())
     with open(os.devnull, "w") as nowhere:
         stdout, sys.stdout = sys.stdout, sys.stdout if group.is_main else nowhere

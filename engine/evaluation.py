@@ -116,8 +116,9 @@ def prepare_evaluation(
         seed: the seed of the run that is resumed; otherwise ``--seed`` or a random one.
         frozen: whether the encoders are evaluated as they are, or trained.
     """
-    if processes() > 1:
-        raise UserError("an evaluation is one process that uses all visible GPUs: start it without torchrun")
+    one_process = "an evaluation is one process that uses all visible GPUs: start it without torchrun"
+    if processes(one_process) > 1:
+        raise UserError(one_process)
     device = pick_device(args.gpu)
     check_amp(args.amp, device)
     if args.amp == "fp16" and not frozen:
@@ -134,6 +135,7 @@ def prepare_evaluation(
         args.finetune_skeleton_representation,
         given_sizes(args, size_flags()),
         frozen,
+        splits[0].skeleton,
     ).to(device)
     print(
         f"{task} of {join_representations(encoders.representations)} ({encoders.title}) on {args.dataset} "

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from options.errors import first_line
 from options.files import atomic_write, write_json
+from options.streams import encodable
 
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"
@@ -61,7 +62,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         with suppress(ValueError):
             entry = json.loads(line)
-            if isinstance(entry, dict) and "epoch" in entry:
+            if isinstance(entry, dict) and isinstance(entry.get("epoch"), int):
                 entries.append(entry)
     return entries
 
@@ -90,22 +91,32 @@ class RunLog:
         """Write the metrics of a finished epoch; ``prefix`` groups them in TensorBoard."""
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, **metrics}) + "\n")
-        if self._events:
-            for name, value in metrics.items():
-                self._events.add_scalar(f"{prefix}/{name}", value, epoch)
+        for name, value in metrics.items():
+            self._add("scalar", f"{prefix}/{name}", value, epoch)
 
     def image(self, name: str, image: Tensor, step: int = 0) -> None:
         """Add an image ``(3, height, width)`` to TensorBoard."""
-        if self._events:
-            self._events.add_image(name, image, step)
+        self._add("image", encodable(name), image, step)
 
     def hyperparameters(self, metrics: Mapping[str, float]) -> None:
         """Add the flags and the final metrics to TensorBoard's table that compares runs."""
-        if not self._events:
-            return
-        flags = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in self.config.items()}
+        flags = {
+            k: v if isinstance(v, (bool, int, float)) else encodable(str(v)) for k, v in self.config.items()
+        }
         last = {f"last/{name}": value for name, value in metrics.items()}
-        self._events.add_hparams(flags, last, run_name=".")  # into the run's own folder
+        self._add("hparams", flags, last, run_name=".")  # into the run's own folder
+
+    def _add(self, kind: str, *values: Any, **settings: Any) -> None:
+        """Add something to the TensorBoard events; if TensorBoard fails, a note is printed once."""
+        if self._events is None:
+            return
+        try:
+            getattr(self._events, f"add_{kind}")(*values, **settings)
+        except OSError:  # a full disk
+            raise
+        except Exception as error:  # TensorBoard does not fit the versions of protobuf or NumPy
+            print(f"note: no further TensorBoard files ({first_line(error)})")
+            self._events = None
 
     def __enter__(self) -> RunLog:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -19,8 +20,9 @@ from models.representations import (
     join_representations,
     parse_representations,
 )
-from options.datasets import NUM_COORDINATES, NUM_FRAMES, NUM_JOINTS, NUM_PEOPLE
+from options.datasets import NUM_FRAMES
 from options.errors import UserError
+from options.skeletons import KINECT_V2, Skeleton, from_data
 
 from .checkpoint import checkpoint_errors, is_official, load_checkpoint
 
@@ -38,13 +40,16 @@ class ConcatenatedEncoders(nn.Module):
         encoders: representation -> encoder. ``fc``, the head of the contrast, is removed.
         num_frames: frames of the views that the encoders take.
         title: where the encoders come from, for logs and results.
+        skeleton: the skeleton of the clips that the encoders take.
     """
 
     encoders: Any  # a ModuleDict, whose values torch types as Module
 
-    def __init__(self, encoders: dict[str, Any], num_frames: int, title: str) -> None:
+    def __init__(
+        self, encoders: dict[str, Any], num_frames: int, title: str, skeleton: Skeleton = KINECT_V2
+    ) -> None:
         super().__init__()
-        self.num_frames, self.title = num_frames, title
+        self.num_frames, self.title, self.skeleton = num_frames, title, skeleton
         for encoder in encoders.values():
             encoder.fc = nn.Identity()
         self.encoders = nn.ModuleDict(encoders)
@@ -58,12 +63,16 @@ class ConcatenatedEncoders(nn.Module):
 
 
 class CoordinateBaseline(nn.Module):
-    """The baseline without an encoder: the flattened sequence layout, ``(N, T * 150)``."""
+    """The baseline without an encoder: the flattened sequence layout, ``(N, T * 3 V M)``."""
 
     title = "normalized coordinates"
     representations = (SEQUENCE.name,)
     num_frames = NUM_FRAMES
-    num_features = NUM_FRAMES * NUM_JOINTS * NUM_COORDINATES * NUM_PEOPLE
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        super().__init__()
+        self.skeleton = skeleton
+        self.num_features = NUM_FRAMES * math.prod(skeleton.frame_shape)
 
     def forward(self, views: Mapping[str, Tensor]) -> Tensor:
         """Flatten the sequence view."""
@@ -72,16 +81,17 @@ class CoordinateBaseline(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class EncoderCheckpoint:
-    """The query encoders of one checkpoint: all encoder sizes, and weights per representation."""
+    """The query encoders of one checkpoint: all encoder sizes, weights per representation, skeleton."""
 
     path: str
     title: str
     sizes: dict[str, Any]
     weights: dict[str, dict[str, Tensor]]
+    skeleton: Skeleton = KINECT_V2
 
     def build(self, representation: str) -> nn.Module:
         """Build one of the encoders and load its weights."""
-        encoder = build_encoder(representation, 1, **self.sizes)
+        encoder = build_encoder(representation, 1, self.skeleton, **self.sizes)
         load_weights(encoder, self.weights[representation], self.path, f"the {representation} encoder")
         return encoder
 
@@ -138,6 +148,21 @@ def stored_sizes(stored: dict, path: str) -> dict[str, Any]:
         raise UserError(f"{path}: {error}; use the version of the code that wrote the checkpoint") from error
 
 
+def stored_skeleton(checkpoint: dict, path: str) -> Skeleton:
+    """Return the skeleton of the checkpoint ``path``; one that does not store it is of Kinect v2."""
+    return from_data(checkpoint.get("skeleton", KINECT_V2.name), path)
+
+
+def check_skeleton(trained: Skeleton, path: str, skeleton: Skeleton) -> None:
+    """Raise ``UserError`` if the checkpoint ``path`` was trained on another skeleton than the clips have."""
+    if trained != skeleton:
+        other = " with another definition" if str(trained) == str(skeleton) else ""
+        raise UserError(
+            f"{path} was trained on the skeleton {trained}, but the clips have {skeleton}{other}: use clips "
+            "and a checkpoint of the same skeleton"
+        )
+
+
 def read_pretraining(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> EncoderCheckpoint:
     """Read the query encoders from a pretraining checkpoint of this repository.
 
@@ -160,7 +185,8 @@ def read_pretraining(checkpoint: dict, path: str, pretrain: str | None, sizes: d
     title = f"{checkpoint['contrast']}-skeleton {join_representations(stored)}, {checkpoint['epoch']} epochs"
     if checkpoint.get("step"):  # saved within an epoch
         title += f" and {checkpoint['step']} steps"
-    return EncoderCheckpoint(path, title, stored_sizes(checkpoint["sizes"], path), weights)
+    complete = stored_sizes(checkpoint["sizes"], path)
+    return EncoderCheckpoint(path, title, complete, weights, stored_skeleton(checkpoint, path))
 
 
 def read_official(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> EncoderCheckpoint:
@@ -174,7 +200,7 @@ def read_official(checkpoint: dict, path: str, pretrain: str | None, sizes: dict
             "with --pretrain-skeleton-representation"
         )
     names = parse_representations(pretrain)
-    state = {k.removeprefix("module."): v for k, v in checkpoint["state_dict"].items()}
+    state = checkpoint["state_dict"]
     present = [name for name in OFFICIAL_QUERY_ENCODERS if submodule_weights(state, f"{name}.")]
     if len(present) != len(names):
         raise UserError(
@@ -244,6 +270,7 @@ def load_encoders(
     finetune: str | None,
     sizes: dict,
     frozen: bool = True,
+    skeleton: Skeleton | None = None,
 ) -> ConcatenatedEncoders | CoordinateBaseline:
     """Load the encoders of ``--pretrained``; the features of several are concatenated.
 
@@ -253,6 +280,10 @@ def load_encoders(
         finetune: the representations to take from them, None if not given.
         sizes: the size flags, None if not given.
         frozen: return the encoders in evaluation mode and without gradients, otherwise trainable.
+        skeleton: the skeleton of the clips; None accepts that of the checkpoints, Kinect v2 without any.
+
+    Raises:
+        UserError: among others, a checkpoint was trained on another skeleton.
     """
     paths = [pretrained] if isinstance(pretrained, str) else list(pretrained)
     names = [pretrain] if isinstance(pretrain, str) else list(pretrain or [])
@@ -264,11 +295,14 @@ def load_encoders(
                 f"--pretrained {COORDINATES} has no encoder: omit the size flags and "
                 "--finetune-skeleton-representation"
             )
-        return CoordinateBaseline()
+        return CoordinateBaseline(skeleton or KINECT_V2)
     if paths == [RANDOM]:
-        encoders = random_encoders(finetune or (names[0] if names else SEQUENCE.name), sizes)
+        representations = finetune or (names[0] if names else SEQUENCE.name)
+        encoders = random_encoders(representations, sizes, skeleton or KINECT_V2)
     else:
         checkpoints = [read_encoders(path, name, sizes) for path, name in zip_longest(paths, names)]
+        for checkpoint in checkpoints:
+            check_skeleton(checkpoint.skeleton, checkpoint.path, skeleton or checkpoints[0].skeleton)
         encoders = concatenate_encoders(checkpoints, finetune)
     return encoders.requires_grad_(False).eval() if frozen else encoders
 
@@ -285,11 +319,11 @@ def check_lists(paths: list[str], names: list[str]) -> None:
         )
 
 
-def random_encoders(names: str, sizes: dict) -> ConcatenatedEncoders:
+def random_encoders(names: str, sizes: dict, skeleton: Skeleton) -> ConcatenatedEncoders:
     """Build untrained encoders of the representations ``names``, joined by ``_and_``."""
     complete = complete_sizes(sizes)
-    encoders = {name: build_encoder(name, 1, **complete) for name in parse_representations(names)}
-    return ConcatenatedEncoders(encoders, complete["num_frames"], "untrained")
+    encoders = {name: build_encoder(name, 1, skeleton, **complete) for name in parse_representations(names)}
+    return ConcatenatedEncoders(encoders, complete["num_frames"], "untrained", skeleton)
 
 
 def concatenate_encoders(checkpoints: list[EncoderCheckpoint], finetune: str | None) -> ConcatenatedEncoders:
@@ -303,4 +337,4 @@ def concatenate_encoders(checkpoints: list[EncoderCheckpoint], finetune: str | N
     chosen = choose_checkpoints(checkpoints, finetune)
     encoders = {name: checkpoint.build(name) for name, checkpoint in chosen.items()}
     title = " + ".join(checkpoint.title for checkpoint in checkpoints)
-    return ConcatenatedEncoders(encoders, frames.pop(), title)
+    return ConcatenatedEncoders(encoders, frames.pop(), title, checkpoints[0].skeleton)

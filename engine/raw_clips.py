@@ -20,13 +20,14 @@ from data_gen.sources import BadFile, Issue, RawFile, find_files, load_contents
 from data_gen.units import body_size, unit_warning
 from dataset.clips import ClipSet
 from options.errors import UserError
+from options.skeletons import KINECT_V2, Skeleton
 
 SUFFIXES = ".skeleton", ".npy", ".npz"
 
 
 @dataclass(frozen=True)
 class RawClip:
-    """A normalized clip: ``frames`` is (frames, 25, 3, 2) float32.
+    """A normalized clip: ``frames`` is (frames, V, 3, 2) float32.
 
     ``path`` includes the folder or archive; it is shown if ``name`` is not unique.
     """
@@ -46,11 +47,13 @@ def read_arrays(data: bytes, suffix: str) -> dict[str, np.ndarray]:
         raise BadFile(f"it cannot be read as an array of numbers ({error})") from error
 
 
-def read_file(file: RawFile) -> tuple[list[RawClip], list[Issue]]:
+def read_file(file: RawFile, skeleton: Skeleton) -> tuple[list[RawClip], list[Issue]]:
     """Return the clips in a file, and a remark about each one that is left out."""
     try:
         data = file.read()
         if file.suffix == ".skeleton":
+            if skeleton != KINECT_V2:
+                raise BadFile(f"it contains the skeleton {KINECT_V2}, but the encoders take {skeleton}")
             return [RawClip(file.name, file.display_name, normalize_clip(read_skeleton(data)[0]))], []
         arrays = read_arrays(data, file.suffix)
     except BadFile as error:
@@ -59,13 +62,16 @@ def read_file(file: RawFile) -> tuple[list[RawClip], list[Issue]]:
     for name, array in arrays.items():
         path = f"{file.display_name}/{name}" if name else file.display_name
         try:
-            clips.append(RawClip(name or file.name, path, frames_of_array(array), body_size(array)))
+            frames = frames_of_array(array, skeleton=skeleton)
+            clips.append(RawClip(name or file.name, path, frames, body_size(array, skeleton)))
         except BadFile as error:
             left_out.append(Issue(path, None, error.reason))
     return clips, left_out
 
 
-def read_raw_clips(roots: Sequence[str | Path], flag: str) -> tuple[ClipSet, list[Issue]]:
+def read_raw_clips(
+    roots: Sequence[str | Path], flag: str, skeleton: Skeleton = KINECT_V2
+) -> tuple[ClipSet, list[Issue]]:
     """Read all clips in files, folders and archives; also returns a remark on each left out.
 
     Labels are -1. A name that occurs twice is replaced by the path, which includes folder or archive.
@@ -73,6 +79,7 @@ def read_raw_clips(roots: Sequence[str | Path], flag: str) -> tuple[ClipSet, lis
     Args:
         roots: files, folders and archives.
         flag: the flag that they come from, for error messages.
+        skeleton: the skeleton of the clips; others are left out.
 
     Raises:
         UserError: a root does not exist, or no clip can be used.
@@ -82,7 +89,7 @@ def read_raw_clips(roots: Sequence[str | Path], flag: str) -> tuple[ClipSet, lis
     files = find_files(roots, SUFFIXES, flag, left_out)
     files.sort(key=lambda file: SUFFIXES.index(file.suffix))
     for file in tqdm(load_contents(files), desc="reading", leave=False, disable=None, unit="file"):
-        found, remarks = read_file(file)
+        found, remarks = read_file(file, skeleton)
         clips += found
         left_out += remarks
     if warning := unit_warning(clip.body_size for clip in clips):
@@ -103,5 +110,6 @@ def read_raw_clips(roots: Sequence[str | Path], flag: str) -> tuple[ClipSet, lis
         frames=torch.from_numpy(np.concatenate([clip.frames for clip in clips])),
         first_frame=lengths.cumsum(0) - lengths,
         source=" ".join(map(str, roots)),
+        skeleton=skeleton,
     )
     return clip_set, left_out

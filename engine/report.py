@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from options.errors import UserError, run_script
-from options.files import write_json
+from options import flags
+from options.errors import UserError, check_stdout, run_script
+from options.files import find_files, write_json
 
 RESULTS = "results.json"
 KEY_COLUMNS = ("pretrained", "encoder", "representation", "dataset", "protocol", "seed")
@@ -40,8 +42,18 @@ def write_results(folder: Path, task: str, what: dict, numbers: dict) -> Path:
     """
     path = folder / RESULTS
     version = {"commit": current_commit(), "torch": torch.__version__}
-    write_json(path, {"task": task, **what, "numbers": numbers, **version})
+    with numbers_in_errors(numbers):
+        write_json(path, {"task": task, **what, "numbers": numbers, **version})
     return path
+
+
+@contextmanager
+def numbers_in_errors(numbers: dict) -> Iterator[None]:
+    """Add ``numbers`` to a ``UserError``, so that they are not lost if the disk is full."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; the results are {json.dumps(numbers)}") from error
 
 
 def read_result(path: Path) -> dict:
@@ -56,7 +68,7 @@ def read_result(path: Path) -> dict:
 
 def read_results(root: Path) -> list[dict]:
     """Read every ``results.json`` below ``root``, sorted by path."""
-    return [read_result(path) for path in sorted(root.rglob(RESULTS))]
+    return [read_result(path) for path in find_files(root, RESULTS)]
 
 
 def format_table(rows: list[list[str]]) -> str:
@@ -113,12 +125,16 @@ def result_cells(result: dict) -> dict[str, str]:
 
 def main() -> int:
     """Print the table of all results below a folder; returns the exit code."""
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        raise UserError(f"usage: python -m engine.report FOLDER, a folder with {RESULTS} files below it")
-    results = read_results(Path(sys.argv[1]))
+    parser = flags.Parser(__doc__)
+    parser.add_argument("folder", type=flags.path, help=f"folder with {RESULTS} files below it")
+    folder = Path(parser.parse_args().folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; usage: python -m engine.report FOLDER")
+    results = read_results(folder)
     if not results:
-        raise UserError(f"{sys.argv[1]} has no {RESULTS} below it")
+        raise UserError(f"{folder} has no {RESULTS} below it")
     print("accuracy in percent\n" + results_table(results))
+    check_stdout()
     return 0
 
 

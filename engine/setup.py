@@ -41,7 +41,7 @@ from .device import (
 from .distributed import Group, check_shards, process_group
 from .optimization import GuardedOptimizer, make_sgd
 from .pretrain import Pretraining, pretrain
-from .pretrained import check_contradictions
+from .pretrained import check_contradictions, check_skeleton, stored_skeleton
 from .randomness import WEIGHTS, choose_seed, seed_globally
 
 # Flags that a resumed run may change; all others determine what is trained.
@@ -133,6 +133,7 @@ def prepare(
     use_tf32(args.tf32 == "on")
     clips = open_clips(args.data_root, args.dataset, args.protocol, "train")
     default_lines = defaults.fill_pretraining_defaults(args)
+    default_lines += defaults.fill_augmentation_defaults(args, clips.skeleton)
     defaults.check_epochs(args)
     defaults.check_queue(args, len(clips))
     resumed = find_resume(args.resume, Path(args.checkpoint_path)) if args.resume else None
@@ -145,13 +146,6 @@ def prepare(
         sizes = complete_sizes(flags.given_sizes(args, size_flags()))
         args.seed = group.first(choose_seed(args.seed))
     vars(args).update(sizes)  # the configuration that is logged
-    settings = AugmentationSettings(
-        args.augmentations,
-        args.min_crop_ratio,
-        args.min_crop_frames,
-        args.jitter_joints,
-        args.jitter_zero_prob,
-    )
     description = {
         "kind": "pretraining",
         "contrast": contrast,
@@ -159,9 +153,11 @@ def prepare(
         "sizes": sizes,
         "flags": vars(args),
         "dataset": args.dataset,
+        "skeleton": clips.skeleton.to_dict(),
         "clips_sha256": clips_digest(clips),
     }
-    model = build_model(args, representations, pairs, sizes, device)
+    build = partial(build_encoder, skeleton=clips.skeleton, **sizes)
+    model = build_model(args, representations, pairs, build, device)
     # The key encoders are not optimized; they follow by their momentum update.
     sgd = make_sgd(model.encoders.query.parameters(), args.lr, args.momentum, args.weight_decay)
     run = Pretraining(
@@ -169,7 +165,7 @@ def prepare(
         encode=parallel(in_precision(model.encoders, args.amp, device), device, args.gpu, group),
         optimizer=GuardedOptimizer(sgd, args.amp, device),
         clips=clips,
-        view=pretraining_view(settings, sizes["num_frames"]),
+        view=pretraining_view(AugmentationSettings.from_flags(args), sizes["num_frames"], clips.skeleton),
         description=description,
         seed=args.seed,
         device=device,
@@ -194,14 +190,14 @@ def build_model(
     args: argparse.Namespace,
     representations: tuple[str, ...],
     pairs: list[tuple[str, str]],
-    sizes: dict,
+    build: Callable[[str, int], nn.Module],
     device: torch.device,
 ) -> MoCo:
-    """The contrastive model at its initialization, on ``device``."""
+    """The contrastive model at its initialization, on ``device``; ``build(name, dim)`` builds an encoder."""
     seed_globally(args.seed, WEIGHTS)
     model = MoCo(
         representations,
-        partial(build_encoder, **sizes),
+        build,
         pairs,
         args.moco_dim,
         args.moco_k,
@@ -296,8 +292,9 @@ def check_same_run(
 ) -> None:
     """Raise ``UserError`` if flags or clips differ from those of the run that is resumed."""
     if checkpoint["contrast"] != contrast:
-        raise UserError(f"{path} is a {checkpoint['contrast']}-skeleton pretraining: use that script")
+        raise UserError(f"{path} is an {checkpoint['contrast']}-skeleton pretraining: use that script")
     check_contradictions(checkpoint["sizes"], flags.given_sizes(args, size_flags()), str(path))
+    check_skeleton(stored_skeleton(checkpoint, str(path)), str(path), clips.skeleton)
     stored = {**ADDED_FLAGS.get(contrast, {}), **checkpoint["flags"], "seed": checkpoint["seed"]}
     free = FREE_FLAGS - ({"seed"} if args.seed is not None else set())
     for name, value in stored.items():

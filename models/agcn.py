@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from options.skeletons import KINECT_V2, Skeleton
+
 from .graph import spatial_adjacency
 from .representation import Representation, Size, grid_layout
 
@@ -172,6 +174,7 @@ class GraphEncoder(nn.Module):
 
     Args:
         num_classes: outputs of the last layer, ``fc``.
+        skeleton: the joints V and their edges.
         width: channels of the first blocks.
         num_blocks: 1 to 10; fewer than ten blocks are spread evenly over the same growth of channels.
         num_people: M.
@@ -183,15 +186,15 @@ class GraphEncoder(nn.Module):
     def __init__(
         self,
         num_classes: int,
+        skeleton: Skeleton = KINECT_V2,
         width: int = 64,
         num_blocks: int = 10,
         num_people: int = 2,
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        adjacency = spatial_adjacency()
-        joints = adjacency.shape[-1]
-        self.data_bn = nn.BatchNorm1d(num_people * in_channels * joints)
+        adjacency = spatial_adjacency(skeleton)
+        self.data_bn = nn.BatchNorm1d(num_people * in_channels * skeleton.num_joints)
         self.block_names = [f"l{i + 1}" for i in range(num_blocks)]
         channels, previous = in_channels, 1
         for i, (name, factor) in enumerate(zip(self.block_names, channel_factors(num_blocks), strict=True)):
@@ -228,10 +231,15 @@ GRAPH_ENCODERS: dict[str, type[GraphEncoder]] = {"agcn": GraphEncoder, "stgcn": 
 
 
 def build(
-    num_classes: int, num_frames: int, graph_encoder: str, graph_width: int, graph_num_blocks: int
+    num_classes: int,
+    num_frames: int,
+    skeleton: Skeleton,
+    graph_encoder: str,
+    graph_width: int,
+    graph_num_blocks: int,
 ) -> GraphEncoder:
     """Build the encoder of the ``graph-based`` representation, which accepts any number of frames."""
-    return GRAPH_ENCODERS[graph_encoder](num_classes, width=graph_width, num_blocks=graph_num_blocks)
+    return GRAPH_ENCODERS[graph_encoder](num_classes, skeleton, graph_width, graph_num_blocks)
 
 
 GRAPH = Representation(

@@ -1,38 +1,29 @@
-"""The skeleton as a graph: the 25 joints of Kinect v2 and the adjacency of its three neighbor subsets."""
+"""The skeleton as a graph: the adjacency of the three neighbor subsets of its joints."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-NUM_JOINTS = 25
-
-# (joint, neighbor that is one step nearer to SpineShoulder, the center of the body), 0-based.
-# As in the official graph encoders, the finger tip is attached to the thumb, not to the hand.
-# fmt: off
-INWARD_EDGES = (
-    (0, 1), (1, 20), (2, 20), (3, 2),  # spine and head
-    (4, 20), (5, 4), (6, 5), (7, 6), (22, 7), (21, 22),  # left arm, thumb, finger tip
-    (8, 20), (9, 8), (10, 9), (11, 10), (24, 11), (23, 24),  # right arm, thumb, finger tip
-    (12, 0), (13, 12), (14, 13), (15, 14),  # left leg
-    (16, 0), (17, 16), (18, 17), (19, 18),  # right leg
-)
-# fmt: on
+from options.skeletons import KINECT_V2, Pair, Skeleton
 
 
-def directed_adjacency(edges: tuple[tuple[int, int], ...]) -> Tensor:
+def directed_adjacency(edges: tuple[Pair, ...], num_joints: int) -> Tensor:
     """Return the adjacency ``(V, V)`` of directed edges (from, to); each column sums to 1 or is zero."""
-    adjacency = torch.zeros(NUM_JOINTS, NUM_JOINTS)
+    adjacency = torch.zeros(num_joints, num_joints)
     for source, target in edges:
         adjacency[target, source] = 1.0
     degree = adjacency.sum(dim=0)
     return adjacency / degree.clamp(min=1.0)
 
 
-def spatial_adjacency() -> Tensor:
+def spatial_adjacency(skeleton: Skeleton = KINECT_V2) -> Tensor:
     """Return the subsets of the spatial partition, ``(3, V, V)``: the joint itself, inward, outward.
 
-    Yan et al., AAAI 2018, section 3.3. A-GCN and ST-GCN use the same three matrices.
+    Inward is one step nearer to the root. Yan et al., AAAI 2018, section 3.3; A-GCN and ST-GCN use the
+    same three matrices.
     """
-    outward = tuple((target, source) for source, target in INWARD_EDGES)
-    return torch.stack([torch.eye(NUM_JOINTS), directed_adjacency(INWARD_EDGES), directed_adjacency(outward)])
+    joints = skeleton.num_joints
+    outward = tuple((parent, joint) for joint, parent in skeleton.bones)
+    inward = directed_adjacency(skeleton.bones, joints)
+    return torch.stack([torch.eye(joints), inward, directed_adjacency(outward, joints)])

@@ -8,12 +8,13 @@ parameter names of the official checkpoints.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from options.datasets import NUM_COORDINATES, NUM_JOINTS, NUM_PEOPLE
+from options.skeletons import Skeleton
 
 from .recurrence import parallel_grus
 from .representation import Representation, Size
@@ -115,7 +116,7 @@ class GRUEncoder(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        input_size: int = NUM_JOINTS * NUM_COORDINATES * NUM_PEOPLE,
+        input_size: int,
         hidden_size: int = 1024,
         num_layers: int = 3,
     ) -> None:
@@ -140,9 +141,11 @@ def sequence_layout(batch: Tensor) -> Tensor:
     return batch.flatten(start_dim=2)
 
 
-def build(num_classes: int, num_frames: int, gru_hidden_size: int, gru_num_layers: int) -> GRUEncoder:
+def build(
+    num_classes: int, num_frames: int, skeleton: Skeleton, gru_hidden_size: int, gru_num_layers: int
+) -> GRUEncoder:
     """Build the encoder of the ``seq-based`` representation, which accepts any number of frames."""
-    return GRUEncoder(num_classes, hidden_size=gru_hidden_size, num_layers=gru_num_layers)
+    return GRUEncoder(num_classes, math.prod(skeleton.frame_shape), gru_hidden_size, gru_num_layers)
 
 
 SEQUENCE = Representation(

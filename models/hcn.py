@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from options.skeletons import KINECT_V2, Skeleton
+
 from .representation import Representation, Size, grid_layout
 
 POOLING = 16  # time and width are halved four times
@@ -38,7 +40,7 @@ class HCNEncoder(nn.Module):
         num_classes: int,
         width: int = 64,
         num_frames: int = 64,
-        num_joints: int = 25,
+        num_joints: int = KINECT_V2.num_joints,
         in_channels: int = 3,
         dropout: float = 0.5,
     ) -> None:
@@ -93,9 +95,9 @@ class HCNEncoder(nn.Module):
         return self.fc(self.forward_features(x))
 
 
-def build(num_classes: int, num_frames: int, image_width: int) -> HCNEncoder:
+def build(num_classes: int, num_frames: int, skeleton: Skeleton, image_width: int) -> HCNEncoder:
     """Build the encoder of the ``image-based`` representation."""
-    return HCNEncoder(num_classes, width=image_width, num_frames=num_frames)
+    return HCNEncoder(num_classes, image_width, num_frames, skeleton.num_joints)
 
 
 IMAGE = Representation(

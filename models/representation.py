@@ -47,7 +47,7 @@ class Representation:
     Attributes:
         name: the name in flags and checkpoints.
         layout: maps views ``(N, T, V, 3, M)`` to the input of the encoder.
-        build: ``build(num_classes, num_frames=..., **sizes)`` returns the encoder.
+        build: ``build(num_classes, num_frames=..., skeleton=..., **sizes)`` returns the encoder.
         sizes: the encoder sizes that are flags, by name.
         compile: whether ``--compile`` applies to the encoder.
     """

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from options.errors import UserError
+from options.skeletons import KINECT_V2, Skeleton
 
 from . import agcn, gru, hcn
 from .representation import NUM_FRAMES_SIZE, Representation, Size
@@ -47,12 +48,15 @@ def complete_sizes(given: Mapping[str, Any]) -> dict[str, Any]:
     return sizes
 
 
-def build_encoder(representation: str, num_classes: int, **sizes: Any) -> nn.Module:
+def build_encoder(
+    representation: str, num_classes: int, skeleton: Skeleton = KINECT_V2, **sizes: Any
+) -> nn.Module:
     """Build the encoder of a representation.
 
     Args:
         representation: a key of ``REPRESENTATIONS``.
         num_classes: number of outputs of the last layer, ``fc``.
+        skeleton: the skeleton of the clips.
         sizes: encoder sizes; missing ones have the paper's values.
 
     Returns:
@@ -69,7 +73,7 @@ def build_encoder(representation: str, num_classes: int, **sizes: Any) -> nn.Mod
     entry, complete = REPRESENTATIONS[representation], complete_sizes(sizes)
     used = {name: complete[name] for name in entry.sizes}
     try:
-        return entry.build(num_classes, num_frames=complete["num_frames"], **used)
+        return entry.build(num_classes, num_frames=complete["num_frames"], skeleton=skeleton, **used)
     except ValueError as error:
         raise UserError(f"cannot build the {representation} encoder: {error}") from error
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-NUM_JOINTS, NUM_COORDINATES, NUM_PEOPLE = 25, 3, 2
+NUM_COORDINATES, NUM_PEOPLE = 3, 2
 MAX_FRAMES = 300  # the official preparation truncates clips to this length
 NUM_FRAMES = 64  # frames of a view (section 4.2)
 

@@ -6,16 +6,19 @@ import errno
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 
-from .streams import guarded_streams
+from .streams import guarded_streams, stdout_error
 
 # Messages of failed allocations in torch, which this module must not import.
 DEVICE_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "ALLOC_FAILED")
 HOST_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_FAILURE, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+
+_skips_finalization = threading.Event()
 
 
 class UserError(Exception):
@@ -54,6 +57,27 @@ def message_for(error: BaseException, memory_flags: str | None) -> str | None:
     return None
 
 
+def check_stdout() -> None:
+    """Raise ``UserError`` if standard output, the only result of a script, could not be written.
+
+    A reader that has ended (``| head``) is not an error.
+    """
+    sys.stdout.flush()
+    error = stdout_error()
+    if error is not None and not isinstance(error, BrokenPipeError):
+        raise UserError(f"the output cannot be written ({error})")
+
+
+def skip_finalization() -> None:
+    """Make ``run_script`` end this process without finalizing the interpreter.
+
+    A process group has threads in C++ that take the GIL whenever they release a tensor, and that nobody
+    joins. If one of them does so while the interpreter is finalized, Python ends the thread by unwinding
+    a destructor, and the C++ runtime aborts the process.
+    """
+    _skips_finalization.set()
+
+
 def report_thread_error(args: threading.ExceptHookArgs) -> None:
     """Report a full disk in one line if TensorBoard's writer thread is the first to hit it."""
     message = message_for(args.exc_value, None) if args.exc_value else None
@@ -71,7 +95,15 @@ def run_script(main: Callable[[], int | None], memory_flags: str | None = None) 
         memory_flags: the script's flags that reduce memory, named in out-of-memory messages.
     """
     with guarded_streams():
-        code = run_guarded(main, memory_flags)
+        try:
+            code = run_guarded(main, memory_flags)
+        except Exception:
+            if not _skips_finalization.is_set():
+                raise
+            traceback.print_exc()
+            code = EXIT_FAILURE
+    if _skips_finalization.is_set():
+        os._exit(code)
     sys.exit(code)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import fnmatch
 import io
 import json
 import os
@@ -19,7 +20,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from tempfile import TemporaryFile
+from typing import IO, Any, NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -47,7 +49,10 @@ def file_type(path: Path) -> str | None:
 
 
 def check_output_folder(folder: Path, flag: str) -> None:
-    """Raise ``UserError`` unless files can be created in ``folder``, which need not exist yet."""
+    """Raise ``UserError`` unless files can be created in ``folder``, which need not exist yet.
+
+    A nameless temporary file is written, because permissions alone do not show a full disk.
+    """
     try:
         existing = Path(os.path.realpath(folder))
         while (kind := file_type(existing)) is None:
@@ -58,6 +63,13 @@ def check_output_folder(folder: Path, flag: str) -> None:
         raise UserError(f"{flag} {folder}: {existing} is not a folder; choose another path")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"{flag} {folder}: no permission to write to {existing}; choose another folder")
+    try:
+        with TemporaryFile(dir=existing) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise UserError(
+            f"{flag} {folder}: no file can be written to {existing} ({error.strerror}); choose another folder"
+        ) from error
 
 
 def check_output_file(path: Path, flag: str) -> None:
@@ -93,7 +105,8 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise UserError(f"cannot write {path} ({error.strerror}); choose another file") from error
     target = Path(os.path.realpath(path))
     ensure_folder(target.parent)
-    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
+    # 50 characters are at most 200 bytes; names of files have at most 255.
+    temporary = target.with_name(f".{target.name[:50]}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             write(file)
@@ -115,11 +128,18 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_stream(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write to a device or FIFO; the content is buffered, because writers may seek."""
+    """Write to a device or FIFO; the content is buffered, because writers may seek.
+
+    Raises:
+        UserError: the device is full, or the reader of the FIFO has ended.
+    """
     content = io.BytesIO()
     write(content)
-    with open(path, "wb") as file:
-        file.write(content.getbuffer())
+    try:
+        with open(path, "wb") as file:
+            file.write(content.getbuffer())
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); choose another file") from error
 
 
 def flush_folder(folder: Path) -> None:
@@ -133,13 +153,31 @@ def flush_folder(folder: Path) -> None:
 
 
 def ensure_folder(folder: Path) -> None:
-    """Create ``folder`` and its parents if they do not exist; raises ``UserError`` on failure."""
+    """Create ``folder`` and its parents if they do not exist; raises ``UserError`` on failure.
+
+    The target of a symbolic link is created.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        os.makedirs(os.path.realpath(folder), exist_ok=True)
     except OSError as error:
         raise UserError(
             f"cannot create the folder {folder} ({error.strerror}); choose another one"
         ) from error
+
+
+def find_files(folder: Path, name: str) -> list[Path]:
+    """Return the files below ``folder`` whose name matches a pattern, sorted.
+
+    Raises:
+        UserError: a folder cannot be read, whose files would be missing.
+    """
+
+    def report(error: OSError) -> NoReturn:
+        where = os.fsdecode(error.filename)
+        raise UserError(f"the folder {where} cannot be read ({error.strerror})") from error
+
+    found = os.walk(folder, onerror=report)
+    return sorted(Path(parent, file) for parent, _, files in found for file in fnmatch.filter(files, name))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

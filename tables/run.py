@@ -127,7 +127,7 @@ def end_with_parent() -> None:
 def start(job: Job, environment: Mapping[str, str], logs: Path) -> RunningJob:
     """Start the job's command as a child process that appends its output to its log."""
     log = open(logs / (job.name.replace(" ", "_") + ".txt"), "ab")
-    log.write(f"+ {job.command_line}\n".encode())
+    log.write(f"+ {job.command_line}\n".encode(errors="surrogateescape"))
     log.flush()
     process = subprocess.Popen(
         [sys.executable, *job.command],

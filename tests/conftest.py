@@ -20,6 +20,7 @@ from engine.checkpoint import RollingCheckpoint, load_checkpoint, save_checkpoin
 from engine.optimization import GuardedOptimizer
 from models.representations import build_encoder
 from options.errors import run_script
+from options.skeletons import KINECT_V2
 
 torch.set_num_threads(1)  # most tests are tiny: several threads would only wait for each other
 
@@ -40,6 +41,14 @@ TINY_FLAGS = [part for name, value in TINY.items() for part in ("--" + name.repl
 PRETRAINING_FLAGS = ["--moco-k", "16", "--batch-size", "4", "--epochs", "2", "--seed", "5"]
 
 
+# The joints of Kinect v2 from which clips of other skeletons are derived, in their order.
+FROM_KINECT_V2 = {
+    "kinect_v2": list(range(25)),
+    "kinect_v1": [0, 1, 20, *range(3, 20)],
+    "coco": [3, 3, 3, 3, 3, 4, 8, 5, 9, 6, 10, 12, 16, 13, 17, 14, 18],
+}
+
+
 def golden(name: str) -> dict:
     """Arrays computed by the official code, from ``tests/golden/<name>.npz``."""
     with np.load(GOLDEN / f"{name}.npz") as file:
@@ -51,13 +60,30 @@ def tensors(arrays: dict, prefix: str) -> dict:
     return {k.removeprefix(prefix): torch.tensor(v) for k, v in arrays.items() if k.startswith(prefix)}
 
 
+def convert(frames, skeleton):
+    """Frames (T, V, 3, M) of another skeleton from those of Kinect v2; z is zero if it is 2D."""
+    frames = frames[:, FROM_KINECT_V2[skeleton.name]].copy()
+    frames[:, :, skeleton.dimensions :] = 0
+    return frames
+
+
 def write_store(
-    folder, names, labels, lengths, splits, dataset="ntu60", num_classes=60, seed=0, version=FORMAT_VERSION
+    folder,
+    names,
+    labels,
+    lengths,
+    splits,
+    dataset="ntu60",
+    num_classes=60,
+    seed=0,
+    version=FORMAT_VERSION,
+    skeleton=KINECT_V2,
 ):
     """Write a store of random clips by hand, so that readers are tested against the format."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    np.save(folder / FRAMES_FILE, rng.normal(size=(sum(lengths), 25, 3, 2)).astype(np.float32))
+    frames = rng.normal(size=(sum(lengths), 25, 3, 2)).astype(np.float32)
+    np.save(folder / FRAMES_FILE, convert(frames, skeleton))
     first = np.cumsum([0, *lengths[:-1]])
     with open(folder / CLIPS_FILE, "w", newline="") as file:
         writer = csv.writer(file)
@@ -65,6 +91,8 @@ def write_store(
         for i, row in enumerate(zip(names, labels, first, lengths)):
             writer.writerow([*row, *(cells[i] for cells in splits.values())])
     info = {"format_version": version, "dataset": dataset, "num_classes": num_classes}
+    if skeleton is not KINECT_V2:  # the default
+        info["skeleton"] = skeleton.name
     (folder / INFO_FILE).write_text(json.dumps(info))
     return folder
 

@@ -3,20 +3,23 @@
 Frame differences of the sequence layout are read by a small convolutional encoder.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from models.gru import sequence_layout
 from models.representation import Representation, Size
+from options.skeletons import Skeleton
 
 
 class MotionEncoder(nn.Module):
-    """``forward_features`` maps ``(N, T - 1, 150)`` to ``(N, width)``."""
+    """``forward_features`` maps ``(N, T - 1, input_size)`` to ``(N, width)``."""
 
-    def __init__(self, num_classes: int, width: int) -> None:
+    def __init__(self, num_classes: int, input_size: int, width: int) -> None:
         super().__init__()
         self.num_features = width
-        self.conv = nn.Sequential(nn.Conv1d(150, width, 5), nn.BatchNorm1d(width), nn.ReLU())
+        self.conv = nn.Sequential(nn.Conv1d(input_size, width, 5), nn.BatchNorm1d(width), nn.ReLU())
         self.fc = nn.Linear(width, num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -27,12 +30,12 @@ class MotionEncoder(nn.Module):
 
 
 def motion_layout(batch: Tensor) -> Tensor:
-    """``(N, T, V, 3, M) -> (N, T - 1, 150)``: differences between neighboring frames."""
+    """``(N, T, V, 3, M) -> (N, T - 1, 3 V M)``: differences between neighboring frames."""
     return torch.diff(sequence_layout(batch), dim=1)
 
 
-def build(num_classes: int, num_frames: int, motion_width: int) -> MotionEncoder:
-    return MotionEncoder(num_classes, motion_width)
+def build(num_classes: int, num_frames: int, skeleton: Skeleton, motion_width: int) -> MotionEncoder:
+    return MotionEncoder(num_classes, math.prod(skeleton.frame_shape), motion_width)
 
 
 MOTION = Representation(

@@ -27,7 +27,7 @@ def random_input(representation, clips=3):
 
 def official_weights(representation):
     """name -> shape of the query encoder in the official intra-skeleton checkpoint, without its head."""
-    keys = json.loads((GOLDEN / "released_checkpoint_keys.json").read_text())[f"intra/{representation}"]
+    keys = json.loads((GOLDEN / "official_checkpoint_keys.json").read_text())[f"intra/{representation}"]
     prefix = "module.encoder_q."
     names = {k.removeprefix(prefix): tuple(v) for k, v in keys.items() if k.startswith(prefix)}
     return {k: v for k, v in names.items() if not k.startswith("fc.")}

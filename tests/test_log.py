@@ -45,31 +45,33 @@ def test_config_has_the_sizes_that_are_used(run, tmp_path):
         assert config["graph_encoder"] == size_flags()["graph_encoder"].default
 
 
+def with_prefixes(prefixes, names):
+    """``prefix/name`` for all combinations."""
+    return {f"{prefix}/{name}" for prefix in prefixes for name in names}
+
+
 def test_one_line_per_epoch(pretrain, tmp_path):
-    assert pretrain(tmp_path / "c", "--schedule", 1)[0] == 0
+    """The diagnostics are in the lines of the first and the last epoch."""
+    assert pretrain(tmp_path / "c", "--epochs", 3, "--schedule", 1)[0] == 0
     lines = log_lines(tmp_path / "c")
-    assert [line["epoch"] for line in lines] == [0, 1]
-    for line in lines:
-        assert line.keys() == {
-            "epoch",
-            "loss",
-            "learning_rate",
-            "clips_per_second",
-            *(
-                f"{quantity}/{pair}"
-                for quantity in ("contrastive_accuracy", "positive_logit", "negative_logit")
-                for pair in ("seq->graph", "graph->seq")
-            ),
-        }
-        assert all(math.isfinite(value) for value in line.values())
-    assert [line["learning_rate"] for line in lines] == [0.01, 0.001]
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    per_pair = ("relative_loss", "contrastive_accuracy", "positive_logit", "negative_logit")
+    every_epoch = {"epoch", "loss", "learning_rate", "clips_per_second"}
+    every_epoch |= with_prefixes(per_pair, ("seq->graph", "graph->seq"))
+    per_encoder = ("feature_rank", "embedding_rank", "alignment", "uniformity")
+    diagnostics = with_prefixes(per_encoder, ("seq", "graph"))
+    assert lines[1].keys() == every_epoch
+    assert lines[0].keys() == lines[2].keys() == every_epoch | diagnostics
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert [line["learning_rate"] for line in lines] == [0.01, 0.001, 0.001]
 
 
 def test_resumed_run_continues_the_log(pretrain, tmp_path):
-    assert pretrain(tmp_path / "whole", "--epochs", 3)[0] == 0
-    assert pretrain(tmp_path / "c")[0] == 0
+    flags = ["--monitor-freq", 1]
+    assert pretrain(tmp_path / "whole", *flags, "--epochs", 3)[0] == 0
+    assert pretrain(tmp_path / "c", *flags)[0] == 0
     first = log_lines(tmp_path / "c")
-    assert pretrain(tmp_path / "c", "--epochs", 3, "--resume", "auto")[0] == 0
+    assert pretrain(tmp_path / "c", *flags, "--epochs", 3, "--resume", "auto")[0] == 0
     lines = log_lines(tmp_path / "c")
     assert lines[:2] == first
     assert without_speed(lines) == without_speed(log_lines(tmp_path / "whole"))
@@ -146,14 +148,8 @@ def test_new_run_starts_an_empty_log(tmp_path):
 
 
 def test_unreadable_lines_are_removed_on_resume(tmp_path):
-    lines = [
-        '{"epoch": 0, "loss": 1.0}',
-        '{"epoch": 1, "lo',
-        "[]",
-        '{"loss": 3}',
-        "\x00",
-        '{"epoch": 2, "loss": 3.0}',
-    ]
+    unreadable = ['{"epoch": 1, "lo', "[]", '{"loss": 3}', '{"epoch": null}', "\x00"]
+    lines = ['{"epoch": 0, "loss": 1.0}', *unreadable, '{"epoch": 2, "loss": 3.0}']
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
     with RunLog(tmp_path, argparse.Namespace(), 2) as log:
         log.epoch("test", 2, {"loss": 4.0})

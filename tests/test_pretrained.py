@@ -12,7 +12,7 @@ from engine.pretrained import load_encoders
 from models.representations import REPRESENTATIONS, build_encoder
 from options.errors import UserError
 
-KEYS = json.loads((GOLDEN / "released_checkpoint_keys.json").read_text())
+KEYS = json.loads((GOLDEN / "official_checkpoint_keys.json").read_text())
 NO_SIZES = dict.fromkeys(TINY_SIZES)
 SHAPES = {"seq-based": (64, 150), "graph-based": (3, 64, 25, 2), "image-based": (3, 64, 25, 2)}
 

@@ -59,7 +59,7 @@ def commands(page):
 def home(run, small_store, tmp_path):
     """A folder with a store and skeleton files; the scripts run in it."""
     names = ("S008C002P012R001A009", "S019C002P046R001A066")
-    for folder in ("raw", "recordings"):
+    for folder in ("raw", "skeletons"):
         (tmp_path / folder).mkdir()
         with zipfile.ZipFile(GOLDEN / "ntu_skeletons.zip") as archive:
             for name in names:
@@ -153,6 +153,15 @@ def test_links_and_files_exist(name):
         return
     for file in re.findall(r"`([\w/]+\.(?:py|sh))`", PAGES[name]):
         assert any((REPOSITORY / folder / file).exists() for folder in ("", "data_gen")), file
+
+
+def test_life_of_a_clip_names_existing_functions():
+    rows = re.findall(r"^\| `([\w/]+\.py)` \| ([^|]*) \|", PAGES["docs/life_of_a_clip.md"], re.MULTILINE)
+    assert len(rows) > 12
+    for file, functions in rows:
+        source = (REPOSITORY / file).read_text(encoding="utf-8")
+        for name in re.findall(r"`(?:\w+\.)?(\w+)`", functions):
+            assert re.search(rf"(?:def|class) {name}\b", source), (file, name)
 
 
 def test_modules_are_packaged():

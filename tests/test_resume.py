@@ -255,7 +255,7 @@ def test_resume_rejects_checkpoints_of_another_kind(pretrain, probe, tmp_path):
     )
     assert code == 2 and "not a probe checkpoint" in err
     code, _, err = pretrain(tmp_path / "c", "--resume", "auto", script=INTRA)
-    assert code == 2 and "is a inter-skeleton pretraining" in err
+    assert code == 2 and "is an inter-skeleton pretraining" in err
 
 
 def as_before_pairs(checkpoint):

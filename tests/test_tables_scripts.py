@@ -12,7 +12,8 @@ import pytest
 
 from engine.setup import parse_pretraining_flags
 from models.representations import join_representations, parse_representations
-from options.defaults import check_mode, fill_classifier_defaults
+from options.defaults import check_mode, fill_augmentation_defaults, fill_classifier_defaults
+from options.skeletons import KINECT_V2
 from tables.paper import read_paper
 from tables.plan import evaluations_of
 from tables.settings import PAPER
@@ -39,7 +40,9 @@ def bash(script, *experiments, code=0, **environment):
 def parse_flags(monkeypatch, name, flags):
     monkeypatch.setattr(sys, "argv", [name, *flags])
     if "moco" in name:
-        return parse_pretraining_flags("", "", "")
+        args = parse_pretraining_flags("", "", "")
+        fill_augmentation_defaults(args, KINECT_V2)
+        return args
     return importlib.import_module(name.removesuffix(".py")).parse_args()
 
 

@@ -109,7 +109,7 @@ class Mirror:
 def two_samples(clips, names):
     """The parameters of two views in a row from one generator, as in a training step."""
     view, source = pretraining_view(AugmentationSettings(names)), generator(0, VIEWS)
-    return [view.sample(clips.num_frames, source).spatial for _ in range(2)]
+    return [view.sample(clips, torch.arange(len(clips)), source).spatial for _ in range(2)]
 
 
 def test_registered_augmentation_is_available(clips, monkeypatch, pretrain, tmp_path):
@@ -117,7 +117,7 @@ def test_registered_augmentation_is_available(clips, monkeypatch, pretrain, tmp_
     plain = augmented(clips, index, names=())
     monkeypatch.setitem(augment.SPATIAL, Mirror.name, Mirror)
     view = pretraining_view(AugmentationSettings(("mirror",)))
-    parameters = view.sample(clips.num_frames[index], generator(0, VIEWS))
+    parameters = view.sample(clips, index, generator(0, VIEWS))
     mirrored = view.apply(clips, index, parameters)
     captions = [view.describe(parameters, i)[1] for i in range(20)]
     assert set(captions) == {"mirror: x negated", "mirror: unchanged"}

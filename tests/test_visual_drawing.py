@@ -17,7 +17,7 @@ from engine.randomness import VIEWS, generator
 from options.errors import UserError
 from visual.clips import log_views, render_panels, view_panels
 from visual.plots import line_chart
-from visual.skeleton import GHOST, LIMBS, MARK, lighter, place_camera, render_clip
+from visual.skeleton import GHOST, LIMB_COLORS, MARK, lighter, place_camera, render_clip
 
 SIZE = 160
 
@@ -88,7 +88,7 @@ def test_limbs_have_their_colors():
         "spine and head": (0, 1),
     }
     for limb, (a, b) in middles.items():
-        assert color_at(image, camera, (body[a] + body[b]) / 2) == LIMBS[limb].color, limb
+        assert color_at(image, camera, (body[a] + body[b]) / 2) == LIMB_COLORS[limb], limb
     assert image.getpixel((0, 0)) == (255, 255, 255)
 
 
@@ -105,22 +105,22 @@ def test_nearer_limb_covers_the_farther_one():
     for frame in (clip, behind):
         (image,) = render_clip(frame, SIZE, camera)
         colors.append(color_at(image, camera, frame[0, 0, :, 0]))
-    assert colors[0] == LIMBS["right arm"].color and colors[1] != LIMBS["right arm"].color
+    assert colors[0] == LIMB_COLORS["right arm"] and colors[1] != LIMB_COLORS["right arm"]
 
 
 def test_unseen_joints_are_not_rendered():
     clip = standing_person()
     clip[:, 12:20] = 0
     (image,) = render_clip(clip, SIZE)
-    assert has_color(image, LIMBS["left arm"].color) and not has_color(image, LIMBS["left leg"].color)
+    assert has_color(image, LIMB_COLORS["left arm"]) and not has_color(image, LIMB_COLORS["left leg"])
     assert all(map(is_blank, render_clip(torch.zeros(2, 25, 3, 2), SIZE)))
 
 
 def test_second_person_is_lighter():
     clip = standing_person()
-    assert not has_color(render_clip(clip, SIZE)[0], lighter(LIMBS["left arm"].color))
+    assert not has_color(render_clip(clip, SIZE)[0], lighter(LIMB_COLORS["left arm"]))
     clip[..., 1] = clip[..., 0] + torch.tensor([0.8, 0.0, 0.0])
-    assert has_color(render_clip(clip, SIZE)[0], lighter(LIMBS["left arm"].color))
+    assert has_color(render_clip(clip, SIZE)[0], lighter(LIMB_COLORS["left arm"]))
 
 
 def test_frames_are_rendered_independently():

@@ -6,8 +6,8 @@
 - ``feature_map``: t-SNE maps; ``confusion``: confusion matrices; ``plots``: figures that they share
 - ``page``: the report page of a folder; ``markup`` and ``templates/``: its HTML
 
-Pillow, Matplotlib and Jinja2 are imported when something is rendered: training and evaluation work on
-a machine on which one of them cannot be loaded.
+Pillow, Matplotlib, Jinja2 and scikit-learn are imported when something is rendered: training and
+evaluation work on a machine on which one of them cannot be loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ import importlib
 
 from options.errors import UserError, first_line
 
-LIBRARIES = {"Pillow": "PIL.Image", "Matplotlib": "matplotlib.figure"}  # name -> module to import
+LIBRARIES = {  # name -> module to import
+    "Pillow": "PIL.Image",
+    "Matplotlib": "matplotlib.figure",
+    "Jinja2": "jinja2",
+    "scikit-learn": "sklearn.manifold",
+}
 
 
 def load_error(library: str) -> str | None:

@@ -25,10 +25,11 @@ from dataset.store_format import SPLITS
 from dataset.views import AugmentationSettings, View, pretraining_view
 from engine.log import RunLog
 from engine.randomness import PICTURES, VIEWS, choose_seed, generator
-from options import flags
+from options import defaults, flags
 from options.class_names import class_name
 from options.errors import UserError, run_script
 from options.files import check_output_folder
+from options.skeletons import KINECT_V2, Skeleton
 
 from . import load_error
 from .pictures import (
@@ -69,11 +70,11 @@ class Panel:
 
 def view_panels(clips: ClipSet, index: int, view: View, count: int, source: Generator) -> list[Panel]:
     """Return the whole clip, resized to the length of a view, and ``count`` random views of it."""
-    at, length = torch.tensor([index]), clips.num_frames[[index]].cpu()
+    at = torch.tensor([index])
     whole = View(WholeClip(), num_frames=view.num_frames).of(clips, at)[0].cpu()
-    panels = [Panel(whole, [f"the clip, {int(length)} frames"])]
+    panels = [Panel(whole, [f"the clip, {int(clips.num_frames[index])} frames"])]
     for number in range(1, count + 1):
-        parameters = view.sample(length, source)
+        parameters = view.sample(clips, at, source)
         first_line, *other_lines = view.describe(parameters, 0)
         ghost = marked = None
         if view.spatial is not None:
@@ -85,12 +86,11 @@ def view_panels(clips: ClipSet, index: int, view: View, count: int, source: Gene
     return panels
 
 
-def render_panels(panels: list[Panel], size: int = SIZE) -> list[list[Image]]:
+def render_panels(panels: list[Panel], size: int = SIZE, skeleton: Skeleton = KINECT_V2) -> list[list[Image]]:
     """Render the frames of all panels with one camera."""
-    camera = place_camera(
-        [clip for panel in panels for clip in (panel.clip, panel.ghost) if clip is not None]
-    )
-    return [render_clip(panel.clip, size, camera, panel.ghost, panel.marked) for panel in panels]
+    shown = [clip for panel in panels for clip in (panel.clip, panel.ghost) if clip is not None]
+    camera = place_camera(shown, skeleton)
+    return [render_clip(panel.clip, size, camera, panel.ghost, panel.marked, skeleton) for panel in panels]
 
 
 def log_views(log: RunLog, clips: ClipSet, view: View, seed: int) -> None:
@@ -106,7 +106,7 @@ def log_views(log: RunLog, clips: ClipSet, view: View, seed: int) -> None:
     for index in torch.randperm(len(clips), generator=source)[:LOGGED_CLIPS].tolist():
         panels = view_panels(clips, index, view, LOGGED_VIEWS, source)
         try:
-            rows = render_panels([panel.at(frames) for panel in panels])
+            rows = render_panels([panel.at(frames) for panel in panels], skeleton=clips.skeleton)
         except UserError as error:
             print(f"note: no views of {clips.names[index]} in TensorBoard: {error}")
             continue
@@ -172,21 +172,23 @@ def whole_clip(clips: ClipSet, index: int) -> Tensor:
     return clips.gather(torch.tensor([index]), frames[None])[0]
 
 
-def save_clip(clip: Tensor, title: str, stem: Path) -> None:
+def save_clip(clip: Tensor, skeleton: Skeleton, title: str, stem: Path) -> None:
     """Write ``stem``.gif and ``stem``.png, an animation and a film strip of a clip (T, V, 3, M)."""
-    images = render_clip(clip, SIZE)
+    images = render_clip(clip, SIZE, skeleton=skeleton)
     save_gif(Path(f"{stem}.gif"), images, FRAMES_PER_SECOND)
     labels = [f"frame {t + 1}" for t in range(len(clip))]
     strip = film_strip(trim([images], LABEL_MARGIN)[0], STRIP_FRAMES, labels)
-    save_png(Path(f"{stem}.png"), join_vertically([add_caption(strip, [title]), legend(strip.width)]))
+    save_png(
+        Path(f"{stem}.png"), join_vertically([add_caption(strip, [title]), legend(strip.width, skeleton)])
+    )
 
 
-def save_views(panels: list[Panel], title: str, stem: Path, seconds: float) -> None:
+def save_views(panels: list[Panel], skeleton: Skeleton, title: str, stem: Path, seconds: float) -> None:
     """Write ``stem``.gif, the panels next to each other, and ``stem``.png, a film strip of each.
 
     The GIF takes ``seconds``, the duration of the clip: a view has no tempo once its frames are resized.
     """
-    rendered = render_panels(panels)
+    rendered = render_panels(panels, skeleton=skeleton)
     height = max(len(panel.caption) for panel in panels)
     captions = [panel.caption + [""] * (height - len(panel.caption)) for panel in panels]
     animation = [
@@ -198,7 +200,7 @@ def save_views(panels: list[Panel], title: str, stem: Path, seconds: float) -> N
         text = ", ".join(panel.caption)
         strips.append(add_caption(film_strip(images, STRIP_FRAMES), [text if strips else f"{title}: {text}"]))
     marks = "jittered" if any(panel.marked is not None for panel in panels) else None
-    save_png(Path(f"{stem}.png"), join_vertically([*strips, legend(strips[0].width, marks)]))
+    save_png(Path(f"{stem}.png"), join_vertically([*strips, legend(strips[0].width, skeleton, marks)]))
 
 
 def main() -> int:
@@ -208,23 +210,17 @@ def main() -> int:
         raise UserError(reason)
     folder = Path(args.out)
     check_output_folder(folder, "--out")
-    settings = AugmentationSettings(
-        args.augmentations,
-        args.min_crop_ratio,
-        args.min_crop_frames,
-        args.jitter_joints,
-        args.jitter_zero_prob,
-    )
-    view = pretraining_view(settings, args.num_frames)
     clips, index = find_clip(args)
+    defaults.fill_augmentation_defaults(args, clips.skeleton)
+    view = pretraining_view(AugmentationSettings.from_flags(args), args.num_frames, clips.skeleton)
     title = f"{args.name}, {class_name(args.dataset, int(clips.labels[index]))}"
-    save_clip(whole_clip(clips, index), title, folder / args.name)
+    save_clip(whole_clip(clips, index), clips.skeleton, title, folder / args.name)
     written = [f"{args.name}.gif", f"{args.name}.png"]
     if args.views:
         source = generator(choose_seed(args.seed), VIEWS)
         panels = view_panels(clips, index, view, args.views, source)
         seconds = int(clips.num_frames[index]) / FRAMES_PER_SECOND
-        save_views(panels, title, folder / f"{args.name}_views", seconds)
+        save_views(panels, clips.skeleton, title, folder / f"{args.name}_views", seconds)
         written += [f"{args.name}_views.gif", f"{args.name}_views.png"]
     print(f"{title}; written to {folder}: {', '.join(written)}")
     return 0

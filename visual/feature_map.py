@@ -20,7 +20,8 @@ from dataset.clips import ClipSet
 from engine.log import open_events
 from engine.randomness import PICTURES, generator
 from options.class_names import short_class_name
-from options.errors import UserError
+from options.errors import UserError, first_line
+from options.streams import encodable
 
 from .plots import new_figure, save_figure
 
@@ -86,14 +87,22 @@ def write_projector(folder: Path, features: Tensor, clips: ClipSet, seed: int) -
         return 0
     order = torch.randperm(len(clips), generator=generator(seed, PICTURES, SAMPLES))[:PROJECTOR_CLIPS]
     order = order.sort().values
-    metadata = [[short_class_name(clips.dataset, int(clips.labels[i])), clips.names[i]] for i in order]
-    with events, redirect_stdout(io.StringIO()):
-        events.add_embedding(
-            features[order.to(features.device)].float().cpu(),
-            metadata,
-            metadata_header=["class", "clip"],
-            tag="features",
-        )
+    metadata = [
+        [short_class_name(clips.dataset, int(clips.labels[i])), encodable(clips.names[i])] for i in order
+    ]
+    try:
+        with events, redirect_stdout(io.StringIO()):
+            events.add_embedding(
+                features[order.to(features.device)].float().cpu(),
+                metadata,
+                metadata_header=["class", "clip"],
+                tag="features",
+            )
+    except OSError:  # a full disk
+        raise
+    except Exception as error:  # TensorBoard does not fit the versions of protobuf or NumPy
+        print(f"note: no files for TensorBoard's projector ({first_line(error)})")
+        return 0
     return len(order)
 
 

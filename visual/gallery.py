@@ -34,7 +34,7 @@ from .pictures import (
     save_png,
     trim,
 )
-from .skeleton import LIMBS, render_clip
+from .skeleton import limbs_of, render_clip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,7 +91,7 @@ def make_tile(clips: ClipSet, index: int, kind: str, role: str, note: str = "") 
     length = clips.num_frames[[index]].cpu()
     frames = min(FRAMES, int(length))
     clip = crop_and_resize(clips, torch.tensor([index]), torch.zeros_like(length), length, frames)
-    images = render_clip(clip[0].cpu(), SIZE)
+    images = render_clip(clip[0].cpu(), SIZE, skeleton=clips.skeleton)
     narrow = trim([images])[0]
     return Tile(
         kind,
@@ -139,9 +139,9 @@ def write_gallery(
         title="Retrieval gallery",
         method=method,
         summary=summary,
-        limbs=LIMBS,
+        limbs=limbs_of(val.skeleton),
         rows=rows,
     )
     strips = [join_horizontally([tile.still() for tile in tiles], gap=12) for tiles in rows]
-    save_png(folder / STRIP, join_vertically([*strips, legend(strips[0].width)], gap=14))
+    save_png(folder / STRIP, join_vertically([*strips, legend(strips[0].width, val.skeleton)], gap=14))
     return f"gallery: {summary}; {folder / PAGE}"

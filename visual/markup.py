@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from options.errors import UserError
 from options.files import atomic_write
+from options.streams import encodable
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -37,7 +38,7 @@ def write_page(path: Path, template: str, **values: Any) -> None:
         lstrip_blocks=True,
     )
     text = environment.get_template(template).render(values)
-    atomic_write(path, lambda file: file.write(text.encode()))
+    atomic_write(path, lambda file: file.write(encodable(text).encode()))
 
 
 def main_part(path: Path) -> Markup:

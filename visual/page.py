@@ -20,6 +20,8 @@ from engine.log import CONFIG_FILE, LOG_FILE, read_log
 from engine.report import read_results, results_rows
 from options import flags
 from options.errors import UserError, first_line, run_script
+from options.files import check_output_file, find_files
+from options.streams import encodable
 
 from . import confusion, feature_map, gallery, load_error
 from .markup import data_uri, main_part, write_page
@@ -72,7 +74,7 @@ class Runs:
 
     def find(self, pattern: str) -> list[Path]:
         """Return the files under the folder that match ``pattern``."""
-        return sorted(self.folder.rglob(pattern))
+        return find_files(self.folder, pattern)
 
     def commands_for(self, path: Path) -> list[str]:
         """Return the commands that name the folder ``path``."""
@@ -82,7 +84,7 @@ class Runs:
 
     def name(self, path: Path) -> str:
         """Return ``path`` relative to the folder."""
-        return str(path.relative_to(self.folder))
+        return encodable(str(path.relative_to(self.folder)))
 
 
 def read_curves(runs: Runs) -> dict[str, dict[Path, Curve]]:
@@ -195,7 +197,9 @@ def confusion_section(runs: Runs) -> Section:
 def write_report(folder: Path) -> None:
     """Write the page of ``folder`` to ``index.html`` there."""
     path = folder / COMMANDS
-    commands = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    commands = (
+        path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if path.is_file() else []
+    )
     runs = Runs(folder, commands)
     results = read_results(folder)
     sections = (curves_section, views_section, gallery_section, feature_map_section, confusion_section)
@@ -216,6 +220,9 @@ def main() -> int:
     folder = Path(parser.parse_args().folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give a folder that contains runs")
+    if reason := load_error("Jinja2"):
+        raise UserError(reason)
+    check_output_file(folder / PAGE, "the page")
     write_report(folder)
     print(f"written: {folder / PAGE}")
     return 0

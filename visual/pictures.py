@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from options.files import atomic_write
+from options.skeletons import Skeleton
+from options.streams import encodable
 
-from .skeleton import GHOST, LIMBS, MARK, PAPER, Color, lighter
+from .skeleton import GHOST, LIMB_COLORS, MARK, PAPER, Color, lighter, limbs_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +38,7 @@ def font() -> FreeTypeFont | ImageFont:
 
 def shorten(text: str, width: int) -> str:
     """Return ``text``, cut and ended by an ellipsis if it is wider than ``width`` pixels."""
-    measure = font().getlength
+    text, measure = encodable(text), font().getlength
     if measure(text) <= width:
         return text
     while text and measure(text + "...") > width:
@@ -102,11 +104,11 @@ def film_strip(images: Sequence[Image], count: int, labels: Sequence[str] | None
     return join_horizontally([add_caption(images[t], [labels[t]]) if labels else images[t] for t in chosen])
 
 
-def legend(width: int, marks: str | None = None) -> Image:
+def legend(width: int, skeleton: Skeleton, marks: str | None = None) -> Image:
     """Return the legend of the limb colors, in as many lines as needed; ``marks`` explains the discs."""
     from PIL import ImageDraw
 
-    entries = [(name, limb.color) for name, limb in LIMBS.items()]
+    entries = [(name, limb.color) for name, limb in limbs_of(skeleton).items()]
     if marks:
         entries.append((marks, MARK))
     places, left, top = [], 4, 4
@@ -133,7 +135,7 @@ def gif_palette() -> Image:
     """Return an image with the palette of GIFs: every color in use and its blends with white."""
     from PIL import Image
 
-    limbs = [limb.color for limb in LIMBS.values()]
+    limbs = LIMB_COLORS.values()
     inks = [GHOST, MARK, INK, RIGHT, WRONG, *limbs, *map(lighter, limbs)]
     colors = [PAPER, *inks, *(lighter(ink, share) for ink in inks for share in (0.33, 0.67))]
     image = Image.new("P", (1, 1))

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-JOINTS = (
-    "SpineBase SpineMid Neck Head ShoulderLeft ElbowLeft WristLeft HandLeft ShoulderRight "
-    "ElbowRight WristRight HandRight HipLeft KneeLeft AnkleLeft FootLeft HipRight KneeRight "
-    "AnkleRight FootRight SpineShoulder HandTipLeft ThumbLeft HandTipRight ThumbRight"
-).split()
-JOINT = {name: index for index, name in enumerate(JOINTS)}
+from options.skeletons import KINECT_V2
+
+JOINT = {name: index for index, name in enumerate(KINECT_V2.joints)}
+NUM_JOINTS = len(JOINT)
 
 _PARENT_NAMES = {
     "SpineMid": "SpineBase",
@@ -67,7 +65,7 @@ def bone_offsets(
     The arguments are factors near 1. The rest pose is upright with straight arms and legs and feet pointing
     forward.
     """
-    offsets = np.zeros((25, 3))
+    offsets = np.zeros((NUM_JOINTS, 3))
     offsets[JOINT["SpineMid"]] = 0, 0.26 * torso, 0
     offsets[JOINT["SpineShoulder"]] = 0, 0.23 * torso, 0
     offsets[JOINT["Neck"]] = 0, 0.075 * head, 0
@@ -151,8 +149,8 @@ def forward_kinematics(
     """
     local = joint_rotations(angles)
     frames = len(angles)
-    orientations = np.zeros((frames, 25, 3, 3))
-    positions = np.zeros((frames, 25, 3))
+    orientations = np.zeros((frames, NUM_JOINTS, 3, 3))
+    positions = np.zeros((frames, NUM_JOINTS, 3))
     orientations[:, 0] = local[0]
     for joint, parent in PARENTS.items():
         offset = np.broadcast_to(offsets[joint], (frames, 3))

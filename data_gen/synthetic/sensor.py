@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_gen.synthetic.actions import Rng
-from data_gen.synthetic.body import JOINT, PARENTS
+from data_gen.synthetic.body import JOINT, NUM_JOINTS, PARENTS
 from data_gen.synthetic.performance import BodyMotion, smooth_noise
 
 NUM_CAMERAS = 3
@@ -31,16 +31,16 @@ _LIMBS = tuple(
     for side in ("Left", "Right")
     for chain in (("Elbow", "Wrist", "Hand", "HandTip", "Thumb"), ("Knee", "Ankle", "Foot"))
 )
-_JITTER = np.full(25, 0.0015)  # meters at a distance of three meters, independent per frame
-_DRIFT = np.full(25, 0.004)  # slow drift
+_JITTER = np.full(NUM_JOINTS, 0.0015)  # meters at a distance of three meters, independent per frame
+_DRIFT = np.full(NUM_JOINTS, 0.004)  # slow drift
 # where this sensor places a joint inside the body, which depends on the point of view
-_BIAS = np.full(25, 0.018)
+_BIAS = np.full(NUM_JOINTS, 0.018)
 _JITTER[_joints("HandLeft", "HandRight", "FootLeft", "FootRight")] = 0.003
 _JITTER[_joints("HandTipLeft", "HandTipRight", "ThumbLeft", "ThumbRight")] = 0.006
 _DRIFT[_joints("WristLeft", "WristRight", "AnkleLeft", "AnkleRight")] = 0.008
 _DRIFT[_joints("HandLeft", "HandRight", "FootLeft", "FootRight")] = 0.014
 _DRIFT[_joints("HandTipLeft", "HandTipRight", "ThumbLeft", "ThumbRight")] = 0.014
-_LEAVES = [joint for joint in range(25) if joint not in PARENTS.values()]
+_LEAVES = [joint for joint in range(NUM_JOINTS) if joint not in PARENTS.values()]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def inferred_joints(hidden: np.ndarray, rng: Rng, difficulty: float) -> np.ndarr
     frames = len(hidden)
     inferred = np.zeros_like(hidden)
     inferred[:, list(PARENTS)] = hidden[:, list(PARENTS)]
-    inferred &= smooth_noise(rng, frames, np.ones(25)) > -0.4
+    inferred &= smooth_noise(rng, frames, np.ones(NUM_JOINTS)) > -0.4
     for _ in range(rng.poisson(1.2 * difficulty)):
         limb = _LIMBS[rng.integers(len(_LIMBS))]
         start, length = rng.integers(frames), rng.integers(3, 16)
@@ -161,7 +161,7 @@ def add_sensor_noise(positions: np.ndarray, inferred: np.ndarray, rng: Rng, diff
     inferred_factor = np.where(inferred, 2.5, 1.0)[..., None]
     jitter = rng.standard_normal(positions.shape, dtype=np.float32) * _JITTER[:, None]
     drift = smooth_noise(rng, frames, np.repeat(_DRIFT, 3)).reshape(positions.shape)
-    bias = rng.normal(0, _BIAS[:, None], (25, 3))
+    bias = rng.normal(0, _BIAS[:, None], (NUM_JOINTS, 3))
     return positions + distance_factor * (inferred_factor * (jitter + drift) + bias)
 
 
@@ -178,13 +178,13 @@ def _lose_bodies(bodies: list[TrackedBody], rng: Rng) -> None:
 def _false_body(frames: int, rng: Rng) -> TrackedBody:
     """Return furniture that is detected as a person for a while; it hardly moves."""
     place = np.array([rng.uniform(-1.0, 1.0), rng.uniform(-0.6, 0.0), rng.uniform(2.0, 4.5)])
-    shape = place + rng.normal(0, (0.15, 0.2, 0.1), (25, 3))
-    positions = shape + rng.normal(0, 0.001, (frames, 25, 3))
+    shape = place + rng.normal(0, (0.15, 0.2, 0.1), (NUM_JOINTS, 3))
+    positions = shape + rng.normal(0, 0.001, (frames, NUM_JOINTS, 3))
     present = np.zeros(frames, dtype=bool)
     start = int(rng.integers(frames - 10))
     present[start : start + int(rng.integers(10, frames))] = True
-    states = np.repeat(rng.integers(1, 3, (1, 25)), frames, axis=0)
-    return TrackedBody(positions, np.zeros((frames, 25, 4)), states, present)
+    states = np.repeat(rng.integers(1, 3, (1, NUM_JOINTS)), frames, axis=0)
+    return TrackedBody(positions, np.zeros((frames, NUM_JOINTS, 4)), states, present)
 
 
 def _body_order(count: int, people: int, frames: int, rng: Rng) -> np.ndarray:

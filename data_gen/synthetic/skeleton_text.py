@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_gen.synthetic.body import JOINT
+from data_gen.synthetic.body import JOINT, NUM_JOINTS
 from data_gen.synthetic.sensor import SensorClip, TrackedBody
 
 # Kinect v2 as commonly calibrated: focal length and center in pixels; y increases downward
@@ -19,7 +19,7 @@ _COLOR_CAMERA = (1061.0, 962.0, 538.0)
 _COLOR_BASELINE = 0.052  # meters from the depth to the color camera
 
 _JOINT_LINE = "%.6f %.6f %.6f %.2f %.2f %.2f %.2f %.4f %.4f %.4f %.4f %d\n"
-_BODY_LINES = "{id} 0 {left} {right} 0 %.5f %.5f 2\n25\n" + 25 * _JOINT_LINE
+_BODY_LINES = f"{{id}} 0 {{left}} {{right}} 0 %.5f %.5f 2\n{NUM_JOINTS}\n" + NUM_JOINTS * _JOINT_LINE
 _HAND_STATES = ("0 0", "0 1", "1 2", "1 3")  # confidence, and state: unknown, not tracked, open, closed
 _FIRST_ID = 72057594037927936  # 2**56, as Kinect numbers bodies
 

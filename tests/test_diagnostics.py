@@ -1,0 +1,105 @@
+"""Diagnostics of pretraining: the measures, their independence of the training, and the warnings."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import TINY
+
+from dataset.clips import open_clips
+from dataset.views import pretraining_view
+from engine.diagnostics import (
+    Monitor,
+    Warnings,
+    alignment,
+    effective_rank,
+    leave_one_out_accuracy,
+    problems,
+    uniformity,
+)
+from engine.log import LOG_FILE
+from moco.model import MomentumEncoders, unit
+from models.representations import REPRESENTATIONS, build_encoder
+
+HEALTHY = {
+    "relative_loss/seq->graph": 0.6,
+    "contrastive_accuracy/seq->graph": 40.0,
+    "embedding_rank/seq": 30.0,
+}
+
+
+def test_effective_rank_counts_the_directions():
+    assert effective_rank(torch.eye(8)) == pytest.approx(8.0, rel=1e-4)
+    assert effective_rank(torch.ones(8, 5)) == pytest.approx(1.0, rel=1e-4)
+    two = torch.tensor([[1.0, 0.0, 0.0]] * 4 + [[0.0, 1.0, 0.0]] * 4)
+    assert effective_rank(two) == pytest.approx(2.0, rel=1e-4)
+
+
+def test_alignment_and_uniformity_of_known_vectors():
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert alignment(x, x) == 0.0 and alignment(x, -x) == pytest.approx(4.0)
+    assert uniformity(x) == pytest.approx(-4.0)  # one pair, squared distance 2
+    assert uniformity(torch.ones(5, 2)) == 0.0
+
+
+def test_leave_one_out_accuracy_excludes_the_query():
+    x = unit(torch.tensor([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0]]))
+    assert leave_one_out_accuracy(x, torch.tensor([0, 0, 1, 1])) == 100.0
+    assert leave_one_out_accuracy(x, torch.tensor([0, 1, 0, 1])) == 0.0
+
+
+def test_monitor_measures_all_representations_and_leaves_no_trace(small_store):
+    clips = open_clips(small_store, "ntu60", "cross_view", "train")
+    torch.manual_seed(0)
+    encoders = MomentumEncoders({name: build_encoder(name, 16, **TINY) for name in REPRESENTATIONS})
+    before = {name: x.clone() for name, x in encoders.state_dict().items()}
+    state = torch.get_rng_state()
+    monitor = Monitor(encoders.train(), clips, pretraining_view(), 3, torch.device("cpu"), knn=True)
+    metrics = monitor.measure()
+    assert encoders.training and torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(x, before[name]) for name, x in encoders.state_dict().items())
+    assert metrics == monitor.measure()  # the same clips and views every time
+    short = [name.split("-")[0] for name in REPRESENTATIONS]
+    kinds = ("feature_rank", "embedding_rank", "alignment", "uniformity", "knn")
+    assert metrics.keys() == {f"{kind}/{name}" for kind in kinds for name in short}
+    assert all(1 <= metrics[f"embedding_rank/{name}"] <= 16 for name in short)
+
+
+def test_monitoring_does_not_change_the_training(pretrain, tmp_path):
+    losses = []
+    for folder, freq in (("a", 1), ("b", 100)):
+        code, _, err = pretrain(tmp_path / folder, "--epochs", 3, "--monitor-freq", freq, "--monitor-knn")
+        assert code == 0, err
+        lines = [json.loads(line) for line in (tmp_path / folder / LOG_FILE).read_text().splitlines()]
+        losses.append([line["loss"] for line in lines])
+        measured = ["knn/seq" in line for line in lines]
+        assert measured == ([True] * 3 if freq == 1 else [True, False, True])
+        chance = math.log(17)
+        for line in lines:
+            relative = [v for k, v in line.items() if k.startswith("relative_loss/")]
+            assert sum(relative) * chance == pytest.approx(line["loss"], rel=1e-4)
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    "changes, found",
+    [
+        ({}, set()),
+        ({"relative_loss/seq->graph": 1.0}, {"chance"}),
+        ({"relative_loss/seq->graph": 1.0, "contrastive_accuracy/seq->graph": 93.0}, {"shortcut"}),
+        ({"embedding_rank/seq": 1.2}, {"collapse"}),
+        ({"relative_loss/seq->graph": 1.0, "embedding_rank/seq": 1.2}, {"collapse"}),
+    ],
+)
+def test_problems(changes, found):
+    assert problems({**HEALTHY, **changes}).keys() == found
+
+
+def test_each_warning_is_given_once_and_not_at_the_start():
+    warnings = Warnings(epochs=100)
+    bad = {**HEALTHY, "embedding_rank/seq": 1.0}
+    assert warnings.check(5, bad) == []
+    (line,) = warnings.check(20, bad)
+    assert line.startswith("warning, epoch 20: seq: the embeddings have collapsed")
+    assert warnings.check(30, bad) == []

@@ -1,0 +1,294 @@
+"""The GPU path of every script on a simulated GPU: placement, host-device synchronization, precision."""
+
+import copy
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSIFICATION, INTER, INTRA, RETRIEVAL, TINY_FLAGS, log_lines, write_pretraining
+from fake_cuda import GPU, Copy, fake_cuda, place
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+
+import engine.autoencoder
+import engine.pretrain
+import engine.setup
+import moco.model
+from engine.diagnostics import Monitor
+from engine.pretrain import EpochMetrics
+from engine.randomness import DROPOUT, seed_globally
+from models.representations import REPRESENTATIONS, SEPARATOR
+
+ALL = SEPARATOR.join(REPRESENTATIONS)
+DTYPES = {"off": {torch.float32}, "bf16": {torch.bfloat16}, "fp16": {torch.float16}}
+
+
+@dataclass
+class Epoch:
+    """One epoch of pretraining, as seen by the simulated GPU."""
+
+    loss: float
+    waits: list[list[str]] = field(default_factory=list)  # between each step and the next one
+    copies: list[list[Copy]] = field(default_factory=list)
+    dtypes: set[torch.dtype] = field(default_factory=set)  # of convolutions and linear layers
+
+
+@pytest.fixture
+def pretrain(run, tmp_path, monkeypatch):
+    """``pretrain(names, *flags, gpu=True)``: an epoch of five steps on the simulated GPU, or on the CPU."""
+
+    def epoch(names, *flags, gpu=True):
+        folder = tmp_path / f"checkpoints_{gpu}"
+        seen = Epoch(0.0)
+        seed = engine.pretrain.seed_globally
+
+        def start_step(*position):
+            seed(*position)
+            if gpu:
+                seen.waits.append(list(fake.waits))
+                seen.copies.append(list(fake.copies))
+                fake.waits.clear()
+                fake.copies.clear()
+
+        def record_dtype(module, args, output):
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                seen.dtypes.add(output.dtype)
+
+        flags = ["--skeleton-representation", names, "--checkpoint-path", folder, "--seed", 5, *flags]
+        flags += ["--moco-k", 16, "--batch-size", 4, "--epochs", 1, *TINY_FLAGS]
+        hook = register_module_forward_hook(record_dtype)
+        try:
+            with monkeypatch.context() as patch, fake_cuda() if gpu else nullcontext() as fake:
+                patch.setattr(engine.pretrain, "seed_globally", start_step)
+                patch.setattr(Monitor, "measure", lambda monitor: {})  # after the epoch, in float32
+                code, _, err = run(INTER if SEPARATOR in names else INTRA, *flags)
+        finally:
+            hook.remove()
+        assert code == 0, err
+        seen.loss = log_lines(folder)[0]["loss"]
+        seen.waits, seen.copies = seen.waits[1:], seen.copies[1:]  # without the preparation
+        return seen
+
+    return epoch
+
+
+def problems(epoch, amp="off"):
+    """What is wrong with an epoch on the GPU."""
+    found = [f"waits for {what}" for waits in epoch.waits for what in waits]
+    found += [f"waits for {what}" for copies in epoch.copies for what in copies if what.waits]
+    if epoch.dtypes != DTYPES[amp]:
+        found.append(f"computes in {epoch.dtypes}")
+    return found
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+@pytest.mark.parametrize("names", [*REPRESENTATIONS, "seq-based_and_graph-based", ALL])
+def test_steps_do_not_wait_and_losses_equal_those_on_the_cpu(pretrain, names, amp):
+    flags = ["--amp", amp, "--num-frames", 16]
+    found, expected = (pretrain(names, *flags, gpu=gpu) for gpu in (True, False))
+    assert problems(found, amp) == [] and len(found.waits) == 4
+    # In bf16 the GRU runs in bfloat16 on a GPU, and in float32 on a CPU.
+    assert found.loss == pytest.approx(expected.loss, rel={"off": 1e-5, "bf16": 2e-2}[amp])
+    assert all(len(copies) == 10 for copies in found.copies)  # crops and joint maps of two views
+    assert all(what.size < 2**16 for copies in found.copies for what in copies)
+
+
+def test_steps_with_loss_scaling_do_not_wait(pretrain):
+    found = pretrain("seq-based_and_graph-based", "--amp", "fp16", "--num-frames", 16)
+    assert problems(found, "fp16") == [] and 0 < found.loss < 100
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_prepared_on_the_cpu_are_copied_from_pinned_memory(pretrain, workers):
+    found = pretrain("image-based", "--data-device", "cpu", "--workers", workers)
+    assert problems(found) == []
+    copies = [what for copies in found.copies for what in copies]
+    assert copies and all(what.pinned and what.size > 2**16 for what in copies)
+
+
+# --- Deliberate faults: each of them is found by the checks above --------------------------------------
+
+
+def read_loss(logits):
+    loss = moco_info_nce(logits)
+    print(f"{loss.item():.1f}")
+    return loss
+
+
+def target_on_cpu(logits):
+    return nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+
+
+def select_by_mask(logits):
+    return moco_info_nce(logits[logits[:, 0] > -100])
+
+
+def enqueue_at_integer(queue, keys):
+    start = int(queue.pointer)
+    queue.keys[start : start + len(keys)] = keys.detach()
+
+
+def enqueue_rows_of_cpu(queue, keys):
+    queue.keys.index_copy_(0, queue.pointer + torch.arange(len(keys)), keys)
+
+
+def enqueue_by_host_index(queue, keys):
+    queue.keys[torch.arange(len(keys))] = keys.detach()
+
+
+def enqueue_with_numpy(queue, keys):
+    queue.keys[: len(keys)] = torch.from_numpy(keys.detach().numpy())
+
+
+def add_on_host(metrics, loss, logits):
+    add_to_metrics(metrics, loss, [x.detach().cpu().to(GPU, non_blocking=True) for x in logits])
+
+
+def copy_pageable(x, device):
+    return x.to(device, non_blocking=True)
+
+
+moco_info_nce, add_to_metrics = moco.model.info_nce, EpochMetrics.add
+TO_DEVICE, LOSS = "engine.pretrain.to_device", "moco.model.info_nce"
+ENQUEUE, METRICS = "moco.model.KeyQueue.enqueue", "engine.pretrain.EpochMetrics.add"
+ON_CPU = ("--data-device", "cpu")
+MIXED, READ = "on cuda:0 and on the CPU", "aten._local_scalar_dense"
+# fault: (what is replaced, by what, flags, what is reported)
+FAULTS = {
+    "a batch stays on the CPU": (TO_DEVICE, lambda x, device: x, ON_CPU, MIXED),
+    "a blocking copy": (TO_DEVICE, lambda x, device: x.to(device), ON_CPU, "non_blocking=False"),
+    "a copy from pageable memory": (TO_DEVICE, copy_pageable, ON_CPU, "pinned=False"),
+    "the loss is read in every step": (LOSS, read_loss, (), READ),
+    "a target on the CPU": (LOSS, target_on_cpu, (), MIXED),
+    "a selection by a mask": (LOSS, select_by_mask, (), "index by a mask"),
+    "the queue pointer is read": (ENQUEUE, enqueue_at_integer, (), READ),
+    "rows of the queue on the CPU": (ENQUEUE, enqueue_rows_of_cpu, (), MIXED),
+    "an index on the host": (ENQUEUE, enqueue_by_host_index, (), "index on the host"),
+    "keys as a NumPy array": (ENQUEUE, enqueue_with_numpy, (), "to numpy"),
+    "metrics on the host": (METRICS, add_on_host, (), "to the host"),
+    "a check in every step": ("engine.pretrain.sync_interval", lambda device: 1, (), READ),
+    "autocast is lost": (
+        "engine.setup.in_precision",
+        lambda module, *_: module,
+        ("--amp", "bf16"),
+        "float32",
+    ),
+    "the model stays on the CPU": ("torch.nn.Module.to", lambda module, device: module, (), MIXED),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_deliberate_fault_is_found(pretrain, monkeypatch, fault):
+    target, replacement, flags, reported = FAULTS[fault]
+    monkeypatch.setattr(target, replacement)
+    try:
+        found = problems(pretrain("image-based", *flags), "bf16" if "bf16" in flags else "off")
+    except (RuntimeError, TypeError) as error:
+        found = [str(error)]
+    assert any(reported in problem for problem in found), found
+
+
+# --- Every script from end to end ----------------------------------------------------------------------
+
+RANDOM = ["--pretrained", "random", *TINY_FLAGS]
+SCRIPTS = [
+    [INTER, "--skeleton-representation", ALL, *TINY_FLAGS, "--moco-k", 16, "--batch-size", 4, "--epochs", 2],
+    [INTRA, "--graph-encoder", "stgcn", *TINY_FLAGS, "--moco-k", 16, "--batch-size", 4, "--epochs", 1]
+    + ["--skeleton-representation", "graph-based", "--amp", "bf16"],
+    [CLASSIFICATION, *RANDOM, "--epochs", 2, "--cached-crops", 1, "--label-fraction", 0.5],
+    [CLASSIFICATION, "--pretrained", "pretrained.pth.tar", "--mode", "finetune", "--epochs", 1]
+    + ["--finetune-skeleton-representation", "graph-based", "--amp", "bf16"],
+    [CLASSIFICATION, "--mode", "supervised", *TINY_FLAGS, "--epochs", 1, "--batch-size", 7]
+    + ["--finetune-skeleton-representation", ALL],
+    [RETRIEVAL, *RANDOM, "--knn-neighbours", 3, "--save-features", "features.npz", "--autoencoder"],
+    [RETRIEVAL, "--pretrained", "coordinates", "--data-device", "cpu", "--workers", 0],
+    ["extract_features.py", *RANDOM, "--input", "clips", "--knn-neighbours", 2],
+]
+
+
+@pytest.mark.parametrize("command", SCRIPTS, ids=lambda command: f"{command[0]} {command[2]}")
+def test_script_runs_on_the_simulated_gpu(run, tmp_path, monkeypatch, command):
+    (tmp_path / "clips").mkdir()
+    np.save(tmp_path / "clips" / "a.npy", np.random.default_rng(0).normal(size=(40, 25, 3, 2)))
+    write_pretraining(tmp_path / "pretrained.pth.tar", tuple(REPRESENTATIONS))
+    monkeypatch.setattr(engine.autoencoder, "EPOCHS", 3)
+    seed = [] if command[0] == "extract_features.py" else ["--seed", 1]
+    with fake_cuda() as fake:
+        code, _, err = run(*command, *seed)
+    assert code == 0, err
+    assert fake.copies
+
+
+# --- The simulation ------------------------------------------------------------------------------------
+
+
+def test_simulation_rejects_operands_on_two_devices():
+    with fake_cuda():
+        x = torch.ones(3, device="cuda")
+        for operate in (
+            lambda: x + torch.ones(3),
+            lambda: torch.cat([torch.ones(3), x]),
+            lambda: x @ torch.ones(3),
+        ):
+            with pytest.raises(RuntimeError, match="tensors on cuda:0 and on the CPU"):
+                operate()
+        with pytest.raises(TypeError, match="to numpy"):
+            x.numpy()
+        assert torch.equal((x + torch.tensor(2.0)).cpu(), torch.full((3,), 3.0))  # scalars may be on the CPU
+
+
+def test_simulation_follows_tensors():
+    with fake_cuda():
+        x = torch.ones(3, device="cuda", requires_grad=True)
+        assert x.device == GPU and (2 * x).is_cuda and not x.detach().cpu().is_cuda and x.to("cuda") is x
+        assert all(y.is_cuda for y in (x[1:], x.detach(), torch.zeros_like(x), x.to(torch.bfloat16)))
+        x.unbind()[1].backward()  # the derivative formula creates zeros
+        assert x.grad.is_cuda
+        layer = copy.deepcopy(nn.Linear(3, 2).to("cuda"))
+        assert layer.weight.is_cuda and layer(x).is_cuda
+    assert place(torch.ones(3)) != GPU and torch.ones(3).device == torch.device("cpu")
+
+
+def test_simulation_lists_waits_and_copies():
+    with fake_cuda() as fake:
+        x, index = torch.ones(3, device="cuda"), torch.tensor([0, 2])
+        waiting = [
+            lambda: x[index],
+            lambda: x[x > 0],
+            lambda: x.sum().item(),
+            lambda: bool(x.any()),
+            lambda: x.tolist(),
+            lambda: x.cpu(),
+            lambda: x.to("cpu", non_blocking=True),
+            lambda: x.nonzero(),
+            lambda: torch.zeros(3).copy_(x),
+        ]
+        for number, operate in enumerate(waiting, start=1):
+            operate()
+            assert len(fake.waits) == number, fake.waits
+        large = torch.zeros(2**16)
+        large.to("cuda", non_blocking=True)
+        large.pin_memory().to("cuda", non_blocking=True)
+        x.copy_(torch.zeros(3), non_blocking=True)
+        torch.tensor(1.0, device="cuda")
+        assert [what.waits for what in fake.copies] == [True, False, False, True]
+        assert fake.copies[0].where.startswith("test_fake_cuda.py:")
+
+
+# --- Seeds of several GPUs -----------------------------------------------------------------------------
+
+
+def test_seeding_makes_no_gpu_current_and_replicas_drop_different_units(monkeypatch):
+    """A GPU that becomes current gets a context of hundreds of MB."""
+    current, generators = [], [torch.Generator() for _ in range(4)]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "device", lambda index: current.append(index) or nullcontext())
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch.cuda, "default_generators", generators)
+    seed_globally(1, DROPOUT, 0, 0)
+    seeds = [generator.initial_seed() for generator in generators]
+    assert current == [] and seeds == [torch.initial_seed() + i for i in range(4)]
+    seed_globally(1, DROPOUT, 0, 1)
+    assert generators[0].initial_seed() not in seeds
