@@ -289,8 +289,10 @@ def _tar_members(file: IO[bytes], name: str, path: str, budget: _Budget) -> Iter
                 yield Member(member_path, lambda target=info.linkname: _raise_link(target))
             elif not info.isdir():
                 yield Member(member_path, lambda: _raise("it is a device or FIFO"))
-    while counted.read(_CHUNK):  # the checksum of a compressed archive is at its end
-        pass
+        # A hole of NUL bytes looks like the end. The checksum of a compressed archive is at its end, too.
+        while rest := archive.fileobj.read(_CHUNK):
+            if rest.strip(b"\0"):
+                raise ArchiveError("there is data behind the end mark of the tar archive")
 
 
 def _raise(reason: str) -> NoReturn:

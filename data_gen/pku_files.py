@@ -108,8 +108,8 @@ def split_warnings(videos: Sequence[Video], splits: dict[str, dict[str, str]]) -
         if unlisted:
             warnings.append(
                 f"{len(unlisted):,} of {len(videos):,} videos, such as {printable(unlisted[0])}, are not in "
-                f"the split file of {protocol}, which lists names such as {printable(min(split))}: their clips "
-                "are neither training nor validation clips"
+                f"the split file of {protocol}, which lists names such as {printable(min(split))}: their "
+                "clips are neither training nor validation clips"
             )
     if not any(video.splits for video in videos):
         raise UserError(f"{warnings[0]}; check --split_path")
