@@ -22,6 +22,9 @@ official checkpoints. After SIGTERM, SIGINT (Ctrl-C), SIGHUP or SIGUSR1 the run 
 
 import argparse
 from functools import partial
+from pathlib import Path
+
+import numpy as np
 
 from dataset.label_subset import keep_clips, sample_labelled
 from engine.classifier import find_resume
@@ -30,12 +33,13 @@ from engine.finetune import FineTuning
 from engine.log import RunLog, config_text
 from engine.probe import LinearProbe
 from engine.randomness import LABELS, generator
+from engine.scores import Scores, save_scores
 from engine.signals import EXIT_RESUMABLE
-from models.representations import size_flags
+from models.representations import join_representations, size_flags
 from options import defaults, flags
 from options.class_names import short_class_name
 from options.errors import run_script
-from options.files import exclusive_folder, write_csv
+from options.files import check_output_file, exclusive_folder, write_csv
 from visual.confusion import report_confusion
 
 LABEL_SUBSET = "label_subset.csv"
@@ -54,6 +58,12 @@ def parse_args() -> argparse.Namespace:
         parser, epochs=None, lr=None, schedule=None, weight_decay=0.0, momentum=None, source="--mode"
     )
     flags.add_run_flags(parser, print_freq=1, print_help="print every N epochs")
+    parser.add_argument(
+        "--save-scores",
+        type=flags.path,
+        metavar="FILE.npz",
+        help="save the logits of the validation clips after the last epoch, for ensemble.py",
+    )
     return parser.parse_args()
 
 
@@ -76,6 +86,8 @@ def main() -> int:
     defaults.check_mode(args)
     default_lines = defaults.fill_classifier_defaults(args)
     defaults.check_epochs(args)
+    if args.save_scores:
+        check_output_file(Path(args.save_scores), "--save-scores")
     method = METHODS[args.mode]
     resumed = find_resume(method, args, results_folder(args, args.mode)) if args.resume else None
     seed = resumed[1]["seed"] if resumed else None
@@ -110,7 +122,22 @@ def report(
         result = numbers[which]
         print(f"{which} (epoch {result['epoch']}): top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
     print(f"written: {path}", flush=True)
-    predictions, name_of = training.val_logits().argmax(dim=1), partial(short_class_name, args.dataset)
+    logits, name_of = training.val_logits(), partial(short_class_name, args.dataset)
+    if args.save_scores:
+        scores = Scores(
+            logits=logits.cpu().numpy(),
+            labels=run.val.labels.numpy(),
+            names=np.array(run.val.names),
+            class_names=np.array([name_of(label) for label in range(run.val.num_classes)]),
+            encoder=run.extractor.encoders.title,
+            representation=join_representations(run.extractor.encoders.representations),
+            dataset=args.dataset,
+            protocol=args.protocol,
+            seed=run.seed,
+        )
+        save_scores(Path(args.save_scores), scores)
+        print(f"written: {args.save_scores}", flush=True)
+    predictions = logits.argmax(dim=1)
     tag, step = f"{training.kind}/confusion", args.epochs - 1
     confusion = report_confusion(run.val.labels, predictions, name_of, run.folder, log, tag, step)
     print(*confusion, sep="\n")

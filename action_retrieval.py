@@ -23,7 +23,7 @@ from torch import Tensor
 from engine.autoencoder import encode, train_autoencoder
 from engine.evaluation import Evaluation, prepare_evaluation
 from engine.log import config_text, write_config
-from engine.retrieve import knn_accuracy, nearest_neighbors
+from engine.retrieve import knn_accuracy, nearest_neighbors, unit_blocks
 from models.representations import size_flags
 from options import flags
 from options.errors import UserError, run_script
@@ -134,6 +134,8 @@ def main() -> int:
             save_features(Path(args.save_features), run, train, val)
         except UserError as error:  # the results do not depend on this file
             unsaved = error
+    widths = run.extractor.encoders.widths
+    train, val = unit_blocks(train, widths), unit_blocks(val, widths)
     numbers = {"neighbours": k, "knn": accuracy(run, train, val, k)}
     if args.autoencoder:
         model = train_autoencoder(train, args.batch_size, run.seed, args.print_freq)

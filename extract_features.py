@@ -23,7 +23,7 @@ from engine.features import FeatureExtractor
 from engine.pretrained import load_encoders
 from engine.randomness import WEIGHTS, seed_globally
 from engine.raw_clips import read_raw_clips
-from engine.retrieve import majority_label, nearest_neighbors
+from engine.retrieve import majority_label, nearest_neighbors, unit_blocks
 from models.representations import size_flags
 from options import flags
 from options.class_names import class_name
@@ -79,7 +79,8 @@ def find_neighbors(
 ) -> tuple[dict[str, np.ndarray], list[int]]:
     """Return the ``k`` nearest clips of ``gallery`` as arrays ``(N, k)``, and the class they vote for."""
     known = extractor.of_center_crops(gallery, "training features")
-    nearest, similarities = nearest_neighbors(features, known, k)
+    widths = extractor.encoders.widths
+    nearest, similarities = nearest_neighbors(unit_blocks(features, widths), unit_blocks(known, widths), k)
     labels = gallery.labels.to(nearest.device)[nearest]
     arrays = {
         "neighbour_names": np.array(gallery.names)[nearest.cpu().numpy()],
@@ -102,6 +103,7 @@ def main() -> int:
         args.finetune_skeleton_representation,
         flags.given_sizes(args, size_flags()),
         skeleton=gallery.skeleton if gallery else None,
+        stream=args.stream,
     ).to(device)
     clips, left_out = read_raw_clips(args.input, "--input", encoders.skeleton)
     for remark in left_out:

@@ -27,7 +27,7 @@ def main() -> int:
         representation="seq-based_and_graph-based",
         pairs=["inter", "all"],
     )
-    representations = parse_representations(args.skeleton_representation)
+    representations = parse_representations(args.skeleton_representation, args.stream)
     if len(representations) < 2:
         raise UserError(
             f"--skeleton-representation {args.skeleton_representation}: inter-skeleton contrast needs "

@@ -25,7 +25,7 @@ def main() -> int:
         representation_help=f"one of {', '.join(REPRESENTATIONS)}",
         representation="seq-based",
     )
-    representations = parse_representations(args.skeleton_representation)
+    representations = parse_representations(args.skeleton_representation, args.stream)
     if len(representations) > 1:
         raise UserError(
             f"--skeleton-representation {args.skeleton_representation}: intra-skeleton contrast takes one "

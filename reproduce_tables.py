@@ -1,6 +1,7 @@
 """Run the experiments of the paper's tables and print each result next to the paper's number.
 
     python reproduce_tables.py --list                     list the tables and the finished jobs
+    python reproduce_tables.py --estimate                 time a few steps, print hours, disk and memory
     python reproduce_tables.py --tables T1 T6             run two tables: pretraining and evaluation
     python reproduce_tables.py --dry-run > commands.sh    print every command, for a scheduler
     python reproduce_tables.py --scale smoke              run all on synthetic data, minutes on a CPU
@@ -19,9 +20,10 @@ import shlex
 from pathlib import Path
 
 from engine.signals import EXIT_RESUMABLE
-from options.errors import check_stdout, run_script
+from options.errors import UserError, check_stdout, run_script
 from options.files import check_output_folder, exclusive_folder
 from options.flags import COUNT, POSITIVE_INT, Parser, path
+from tables.estimate import print_estimate
 from tables.jobs import JobBuilder, mark_synthetic
 from tables.paper import TITLES, read_paper
 from tables.run import run_jobs, sort_jobs
@@ -97,6 +99,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--list", action="store_true", help="list the tables and the number of finished jobs, run nothing"
     )
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="time a few steps of each kind of run on this machine, with --gpus and --flags, and print the "
+        "hours, disk space and memory that the remaining jobs need",
+    )
     return parser.parse_args()
 
 
@@ -110,6 +118,13 @@ def main() -> int:
         print_list(rows, builder, args.seeds)
         check_stdout()
         return 0
+    slots = [{"CUDA_VISIBLE_DEVICES": names} for names in args.gpus or []] or [{}] * args.jobs
+    if args.estimate:
+        if scale.synthetic:
+            raise UserError(f"--estimate does not support --scale {scale.name}, which takes minutes")
+        print_estimate(rows, builder, args.seeds, slots)
+        check_stdout()
+        return 0
     remaining = sort_jobs(builder.evaluations(rows, args.seeds), skip_done=True)
     if args.dry_run:
         for job in remaining:
@@ -119,7 +134,6 @@ def main() -> int:
     check_output_folder(folder, "--runs")
     if scale.synthetic:
         check_output_folder(data_root, "--data-root")
-    slots = [{"CUDA_VISIBLE_DEVICES": names} for names in args.gpus or []] or [{}] * args.jobs
     if scale.synthetic:  # more threads do not speed up encoders this small
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     with exclusive_folder(folder, "--runs"):

@@ -139,4 +139,16 @@ table9_shortest_crop() { # image, cropping only (Table 9)
     for ratio in 0.3 0.5; do probe intraskeleton_image_based_crop_$ratio image-based; done
 }
 
+# Beyond the paper: joint, bone and motion streams and their fusion
+
+streams_ntu60_cross_view() { # linear probe of each stream, then the fusion
+    local folder="$checkpoints/ntu_60_cross_view" name
+    for name in intraskeleton_seq_based intraskeleton_seq_based_bone intraskeleton_seq_based_motion; do
+        run $linear $ntu60_view --pretrained "$folder/$name/checkpoint_0450.pth.tar" \
+            --save-scores "$folder/$name/scores.npz"
+    done
+    run ensemble.py "$folder"/intraskeleton_seq_based{,_bone,_motion}/scores.npz \
+        --output-dir "$folder/three_streams"
+}
+
 run_experiments "$@"

@@ -48,7 +48,7 @@ run -m visual.clips $data --name "$waving" --out "$runs/clips/as_in_the_paper"
 step "3. inter-skeleton pretraining of small sequence and graph encoders, without labels"
 run main_moco_inter_skeleton.py $data $sizes --graph-width 8 --graph-num-blocks 2 \
     --skeleton-representation seq-based_and_graph-based $views \
-    --moco-k 256 --moco-m 0.99 --moco-t 0.2 \
+    --moco-k 256 --moco-m 0.99 --moco-t 0.2 --no-mlp \
     --batch-size 16 --lr 0.1 --cos --epochs "$epochs" --checkpoint-path "$runs/pretrained"
 pretrained="$runs/pretrained/checkpoint_$(printf %04d $((epochs - 1))).pth.tar"
 

@@ -109,4 +109,14 @@ table9_shortest_crop() { # image, cropping only; ratio 0.1 is in Table 5
     done
 }
 
+# Beyond the paper: streams of the sequence encoder, fused by script_action_classification.sh
+
+ntu60_cross_view_streams() { # intra-skeleton, sequence: bone and motion (joint: ntu60_cross_view_intra)
+    local stream
+    for stream in bone motion; do
+        run $intra $ablation --skeleton-representation seq-based --stream $stream \
+            --checkpoint-path "$folder/intraskeleton_seq_based_$stream"
+    done
+}
+
 run_experiments "$@"

@@ -51,6 +51,7 @@ PRETRAINING = {
     "batch_size": 16,
     "lr": 0.05,
     "cos": True,
+    "no_mlp": True,  # with these few steps an MLP head learns worse features
 }
 PROBE = {"epochs": 40, "schedule": (25, 35)}
 COLUMNS = ["pretraining", "encoder", "retrieval", "linear best", "linear last"]

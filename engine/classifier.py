@@ -16,6 +16,7 @@ from options.errors import UserError
 from options.flags import spelled
 
 from .checkpoint import SAVE_MINUTES, RollingCheckpoint, checkpoint_errors, load_checkpoint, save_checkpoint
+from .device import memory_metrics
 from .evaluation import Evaluation
 from .log import RunLog
 from .optimization import GuardedOptimizer, learning_rate, set_learning_rate
@@ -142,12 +143,18 @@ class ClassifierTraining(ABC):
                 if self.step > 0:  # stopped within the epoch
                     break
                 accuracy = topk_accuracy(self.val_logits(), labels)
-                metrics = {"loss": loss, "learning_rate": rate, **accuracy}
+                metrics = {
+                    "loss": loss,
+                    "learning_rate": rate,
+                    **accuracy,
+                    "seconds": time.monotonic() - start,
+                }
+                metrics |= memory_metrics(self.run.extractor.device)
                 log.epoch(self.kind, self.epoch, metrics)
                 self.history.append(accuracy)
                 self.epoch += 1
                 rolling.save_if_due(self.state)
-                report_epoch(self, metrics, time.monotonic() - start)
+                report_epoch(self, metrics)
             with numbers_in_errors(self.results() if self.history else {}):
                 save_checkpoint(path, self.state())
         if self.epoch < args.epochs:
@@ -244,12 +251,12 @@ def find_resume(
     return path, checkpoint
 
 
-def report_epoch(training: ClassifierTraining, metrics: dict[str, float], seconds: float) -> None:
+def report_epoch(training: ClassifierTraining, metrics: dict[str, float]) -> None:
     """Print the epoch that has just finished, if it is the last one or due by ``--print-freq``."""
     epoch, epochs = training.epoch - 1, training.args.epochs
     if epoch % training.args.print_freq == 0 or epoch == epochs - 1:
         print(
             f"epoch {epoch:3d}/{epochs}  loss {metrics['loss']:.4f}  top-1 {metrics['top1']:.2f}%  "
-            f"top-5 {metrics['top5']:.2f}%  lr {metrics['learning_rate']:.4g}  {seconds:.2f} s",
+            f"top-5 {metrics['top5']:.2f}%  lr {metrics['learning_rate']:.4g}  {metrics['seconds']:.2f} s",
             flush=True,
         )

@@ -117,6 +117,13 @@ def in_precision(module: nn.Module, amp: str, device: torch.device) -> nn.Module
     return module if amp == "off" else MixedPrecision(module, amp, device)
 
 
+def memory_metrics(device: torch.device) -> dict[str, float]:
+    """Return the peak GPU memory of this process so far as a metric for logs; none on a CPU."""
+    if device.type != "cuda":
+        return {}
+    return {"gpu_memory_gb": torch.cuda.max_memory_reserved(device) / 1e9}
+
+
 def default_workers(clips: ClipSet, device: torch.device) -> int:
     """Return the number of prefetch threads; they only help if the CPU prepares batches for a GPU."""
     return 2 if device.type == "cuda" and clips.frames.device.type == "cpu" else 0

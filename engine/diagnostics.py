@@ -17,7 +17,7 @@ from torch import Tensor
 from dataset.clips import ClipSet
 from dataset.views import View, evaluation_view
 from moco.model import MomentumEncoders, unit
-from models.representations import lay_out
+from models.representations import lay_out, short_name
 
 from .randomness import MONITOR, generator
 
@@ -83,7 +83,7 @@ class Monitor:
         self.encoders.eval()
         metrics: dict[str, float] = {}
         for name, encoder in self.encoders.query.items():
-            short = name.split("-")[0]
+            short = short_name(name)
             _, first = self._encode(encoder, name, self.view, 0)
             features, second = self._encode(encoder, name, self.view, 1)
             metrics[f"feature_rank/{short}"] = effective_rank(features)
@@ -102,7 +102,9 @@ class Monitor:
         features = []
         for position, index in enumerate(self.index.split(BATCH)):
             batch = view.of(self.clips, index, generator(self.seed, MONITOR, number, position))
-            features.append(encoder.forward_features(lay_out(batch.to(self.device), (name,))[name]))
+            features.append(
+                encoder.forward_features(lay_out(batch.to(self.device), (name,), self.clips.skeleton)[name])
+            )
         joined = torch.cat(features).float()
         return joined, unit(encoder.fc(joined))
 

@@ -112,7 +112,7 @@ def processes(advice: str = HOW_TO_START) -> int:
     given = {name: os.environ[name] for name in TORCHRUN[:3] if os.environ.get(name, "").strip()}
     shown = " ".join(f"{name}={value}" for name, value in given.items())
     size, rank, local_rank = (integer_variable(name) for name in TORCHRUN[:3])
-    if len(given) == 3 and None not in (size, rank, local_rank):
+    if size is not None and rank is not None and local_rank is not None:
         check_torchrun_variables(shown, size, rank, local_rank)
         return size
     for variable, launcher in LAUNCHERS.items():

@@ -77,7 +77,8 @@ def default_folder(args: argparse.Namespace, task: str) -> Path:
     if str(first) not in (RANDOM, COORDINATES):
         names = [first.name, *(f"{path.parent.name}_{path.name}" for path in others)]
         base = first.parent / "_and_".join(name.removesuffix(".pth.tar") for name in names)
-    parts = [task, args.dataset, args.protocol, args.finetune_skeleton_representation]
+    finetune = args.finetune_skeleton_representation
+    parts = [task, args.dataset, args.protocol, finetune and finetune.replace(":", "-"), args.stream]
     if getattr(args, "label_fraction", None) is not None:
         parts.append(f"{args.label_sampling}{args.label_fraction}_{args.label_seed}")
     if getattr(args, "cached_crops", None) is not None:
@@ -136,6 +137,7 @@ def prepare_evaluation(
         given_sizes(args, size_flags()),
         frozen,
         splits[0].skeleton,
+        args.stream,
     ).to(device)
     print(
         f"{task} of {join_representations(encoders.representations)} ({encoders.title}) on {args.dataset} "

@@ -59,7 +59,8 @@ class FeatureExtractor:
 
     def features(self, view: Tensor) -> Tensor:
         """Encode a view ``(N, T, V, 3, M)`` to features ``(N, D)``."""
-        return self.encode(lay_out(to_device(view, self.device), self.encoders.representations))
+        representations, skeleton = self.encoders.representations, self.encoders.skeleton
+        return self.encode(lay_out(to_device(view, self.device), representations, skeleton))
 
     @torch.no_grad()
     def extract(self, batches: list[Tensor], make_view: Callable[[int], Tensor], title: str) -> Tensor:

@@ -18,10 +18,10 @@ from dataset.batches import prefetch, shuffled_batches
 from dataset.clips import ClipSet
 from dataset.views import View
 from moco.model import MoCo, info_nce
-from models.representations import lay_out
+from models.representations import lay_out, short_name
 
 from .checkpoint import LAST, RollingCheckpoint, checkpoint_name, save_checkpoint
-from .device import to_device
+from .device import memory_metrics, to_device
 from .diagnostics import Monitor, Warnings, named
 from .distributed import Group
 from .log import RunLog, config_text
@@ -71,7 +71,7 @@ class EpochMetrics:
     """Sums over the steps of an epoch, kept on the device."""
 
     def __init__(self, pairs: list[tuple[str, str]], device: torch.device) -> None:
-        self.names = [f"{q.split('-')[0]}->{k.split('-')[0]}" for q, k in pairs]
+        self.names = [f"{short_name(q)}->{short_name(k)}" for q, k in pairs]
         self.loss = torch.zeros((), device=device)
         # per pair: accuracy, positive and negative logit, loss relative to chance
         self.sums = torch.zeros(len(pairs), 4, device=device)
@@ -122,7 +122,8 @@ def two_views(run: Pretraining, batches: list[Tensor], workers: int) -> Iterator
         source = generator(run.seed, VIEWS, run.epoch, step)
         shard = run.group.shard(len(batches[step]))
         views = [run.view.of(run.clips, batches[step], source, shard) for _ in range(2)]
-        query, key = (lay_out(to_device(view, run.device), representations) for view in views)
+        skeleton = run.clips.skeleton
+        query, key = (lay_out(to_device(view, run.device), representations, skeleton) for view in views)
         return query, key
 
     return prefetch(make, range(run.step, len(batches)), workers)
@@ -222,6 +223,7 @@ def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) ->
             if log is not None:  # the main process
                 seconds = max(time.monotonic() - epoch_start, 1e-9)
                 metrics |= {"learning_rate": rate, "clips_per_second": group.size * sums.clips / seconds}
+                metrics |= memory_metrics(run.device)
                 last = run.epoch == args.epochs
                 if epoch % args.monitor_freq == 0 or last:
                     metrics |= monitor.measure()

@@ -14,12 +14,16 @@ from torch import Tensor, nn
 
 from models.gru import SEQUENCE
 from models.representations import (
-    REPRESENTATIONS,
     build_encoder,
     complete_sizes,
     join_representations,
     parse_representations,
+    registry_entry,
+    sort_representations,
+    stream_of,
+    with_stream,
 )
+from models.streams import JOINT
 from options.datasets import NUM_FRAMES
 from options.errors import UserError
 from options.skeletons import KINECT_V2, Skeleton, from_data
@@ -54,7 +58,8 @@ class ConcatenatedEncoders(nn.Module):
             encoder.fc = nn.Identity()
         self.encoders = nn.ModuleDict(encoders)
         self.representations = tuple(encoders)
-        self.num_features = sum(encoder.num_features for encoder in encoders.values())
+        self.widths = [encoder.num_features for encoder in encoders.values()]
+        self.num_features = sum(self.widths)
 
     def forward(self, views: Mapping[str, Tensor]) -> Tensor:
         """Encode ``views`` (representation -> batch); returns features ``(N, num_features)`` float32."""
@@ -66,17 +71,18 @@ class CoordinateBaseline(nn.Module):
     """The baseline without an encoder: the flattened sequence layout, ``(N, T * 3 V M)``."""
 
     title = "normalized coordinates"
-    representations = (SEQUENCE.name,)
     num_frames = NUM_FRAMES
 
-    def __init__(self, skeleton: Skeleton) -> None:
+    def __init__(self, skeleton: Skeleton, stream: str = JOINT) -> None:
         super().__init__()
         self.skeleton = skeleton
+        self.representations = (with_stream(SEQUENCE.name, stream),)
         self.num_features = NUM_FRAMES * math.prod(skeleton.frame_shape)
+        self.widths = [self.num_features]
 
     def forward(self, views: Mapping[str, Tensor]) -> Tensor:
         """Flatten the sequence view."""
-        return views[SEQUENCE.name].flatten(start_dim=1)
+        return views[self.representations[0]].flatten(start_dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,16 +240,16 @@ def choose_checkpoints(
         UserError: a representation is in no checkpoint or in several, or a checkpoint is not used.
     """
     paths = " and ".join(checkpoint.path for checkpoint in checkpoints)
-    sources = {name: [c for c in checkpoints if name in c.weights] for name in REPRESENTATIONS}
-    present = tuple(name for name in sources if sources[name])
+    present = sort_representations({name for checkpoint in checkpoints for name in checkpoint.weights})
+    sources = {name: [c for c in checkpoints if name in c.weights] for name in present}
     if finetune is None and any(len(checkpoint.weights) > 1 for checkpoint in checkpoints):
         raise UserError(
             f"{paths} contains {join_representations(present)}: choose what to evaluate with "
             "--finetune-skeleton-representation"
         )
     chosen = {}
-    for name in parse_representations(finetune) if finetune else present:
-        if not sources[name]:
+    for name in select_representations(finetune, present) if finetune else present:
+        if name not in sources:
             raise UserError(
                 f"--finetune-skeleton-representation {finetune}: {paths} contains "
                 f"{join_representations(present)} but no {name} encoder; choose from these or use another "
@@ -264,6 +270,30 @@ def choose_checkpoints(
     return chosen
 
 
+def select_representations(finetune: str, present: Sequence[str]) -> tuple[str, ...]:
+    """Return the representations that ``finetune`` selects among those of the checkpoints.
+
+    A name without a stream selects the joint stream or, if the checkpoints contain another stream of this
+    representation only, that one.
+    """
+    selected = []
+    for name in parse_representations(finetune):
+        streams = [other for other in present if registry_entry(other) is registry_entry(name)]
+        is_explicit = f"{name}:" in finetune or stream_of(name) != JOINT
+        selected.append(streams[0] if len(streams) == 1 and not is_explicit else name)
+    return tuple(selected)
+
+
+def check_stream(stream: str | None, checkpoints: Sequence[EncoderCheckpoint]) -> None:
+    """Raise ``UserError`` if ``--stream`` is given and a checkpoint contains another stream."""
+    for checkpoint in checkpoints:
+        for name in checkpoint.weights:
+            if stream not in (None, stream_of(name)):
+                raise UserError(
+                    f"--stream {stream} contradicts {checkpoint.path}, which contains {name}; omit --stream"
+                )
+
+
 def load_encoders(
     pretrained: str | Sequence[str],
     pretrain: str | Sequence[str] | None,
@@ -271,6 +301,7 @@ def load_encoders(
     sizes: dict,
     frozen: bool = True,
     skeleton: Skeleton | None = None,
+    stream: str | None = None,
 ) -> ConcatenatedEncoders | CoordinateBaseline:
     """Load the encoders of ``--pretrained``; the features of several are concatenated.
 
@@ -280,6 +311,7 @@ def load_encoders(
         finetune: the representations to take from them, None if not given.
         sizes: the size flags, None if not given.
         frozen: return the encoders in evaluation mode and without gradients, otherwise trainable.
+        stream: ``--stream``; None means that of the checkpoints, joint without any.
         skeleton: the skeleton of the clips; None accepts that of the checkpoints, Kinect v2 without any.
 
     Raises:
@@ -290,17 +322,19 @@ def load_encoders(
     check_lists(paths, names)
     if paths == [COORDINATES]:
         given = [k for k, v in sizes.items() if v is not None]
-        if given or finetune not in (None, *CoordinateBaseline.representations):
+        if given or finetune not in (None, SEQUENCE.name):
             raise UserError(
                 f"--pretrained {COORDINATES} has no encoder: omit the size flags and "
                 "--finetune-skeleton-representation"
             )
-        return CoordinateBaseline(skeleton or KINECT_V2)
+        return CoordinateBaseline(skeleton or KINECT_V2, stream or JOINT)
     if paths == [RANDOM]:
         representations = finetune or (names[0] if names else SEQUENCE.name)
-        encoders = random_encoders(representations, sizes, skeleton or KINECT_V2)
+        chosen = parse_representations(representations, stream)
+        encoders = random_encoders(chosen, sizes, skeleton or KINECT_V2)
     else:
         checkpoints = [read_encoders(path, name, sizes) for path, name in zip_longest(paths, names)]
+        check_stream(stream, checkpoints)
         for checkpoint in checkpoints:
             check_skeleton(checkpoint.skeleton, checkpoint.path, skeleton or checkpoints[0].skeleton)
         encoders = concatenate_encoders(checkpoints, finetune)
@@ -319,10 +353,10 @@ def check_lists(paths: list[str], names: list[str]) -> None:
         )
 
 
-def random_encoders(names: str, sizes: dict, skeleton: Skeleton) -> ConcatenatedEncoders:
-    """Build untrained encoders of the representations ``names``, joined by ``_and_``."""
+def random_encoders(names: Sequence[str], sizes: dict, skeleton: Skeleton) -> ConcatenatedEncoders:
+    """Build untrained encoders of the representations ``names``."""
     complete = complete_sizes(sizes)
-    encoders = {name: build_encoder(name, 1, skeleton, **complete) for name in parse_representations(names)}
+    encoders = {name: build_encoder(name, 1, skeleton, **complete) for name in names}
     return ConcatenatedEncoders(encoders, complete["num_frames"], "untrained", skeleton)
 
 

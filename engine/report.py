@@ -110,6 +110,8 @@ def results_table(results: list[dict]) -> str:
 def result_cells(result: dict) -> dict[str, str]:
     """Return the accuracies of a result by the column that they belong in."""
     numbers = result["numbers"]
+    if "fusion" in numbers:
+        return {"fusion": f"{numbers['fusion']['top1']:.1f}"}
     if "knn" not in numbers:  # a classifier
         fraction = result.get("flags", {}).get("label_fraction")
         crops = numbers.get("cached_crops")

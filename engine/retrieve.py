@@ -7,11 +7,12 @@ clips. At the size of NTU-120 (63,026 and 50,919 clips, 2048 features) it is 0.9
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from options.errors import UserError
@@ -101,6 +102,17 @@ def majority_label(neighbor_labels: Tensor, num_classes: int) -> Tensor:
     votes = torch.zeros(len(neighbor_labels), num_classes, dtype=torch.int32, device=neighbor_labels.device)
     votes.scatter_add_(1, neighbor_labels, torch.ones_like(neighbor_labels, dtype=torch.int32))
     return votes.argmax(dim=1)
+
+
+def unit_blocks(features: Tensor, widths: Sequence[int]) -> Tensor:
+    """Normalize the features ``(N, sum(widths))`` of each concatenated encoder to unit length.
+
+    The cosine similarity of the result is the mean of the encoders' cosine similarities. Features of a
+    single encoder are returned unchanged.
+    """
+    if len(widths) == 1:
+        return features
+    return torch.cat([F.normalize(block, dim=1) for block in features.split([*widths], dim=1)], dim=1)
 
 
 def knn_accuracy(

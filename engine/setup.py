@@ -16,10 +16,10 @@ from dataset.clips import ClipSet, open_clips
 from dataset.views import AugmentationSettings, pretraining_view
 from moco.model import MoCo
 from models.representations import (
-    REPRESENTATIONS,
     build_encoder,
     complete_sizes,
     join_representations,
+    registry_entry,
     size_flags,
 )
 from options import defaults, flags
@@ -51,6 +51,7 @@ FREE_FLAGS = {
     "workers",
     "gpu",
     "seed",
+    "stream",  # part of skeleton_representation
     "print_freq",
     "save_freq",
     "resume",
@@ -217,7 +218,7 @@ def compile_encoders(model: MoCo) -> None:
     """Compile the encoders whose registry entry allows it."""
     for encoders in (model.encoders.query, model.encoders.key):
         for name, encoder in encoders.items():
-            if REPRESENTATIONS[name].compile:
+            if registry_entry(name).compile:
                 encoder.compile(dynamic=False)
 
 
@@ -237,7 +238,10 @@ def check_modes(args: argparse.Namespace, device: torch.device, group: Group) ->
 
 def checkpoint_folder(args: argparse.Namespace, contrast: str, name: str) -> Path:
     """``--checkpoint-path`` or its default; raises ``UserError`` if an earlier run would be overwritten."""
-    folder = Path(args.checkpoint_path or f"checkpoints/{args.dataset}_{args.protocol}/{contrast}_{name}")
+    folder = Path(
+        args.checkpoint_path
+        or f"checkpoints/{args.dataset}_{args.protocol}/{contrast}_{name.replace(':', '-')}"
+    )
     check_output_folder(folder, "--checkpoint-path")
     if args.resume is None and checkpoints_in(folder):
         raise UserError(

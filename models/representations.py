@@ -1,12 +1,15 @@
 """The registry of skeleton representations: name, input layout, encoder and sizes of each.
 
+A representation of another stream than the joint coordinates has the stream as a suffix, for example
+``seq-based:motion`` (``models.streams``). It has the layout and the encoder of ``seq-based``.
+
 To add a representation, write one module with an encoder, its layout and a ``Representation``, and
 add it to ``REPRESENTATIONS``. Flags, help texts, pairs, tables, benchmarks and tests read the registry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,12 +19,13 @@ from options.skeletons import KINECT_V2, Skeleton
 
 from . import agcn, gru, hcn
 from .representation import NUM_FRAMES_SIZE, Representation, Size
+from .streams import JOINT, STREAMS
 
 # The order is that of the official checkpoints and of the random initialization.
 REPRESENTATIONS: dict[str, Representation] = {
     entry.name: entry for entry in (gru.SEQUENCE, agcn.GRAPH, hcn.IMAGE)
 }
-SEPARATOR = "_and_"
+SEPARATOR, STREAM_SEPARATOR = "_and_", ":"
 
 
 def size_flags() -> dict[str, Size]:
@@ -54,7 +58,7 @@ def build_encoder(
     """Build the encoder of a representation.
 
     Args:
-        representation: a key of ``REPRESENTATIONS``.
+        representation: a key of ``REPRESENTATIONS``, optionally with a stream.
         num_classes: number of outputs of the last layer, ``fc``.
         skeleton: the skeleton of the clips.
         sizes: encoder sizes; missing ones have the paper's values.
@@ -66,11 +70,7 @@ def build_encoder(
     Raises:
         UserError: the representation is unknown or the encoder cannot be built at these sizes.
     """
-    if representation not in REPRESENTATIONS:
-        raise UserError(
-            f"unknown representation '{representation}'; choose from {', '.join(REPRESENTATIONS)}"
-        )
-    entry, complete = REPRESENTATIONS[representation], complete_sizes(sizes)
+    entry, complete = registry_entry(representation), complete_sizes(sizes)
     used = {name: complete[name] for name in entry.sizes}
     try:
         return entry.build(num_classes, num_frames=complete["num_frames"], skeleton=skeleton, **used)
@@ -78,32 +78,85 @@ def build_encoder(
         raise UserError(f"cannot build the {representation} encoder: {error}") from error
 
 
-def lay_out(batch: Tensor, representations: Sequence[str]) -> dict[str, Tensor]:
+def lay_out(
+    batch: Tensor, representations: Sequence[str], skeleton: Skeleton = KINECT_V2
+) -> dict[str, Tensor]:
     """Lay out views ``(N, T, V, 3, M)`` for each representation: name -> input of its encoder.
 
-    Representations with the same layout share the tensor.
+    The stream is computed first, then the layout. Representations with the same stream and layout share
+    the tensor.
     """
-    layouts = {REPRESENTATIONS[name].layout for name in representations}
-    made = {layout: layout(batch) for layout in layouts}
-    return {name: made[REPRESENTATIONS[name].layout] for name in representations}
+    kinds = {name: (stream_of(name), registry_entry(name).layout) for name in representations}
+    streams = {stream: STREAMS[stream](batch, skeleton) for stream, _ in kinds.values()}
+    layouts = {kind: kind[1](streams[kind[0]]) for kind in set(kinds.values())}
+    return {name: layouts[kind] for name, kind in kinds.items()}
 
 
-def parse_representations(text: str) -> tuple[str, ...]:
-    """``graph-based_and_seq-based`` -> ``("seq-based", "graph-based")``, in the registry's order.
+def stream_of(name: str) -> str:
+    """Return the stream of a representation: ``seq-based:bone`` -> ``bone``, ``seq-based`` -> ``joint``."""
+    return name.partition(STREAM_SEPARATOR)[2] or JOINT
+
+
+def registry_entry(name: str) -> Representation:
+    """Return the registry entry of a representation with or without a stream.
 
     Raises:
-        UserError: a name is unknown or occurs twice.
+        UserError: the representation or the stream is unknown.
     """
-    names = text.split(SEPARATOR)
-    for name in names:
-        if name not in REPRESENTATIONS:
+    base = name.partition(STREAM_SEPARATOR)[0]
+    if base not in REPRESENTATIONS:
+        raise UserError(f"unknown representation '{base}'; choose from {', '.join(REPRESENTATIONS)}")
+    if stream_of(name) not in STREAMS:
+        raise UserError(f"unknown stream in '{name}'; choose from {', '.join(STREAMS)}")
+    return REPRESENTATIONS[base]
+
+
+def with_stream(name: str, stream: str) -> str:
+    """Return a representation without a stream as one of ``stream``; the joint stream has no suffix."""
+    return name if stream == JOINT else f"{name}{STREAM_SEPARATOR}{stream}"
+
+
+def short_name(name: str) -> str:
+    """Return the name for logs: ``seq-based:motion`` -> ``seq:motion``."""
+    base, separator, stream = name.partition(STREAM_SEPARATOR)
+    return base.removesuffix("-based") + separator + stream
+
+
+def sort_representations(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names in the order of the registry, then of the streams."""
+    bases, streams = [*REPRESENTATIONS], [*STREAMS]
+    return tuple(
+        sorted(
+            names, key=lambda name: (bases.index(registry_entry(name).name), streams.index(stream_of(name)))
+        )
+    )
+
+
+def parse_representations(text: str, stream: str | None = None) -> tuple[str, ...]:
+    """``graph-based:bone_and_seq-based`` -> ``("seq-based", "graph-based:bone")``, in the registry's order.
+
+    Args:
+        text: names, optionally with a stream, joined by ``_and_``.
+        stream: the stream of names without one, from ``--stream``; None means joint.
+
+    Raises:
+        UserError: a name is unknown or occurs twice, or ``stream`` contradicts the stream of a name.
+    """
+    names = []
+    for part in text.split(SEPARATOR):
+        base, separator, own_stream = part.partition(STREAM_SEPARATOR)
+        if base not in REPRESENTATIONS or (separator and own_stream not in STREAMS):
             raise UserError(
-                f"'{text}': '{name}' is not a skeleton representation; give one or more of "
-                f"{', '.join(REPRESENTATIONS)}, joined by '{SEPARATOR}'"
+                f"'{text}': '{part}' is not a skeleton representation; give one or more of "
+                f"{', '.join(REPRESENTATIONS)}, joined by '{SEPARATOR}', each optionally with a stream "
+                f"(:{', :'.join(STREAMS)})"
             )
+        if own_stream and stream not in (None, own_stream):
+            raise UserError(f"--stream {stream} contradicts '{part}': omit one of them")
+        names.append(with_stream(base, own_stream or stream or JOINT))
     if len(set(names)) < len(names):
         raise UserError(f"'{text}' names a representation twice")
-    return tuple(name for name in REPRESENTATIONS if name in names)
+    return sort_representations(names)
 
 
 def join_representations(names: Sequence[str]) -> str:

@@ -73,11 +73,12 @@ def path(text: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError) as error:  # ValueError: a NUL character
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise argparse.ArgumentTypeError(f"{text} cannot be accessed: {reason}") from error
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise argparse.ArgumentTypeError(f"{text} cannot be accessed: {cause}") from error
     return expanded
 
 
+STREAM_NAMES = ("joint", "bone", "motion")  # of models.streams, which imports torch
 POSITIVE_INT = number(int, 1)
 COUNT = number(int, 0)
 POSITIVE = number(float, 0.0, above=True)
@@ -271,6 +272,16 @@ def add_data_flags(parser: Parser, dataset_flag: str) -> None:
     )
 
 
+def add_stream_flag(group: argparse._ArgumentGroup, default: str) -> None:
+    """``--stream`` of pretraining and of evaluations; None if not given."""
+    group.add_argument(
+        "--stream",
+        choices=STREAM_NAMES,
+        help="coordinates of the joints, bones (joint minus parent) or motion (next frame minus this one), "
+        f"for representations without a suffix such as seq-based:bone (default {default})",
+    )
+
+
 def add_contrast_flags(
     parser: Parser, representation_help: str, representation: str, pairs: Sequence[str] = ()
 ) -> None:
@@ -282,6 +293,7 @@ def add_contrast_flags(
         metavar="NAMES",
         help=f"{representation_help} (default {representation})",
     )
+    add_stream_flag(group, "joint, as in the paper")
     if pairs:
         group.add_argument(
             "--pairs",
@@ -416,6 +428,7 @@ def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = 
         metavar="NAMES",
         help="encoder to evaluate; features of several, joined by _and_, are concatenated",
     )
+    add_stream_flag(group, "that of the checkpoint, joint without one")
     if results:
         group.add_argument(
             "--output-dir",

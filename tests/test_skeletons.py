@@ -1,6 +1,8 @@
 """Skeletons other than Kinect v2, from the definition to every script, and invalid definitions."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,16 +28,9 @@ ALL = list(SKELETONS.values())
 SIZES = ["--moco-k", 8, "--batch-size", 4, "--epochs", 1, "--seed", 5, "--num-frames", 16, *TINY_FLAGS]
 NAMES = [f"S001C002P{i + 1:03d}R001A{i % 2 + 1:03d}" for i in range(12)]
 
-# An upper body whose joints are given by name, as a user would write it.
-OWN = {
-    "name": "upper_body",
-    "joints": ["chest", "head", "l_elbow", "r_elbow", "l_hand", "r_hand"],
-    "parents": ["chest", "chest", "chest", "chest", "l_elbow", "r_elbow"],
-    "center": ["chest"],
-    "z_bone": ["chest", "head"],
-    "x_pair": ["l_elbow", "r_elbow"],
-    "arms": [["l_elbow", "r_elbow"], ["l_hand", "r_hand"]],
-}
+# The example in the documentation: an upper body whose joints are given by name.
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "data.md"
+OWN = json.loads(re.search(r"```json\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1])
 
 
 def body(seed, frames=9, people=1):

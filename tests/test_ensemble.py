@@ -1,0 +1,115 @@
+"""Fusing the scores of several classifiers."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSIFICATION, TINY_FLAGS
+
+from engine.scores import Scores, fuse, load_scores, save_scores
+
+
+def scores(seed, count=40, classes=5, **changes):
+    rng = np.random.default_rng(seed)
+    fields = {
+        "logits": rng.normal(size=(count, classes)).astype(np.float32),
+        "labels": np.arange(count) % classes,
+        "names": np.array([f"clip{i}" for i in range(count)]),
+        "class_names": np.array([f"class {i}" for i in range(classes)]),
+        "encoder": f"encoder {seed}",
+        "representation": "seq-based",
+        "dataset": "mine",
+        "protocol": "cross_view",
+        "seed": seed,
+    }
+    return Scores(**{**fields, **changes})
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / f"{name}.npz" for name in "abc"]
+    for seed, path in enumerate(paths):
+        save_scores(path, scores(seed))
+    return paths
+
+
+def test_scores_survive_saving(files):
+    loaded, expected = load_scores(files[1]), scores(1)
+    for name, value in vars(expected).items():
+        assert np.array_equal(getattr(loaded, name), value), name
+
+
+@pytest.mark.parametrize("on", ["softmax", "logits"])
+def test_fusion_is_the_weighted_sum(on):
+    logits, weights = [scores(seed).logits for seed in range(3)], [1.0, 0.5, 2.0]
+    expected = np.zeros((40, 5))
+    for weight, x in zip(weights, logits):
+        x = x.astype(np.float64)
+        if on == "softmax":
+            x = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+        expected += weight * x
+    np.testing.assert_allclose(fuse(logits, weights, on).numpy(), expected, rtol=1e-6)
+
+
+def test_ensemble_prints_and_writes_single_and_fused_accuracies(run, files, tmp_path):
+    code, out, err = run("ensemble.py", *files, "--weights", 1, 1, 2, "--output-dir", tmp_path / "o")
+    assert code == 0, err
+    results = json.loads((tmp_path / "o/results.json").read_text())
+    labels = torch.from_numpy(scores(0).labels)
+    fused = fuse([scores(seed).logits for seed in range(3)], [1, 1, 2], "softmax").argmax(dim=1)
+    top1 = 100.0 * (fused == labels).float().mean().item()
+    assert results["task"] == "ensemble" and results["numbers"]["fusion"]["top1"] == pytest.approx(top1)
+    for entry, seed in zip(results["numbers"]["single"], range(3)):
+        single = (scores(seed).logits.argmax(axis=1) == scores(seed).labels).mean()
+        assert entry["top1"] == pytest.approx(100 * single) and f"{entry['top1']:.2f}%" in out
+    assert f"fusion of softmax: top-1 {top1:.2f}%" in out and (tmp_path / "o/confusion.csv").is_file()
+    code, out, err = run("engine.report.py", tmp_path / "o")
+    assert code == 0 and f"{top1:.1f}" in out and "fusion" in out, err
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"names": np.array([f"clip{i}" for i in range(39)] + ["other"])},
+            "clip 40 is other instead of clip39",
+        ),
+        ({"labels": np.zeros(40, dtype=np.int64)}, "the labels of the same clips differ"),
+        ({"dataset": "ntu60"}, "ntu60 cross_view instead of mine cross_view"),
+        ({"logits": np.zeros((40, 6), dtype=np.float32)}, "logits (40, 6) instead of (40, 5)"),
+        ({"logits": np.full((40, 5), np.nan, dtype=np.float32)}, "non-finite"),
+    ],
+)
+def test_ensemble_rejects_scores_that_do_not_match(run, files, tmp_path, change, message):
+    save_scores(files[1], scores(1, **change))
+    code, _, err = run("ensemble.py", *files, "--output-dir", tmp_path / "o")
+    assert code == 2 and message in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["a.npz"], "at least two"),
+        (["a.npz", "b.npz", "--weights", "1"], "1 entries for 2 files"),
+        (["a.npz", "b.npz", "--weights", "0", "0"], "above 0"),
+        (["a.npz", "missing.npz"], "missing.npz is not a file of"),
+        (["a.npz", "text.npz"], "text.npz is not a file of"),
+    ],
+)
+def test_ensemble_rejects_bad_flags_and_files(run, files, tmp_path, monkeypatch, flags, message):
+    (tmp_path / "text.npz").write_text("no archive")
+    code, _, err = run("ensemble.py", *flags, "--output-dir", "o")
+    assert code == 2 and message in err and len(err.strip().splitlines()) == 1
+
+
+def test_scores_of_a_classifier_are_those_of_its_results(run, tmp_path):
+    flags = ["--pretrained", "random", *TINY_FLAGS, "--epochs", 2, "--output-dir", tmp_path / "o"]
+    code, _, err = run(CLASSIFICATION, *flags, "--save-scores", tmp_path / "scores.npz")
+    assert code == 0, err
+    saved = load_scores(tmp_path / "scores.npz")
+    results = json.loads((tmp_path / "o/results.json").read_text())
+    accuracy = 100 * (saved.logits.argmax(axis=1) == saved.labels).mean()
+    assert accuracy == pytest.approx(results["numbers"]["last"]["top1"])
+    assert saved.names[0].startswith("S001C001") and saved.class_names[0] == "drink water"
