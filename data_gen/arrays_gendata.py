@@ -17,9 +17,11 @@ Labels count from 0. data_gen/own_clips.py does the same from Python.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen.command_line import DATA_FOLDER, add_common_flags, add_flag, add_path_flag, provenance
 from data_gen.own_clips import TableRow, frames_of_array, read_array, read_table
-from data_gen.sources import BadFile, Issue, RawFile, find_arrays
+from data_gen.sources import BadFile, Issue, RawFile, find_arrays, load_contents
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
+from data_gen.units import body_size, unit_warning
 from options.datasets import DATASETS
 from options.errors import run_script
 from options.flags import POSITIVE_INT, Parser, path
@@ -75,8 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     check_target(args.out_folder, args.overwrite)
     skeleton = load_skeleton(args.skeleton)
-    arrays = find_arrays(args.data_path)
     rows, protocols, left_out = read_table(args.clips, args.num_classes)
+    arrays = find_arrays(args.data_path, left_out)
+    rows = without_suffix(rows, arrays)
     for names, reason in (
         (rows.keys() - arrays.keys(), "array not found"),
         (arrays.keys() - rows.keys(), f"no row in {args.clips.name}"),
@@ -89,20 +93,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.out_folder, args.dataset, num_classes, protocols, origin, args.overwrite, skeleton
     )
     store.left_out += left_out
-    clips = [(rows[name], arrays[name]) for name in sorted(rows.keys() & arrays.keys())]
+    files = load_contents([arrays[name] for name in sorted(rows.keys() & arrays.keys())])
+    clips = ((rows[file.name], file) for file in files)
     read = partial(read_clip, normalize=not args.keep_coordinates, skeleton=skeleton)
     fill_store(store, read, clips, args.workers, args.on_error)
+    warning = unit_warning(store.body_sizes)
+    store.warnings += [warning] if warning else []
     return report(store, time.perf_counter() - start)
+
+
+def without_suffix(rows: dict[str, TableRow], arrays: Container[str]) -> dict[str, TableRow]:
+    """Remove ``.npy`` from the names in a table that contains the names of files, unless arrays have it."""
+    shortened = {name: re.sub(r"\.npy$", "", name, flags=re.IGNORECASE) for name in rows}
+    return {
+        new: replace(rows[name], name=new)
+        for name, short in shortened.items()
+        for new in [name if name in arrays or short in rows else short]
+    }
 
 
 def read_clip(row_and_array: tuple[TableRow, RawFile], normalize: bool, skeleton: Skeleton) -> FileResult:
     """Read one array into a clip, or the reason why it is left out."""
     row, file = row_and_array
     try:
-        frames = frames_of_array(read_array(file), normalize, skeleton)
+        array = read_array(file)
+        frames = frames_of_array(array, normalize, skeleton)
     except BadFile as error:
         return FileResult(left_out=[error.issue(file.display_name)])
-    return FileResult([Clip(row.name, row.label, frames, row.splits)])
+    return FileResult(
+        [Clip(row.name, row.label, frames, row.splits)], body_sizes=[body_size(array, skeleton)]
+    )
 
 
 if __name__ == "__main__":

@@ -7,26 +7,29 @@ left out.
 from __future__ import annotations
 
 import gzip
+import os
 import re
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_gen.sources import Issue, RawFile, find_files, iterate_files
+from data_gen.archives import archive_suffix
+from data_gen.sources import BadFile, Found, Issue, RawFile, load_contents, printable, search
 from data_gen.store_writer import MAX_PRINTED_ISSUES, compare_with_published
 from options.datasets import DATASETS, NTU60_LAST_SETUP, ntu_splits, parse_ntu_name
 from options.errors import UserError
 
 SKELETON_SUFFIX = ".skeleton"
 PROTOCOLS = ("cross_subject", "cross_view", "cross_setup")
-MISSING_LISTS = {  # file names as published; the list of NTU-120 contains that of NTU-60
-    "ntu60": (
-        "NTU_RGBD_samples_with_missing_skeletons.txt",
-        "NTU_RGBD120_samples_with_missing_skeletons.txt",
-    ),
-    "ntu120": ("NTU_RGBD120_samples_with_missing_skeletons.txt",),
+MISSING_LISTS = {  # stems of file names as published, preferred if there are several lists
+    "ntu60": ("ntu_rgbd_samples_with_missing_skeletons", "samples_with_missing_skeletons"),
+    "ntu120": ("ntu_rgbd120_samples_with_missing_skeletons",),
 }
+MISSING_COUNTS = {"ntu60": 302, "ntu120": 535}
+MAX_LIST_BYTES = 1 << 20
+TEXT_SUFFIXES = ("", ".txt", ".text", ".csv", ".tsv", ".lst", ".list", ".md")
 # The subjects of each setup. Each performs 60 actions twice in front of 3 cameras.
 SETUP_SUBJECTS = {
     1: "1-8",
@@ -64,7 +67,9 @@ SETUP_SUBJECTS = {
 }
 CLIPS_PER_SUBJECT = 3 * 2 * 60  # in one setup
 
-_NAME_LINE = re.compile(r"\s*(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})(\.skeleton)?\s*")
+_NAME_LINE = re.compile(
+    r"[\s\"';]*(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})(\.skeleton)?[\s\"';]*", re.ASCII | re.IGNORECASE
+)
 
 
 @dataclass
@@ -77,22 +82,24 @@ class Selection:
     num_other_files: int = 0  # files of NTU-120 that are not in NTU-60
 
 
-def find_skeleton_files(roots: Sequence[Path], accept_name_lists: bool) -> list[RawFile]:
-    """Return all skeleton files under the roots, sorted by name.
+def find_skeleton_files(roots: Sequence[Path], accept_name_lists: bool) -> Found:
+    """Return all skeleton files under the roots, sorted by name, and everything else.
 
     If ``accept_name_lists``, as in a dry run, a root can also be a text file with clip names.
     """
     lists = [
         path for path in roots if accept_name_lists and path.is_file() and path.suffix in (".txt", ".gz")
     ]
-    files = find_files([path for path in roots if path not in lists], SKELETON_SUFFIX)
-    files += [file for path in lists for file in read_name_list(path)]
-    if not files:
+    found = search([path for path in roots if path not in lists], (SKELETON_SUFFIX,), "--data_path")
+    found.files += [file for path in lists for file in read_name_list(path)]
+    found.files.sort()
+    if not found.files:
+        reason = f"; the first reason: {found.problems[0]}" if found.problems else ""
         raise UserError(
             f"no {SKELETON_SUFFIX} file below {', '.join(map(str, roots))}; set --data_path to "
-            "the folders or archives that contain the skeleton files"
+            f"the folders or archives that contain the skeleton files{reason}"
         )
-    return sorted(files)
+    return found
 
 
 def read_name_list(path: Path) -> list[RawFile]:
@@ -100,35 +107,97 @@ def read_name_list(path: Path) -> list[RawFile]:
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
             names = [match[1] for match in map(_NAME_LINE.fullmatch, file) if match]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise UserError(f"{path} cannot be read as a list of clip names: {error}") from error
     return [RawFile(name, path.name, str(path)) for name in names]
 
 
-def find_missing_list(dataset: str, roots: Sequence[Path], path: Path | None) -> tuple[Path | None, set[str]]:
-    """Find and read the published list of missing skeletons; print which one is used.
+@dataclass
+class MissingList:
+    """The list of missing skeletons that is used: where it is, and the clip names on it; or a warning."""
+
+    path: Path | str | None = None  # a str inside of archives
+    names: set[str] = field(default_factory=set)
+    warning: str | None = None  # if there is no list
+
+
+def find_missing_list(dataset: str, found: Found, path: Path | None) -> MissingList:
+    """Find and read the list of missing skeletons; print which one is used.
+
+    A list is recognized by the word "missing" in its name, or in the text above the names; its own name and
+    format vary between the places where it is published. The file is removed from ``found.others``.
 
     Args:
         dataset: "ntu60" or "ntu120".
-        roots: searched for the file names of ``MISSING_LISTS``.
+        found: the result of the search under --data_path.
         path: the list to use instead of searching for one.
-
-    Returns:
-        the path of the list, and the clip names on it; None and no names if there is no list.
     """
-    if path is None:
-        wanted = MISSING_LISTS[dataset]
-        found = {file.name: file for root in roots for file in iterate_files(root) if file.name in wanted}
-        path = next((found[name] for name in wanted if name in found), None)
-    if path is None:
-        print("no list of missing skeletons found: all files are used")
-        return None, set()
-    print(f"list of missing skeletons: {path}")
-    return path, read_missing_list(path)
+    if path is not None:
+        print(f"list of missing skeletons: {path}")
+        return MissingList(path, read_missing_list(path))
+    lists, hint = [], ""
+    for file in load_contents(list(filter(_may_be_missing_list, found.others))):
+        text = _text_of(file)
+        names = set(_names_in(text))
+        if not names:
+            continue
+        if "missing" not in file.display_name.rpartition("/")[2].lower() and "missing" not in text.lower():
+            hint = f"; it may be {printable(file.display_name)}"
+        elif dataset == "ntu120" and _is_of_ntu60_only(file, names):
+            hint = f"; {printable(file.display_name)} is the one of NTU-60"
+        else:  # the list of NTU-120 contains that of NTU-60
+            lists.append((file.name.lower() not in MISSING_LISTS[dataset], file, names))
+    if not lists:
+        count = MISSING_COUNTS[dataset]
+        warning = (
+            f"no list of missing skeletons found, so all files are used: up to {count} clips that the papers "
+            "leave out are in the store, and results are not comparable. Put the list that is published with "
+            f"the data into the data folder, or give it with --ignored_sample_path{hint}"
+        )
+        print(f"WARNING: {warning}")
+        return MissingList(warning=warning)
+    _, file, names = min(lists, key=lambda item: item[:2])
+    found.others = [other for other in found.others if other != file]
+    is_plain = file.member is None and file.position is None
+    print(f"list of missing skeletons: {file.path if is_plain else printable(file.display_name)}")
+    return MissingList(Path(file.path) if is_plain else file.display_name, names)
+
+
+def _may_be_missing_list(file: RawFile) -> bool:
+    if "missing" not in file.display_name.rpartition("/")[2].lower() and file.suffix not in TEXT_SUFFIXES:
+        return False
+    if file.member is not None:
+        return file.member.file_size <= MAX_LIST_BYTES
+    try:
+        return file.position is not None or os.stat(file.path).st_size <= MAX_LIST_BYTES
+    except OSError:
+        return False
+
+
+def _is_of_ntu60_only(file: RawFile, names: set[str]) -> bool:
+    title = file.display_name.rpartition("/")[2].lower()
+    if "120" in title or any(parse_ntu_name(name).setup > NTU60_LAST_SETUP for name in names):
+        return False
+    return "60" in title or title.startswith("ntu_rgbd_") or len(names) == MISSING_COUNTS["ntu60"]
+
+
+def _text_of(file: RawFile) -> str:
+    try:
+        data = file.read()
+    except BadFile:
+        return ""
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    return data[:MAX_LIST_BYTES].decode(encoding, "replace")
+
+
+def _names_in(text: str) -> list[str]:
+    return [match[1].upper() for match in map(_NAME_LINE.fullmatch, text.splitlines()) if match]
 
 
 def read_missing_list(path: Path) -> set[str]:
     """Return the clip names on a published list of missing skeletons; other lines of the file are skipped."""
+    if archive_suffix(path.name) and (found := search([path], (), "--ignored_sample_path")).others:
+        return {name for file in load_contents(found.others) for name in _names_in(_text_of(file))}
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
@@ -136,7 +205,7 @@ def read_missing_list(path: Path) -> set[str]:
             f"{path} cannot be read ({error.strerror}); give the list of missing skeletons with "
             "--ignored_sample_path"
         ) from error
-    names = {match[1] for match in map(_NAME_LINE.fullmatch, text.splitlines()) if match}
+    names = set(_names_in(text))
     if not names:
         raise UserError(
             f"{path} contains no line with only a name like S001C002P005R002A008; give the published list "
@@ -175,6 +244,12 @@ def select_files(files: Iterable[RawFile], dataset: str, missing: set[str]) -> S
             leave_out(file, f"the same name as {used}, which is used", failed_clips=0)
         else:
             selection.files.append(file)
+    if selection.num_other_files and not selection.files:
+        raise UserError(
+            f"no file belongs to {dataset}, which is setups 1 to {NTU60_LAST_SETUP}: "
+            f"{selection.num_other_files:,} are of setups {NTU60_LAST_SETUP + 1} and above; add --dataset "
+            "ntu120"
+        )
     return selection
 
 

@@ -4,9 +4,9 @@
     python data_gen/ntu_gendata.py --dataset ntu120 --data_path part1.zip part2.zip
     python data_gen/ntu_gendata.py --dry-run               # what is present, what is missing
 
-Finds .skeleton files under --data_path, in folders and in zip archives, which need not be extracted. The
-store (dataset/store_format.py) is written atomically. Its store.json lists every file that was left out, with
-the line and the reason.
+Finds .skeleton files under --data_path, in folders and in archives (zip, tar, gz, bz2, xz), which need not be
+extracted. The store (dataset/store_format.py) is written atomically. Its store.json lists every file that was
+left out, with the line and the reason.
 """
 
 from __future__ import annotations
@@ -21,9 +21,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen.command_line import DATA_FOLDER, add_common_flags, add_flag, add_path_flag, provenance
 from data_gen.normalize import normalize_clip
-from data_gen.ntu_files import PROTOCOLS, dry_run_report, find_missing_list, find_skeleton_files, select_files
+from data_gen.ntu_files import (
+    PROTOCOLS,
+    SKELETON_SUFFIX,
+    dry_run_report,
+    find_missing_list,
+    find_skeleton_files,
+    select_files,
+)
 from data_gen.skeleton_file import read_skeleton
-from data_gen.sources import BadFile, Issue, RawFile
+from data_gen.sources import BadFile, Issue, RawFile, load_contents
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
 from options.datasets import DATASETS, ntu_splits, parse_ntu_name
 from options.errors import run_script
@@ -46,12 +53,12 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         "data_path",
         nargs="+",
         default=[DATA_FOLDER],
-        help="folders or zip archives with the .skeleton files (default: data)",
+        help="folders or archives with the .skeleton files (default: data)",
     )
     add_path_flag(
         parser,
         "ignored_sample_path",
-        help="the published list of missing skeletons (default: found by its file name under --data_path)",
+        help="the published list of missing skeletons (default: found under --data_path)",
     )
     add_path_flag(parser, "out_folder", help="the store to write (default: data/<dataset>)")
     add_flag(
@@ -71,21 +78,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     if not args.dry_run:
         check_target(args.out_folder, args.overwrite)
-    files = find_skeleton_files(args.data_path, args.dry_run)
-    args.ignored_sample_path, missing = find_missing_list(
-        args.dataset, args.data_path, args.ignored_sample_path
-    )
-    selection = select_files(files, args.dataset, missing)
+    found = find_skeleton_files(args.data_path, args.dry_run)
+    missing = find_missing_list(args.dataset, found, args.ignored_sample_path)
+    args.ignored_sample_path = missing.path
+    selection = select_files(found.files, args.dataset, missing.names)
+    selection.left_out += found.left_out(SKELETON_SUFFIX)
     if selection.num_other_files:
-        print(f"{selection.num_other_files:,} files are not in {args.dataset} and are skipped")
+        print(
+            f"{selection.num_other_files:,} files are not in {args.dataset} and are skipped "
+            "(--dataset ntu120 uses them)"
+        )
     if args.dry_run:
-        print("\n".join(dry_run_report(selection, args.dataset, missing)))
+        print("\n".join(dry_run_report(selection, args.dataset, missing.names)))
         return 0
     origin = provenance("data_gen/ntu_gendata.py", args, ("dataset", "data_path", "ignored_sample_path"))
     num_classes = DATASETS[args.dataset].num_classes
     store = StoreWriter(args.out_folder, args.dataset, num_classes, PROTOCOLS, origin, args.overwrite)
     store.left_out += selection.left_out
-    fill_store(store, read_clip, selection.files, args.workers, args.on_error, FILES_PER_TASK)
+    store.warnings += [missing.warning] if missing.warning else []
+    files = load_contents(selection.files)
+    fill_store(store, read_clip, files, args.workers, args.on_error, FILES_PER_TASK)
     return report(store, time.perf_counter() - start)
 
 

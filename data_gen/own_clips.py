@@ -15,8 +15,8 @@ that it reads is parsed here.
 
 from __future__ import annotations
 
-import csv
 import io
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,9 @@ import numpy as np
 from data_gen.normalize import normalize_clip, visible_coordinates
 from data_gen.sources import BadFile, Issue, RawFile
 from data_gen.store_writer import Clip, StoreWriter
+from data_gen.units import body_size, unit_warning
 from dataset.store_format import CLIP_COLUMNS, SPLITS
+from options.csv_tables import read_csv
 from options.datasets import NUM_COORDINATES, NUM_PEOPLE
 from options.errors import UserError
 from options.skeletons import KINECT_V2, Skeleton
@@ -69,6 +71,9 @@ def write_store(
                 store.add(replace(clip, frames=frames_of_array(clip.frames, normalize, skeleton)))
             except BadFile as error:
                 raise ValueError(f"clip {clip.name}: {error.reason}") from error
+            store.body_sizes.append(body_size(clip.frames, skeleton))
+    if warning := unit_warning(store.body_sizes):
+        warnings.warn(warning, stacklevel=2)
 
 
 def frames_of_array(array: np.ndarray, normalize: bool = True, skeleton: Skeleton = KINECT_V2) -> np.ndarray:
@@ -117,6 +122,8 @@ def frames_of_array(array: np.ndarray, normalize: bool = True, skeleton: Skeleto
 def read_array(file: RawFile) -> np.ndarray:
     """Read an array in .npy format. Raises ``BadFile`` if it cannot be read."""
     data = file.read()
+    if not data:
+        raise BadFile("the file is empty")
     try:
         return np.load(io.BytesIO(data), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -138,24 +145,24 @@ def read_table(path: Path, num_classes: int | None) -> tuple[dict[str, TableRow]
     Returns the rows by name, the protocols, and the issues of invalid rows. Raises ``UserError`` if the file
     is not such a table.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            table = [(reader.line_num, row) for row in reader]
-            columns = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a table: {error}") from error
-    protocols = [column for column in columns if column not in CLIP_COLUMNS]
-    if "name" not in columns or "label" not in columns or not protocols:
+    advice = "see data_gen/arrays_gendata.py --help"
+    table = read_csv(path, ("name", "label"), advice)
+    protocols = [column for column in table.columns if column not in CLIP_COLUMNS]
+    if "name" not in table.columns or "label" not in table.columns or not protocols or "" in protocols:
         raise UserError(
-            f"{path} needs the columns name, label, and one for each protocol with train or val; see "
-            "data_gen/arrays_gendata.py --help"
+            f"{path} needs the columns name, label, and one for each protocol with train or val, but has "
+            f"{', '.join(table.columns)[:100] or 'none'}; {advice}"
         )
     rows: dict[str, TableRow] = {}
     left_out: list[Issue] = []
-    for line, row in table:
-        splits = {protocol: row[protocol] for protocol in protocols if row[protocol]}
-        if not (row["label"] or "").isdecimal():
+    for line, cells in table.rows:
+        row = {**dict.fromkeys(table.columns, ""), **dict(zip(table.columns, cells))}
+        splits = {protocol: row[protocol].lower() for protocol in protocols if row[protocol]}
+        if len(cells) > len(table.columns):
+            reason = f"{len(cells)} cells, the header has {len(table.columns)}"
+        elif not row["name"]:
+            reason = "the name is empty"
+        elif not row["label"].isdecimal():
             reason = f"label '{row['label']}' is not a whole number from 0"
         elif num_classes and int(row["label"]) >= num_classes:
             reason = f"label {row['label']} is not one of {num_classes} classes, from 0"

@@ -10,15 +10,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_gen.sources import BadFile, Issue, RawFile, find_files
+from data_gen.archives import file_name
+from data_gen.sources import BadFile, Issue, RawFile, find_files, load_contents, printable
 from options.errors import UserError
 
 SUFFIX = ".txt"
 PROTOCOL_WORDS = {"subject": "cross_subject", "view": "cross_view"}  # in the names of split files
+MIN_SKELETON_FIELDS = 50  # far more than a label or a name, also if a line is damaged
+_SUFFIX = re.compile(r"\.(txt|avi|mp4|mkv|mov|wmv|skeleton|npy|csv)$", re.IGNORECASE)
+_LABEL_LINE = re.compile(r"\s*-?\d+\s*(,\s*-?\d+\s*){2,3},?\s*", re.ASCII)
 _WHOLE_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 
 
@@ -46,18 +51,21 @@ def find_videos(
 ) -> tuple[list[Video], list[Issue]]:
     """Match skeleton files, label files and splits by the name of the video.
 
-    Returns the videos in the order of their clips, and the issues of files that are left out: duplicates, and
-    files without a counterpart. Raises ``UserError`` if no video remains.
+    One folder or archive may contain all kinds of files: they are recognized by their content.
+
+    Returns the videos in the order of their clips, and the issues of files that are left out: duplicates,
+    files without a counterpart, and what cannot be read. Raises ``UserError`` if no video remains.
     """
     left_out: list[Issue] = []
-    skeletons = _by_name(find_files(data_path, SUFFIX), left_out)
-    labels = _by_name(find_files(label_path, SUFFIX, flag="--label_path"), left_out)
+    skeletons, skeleton_counts = _by_name(data_path, "skeletons", "--data_path", left_out)
+    labels, label_counts = _by_name(label_path, "labels", "--label_path", left_out)
     # The names of clips begin with the video's name and an underscore.
-    names = sorted(skeletons.keys() & labels.keys(), key="{}_".format)
-    if not names:
+    keys = sorted(skeletons.keys() & labels.keys(), key=lambda key: f"{skeletons[key].name}_")
+    if not keys:
+        reason = f"; the first reason: {left_out[0]}" if left_out else ""
         raise UserError(
-            f"no video has a skeleton file below --data_path ({len(skeletons)} files) and a label file of "
-            f"the same name below --label_path ({len(labels)})"
+            f"no video has a skeleton file below --data_path ({skeleton_counts}) and a label file of the "
+            f"same name below --label_path ({label_counts}){reason}"
         )
     for files, others, reason in (
         (skeletons, labels, "no label file has this name"),
@@ -67,58 +75,146 @@ def find_videos(
             Issue(files[name].display_name, None, reason) for name in sorted(files.keys() - others.keys())
         ]
     videos = []
-    for name in names:
-        video_splits = {protocol: split[name] for protocol, split in splits.items() if name in split}
-        videos.append(Video(skeletons[name], labels[name], video_splits))
-    return videos, left_out
+    for key in keys:
+        video_splits = {protocol: split[key] for protocol, split in splits.items() if key in split}
+        videos.append(Video(skeletons[key], labels[key], video_splits))
+    # In a folder that is searched for both, the files of one kind are no news for the other.
+    used = {file.display_name for video in videos for file in (video.skeletons, video.labels)}
+    unique = {(issue.file, issue.reason): issue for issue in left_out}
+    return videos, [issue for issue in unique.values() if not _is_other_kind(issue) or issue.file not in used]
 
 
-def _by_name(files: list[RawFile], left_out: list[Issue]) -> dict[str, RawFile]:
-    """Return files by name; duplicates are appended to ``left_out``."""
+def _is_other_kind(issue: Issue) -> bool:
+    return issue.reason.startswith("contains ")
+
+
+def load_videos(videos: Sequence[Video]) -> Iterable[Video]:
+    """Return the videos in an order in which each archive is read only once; see ``load_contents``."""
+    if all(video.skeletons.position is None for video in videos):
+        return videos
+    by_name = {video.skeletons.name: video for video in videos}
+    files = load_contents([video.skeletons for video in videos])
+    return (replace(by_name[file.name], skeletons=file) for file in files)
+
+
+def split_warnings(videos: Sequence[Video], splits: dict[str, dict[str, str]]) -> list[str]:
+    """Return a warning for every protocol whose split file does not list some of the videos.
+
+    Raises ``UserError`` if no split file lists any video: the store would be of no use.
+    """
+    warnings = []
+    for protocol, split in splits.items():
+        unlisted = [video.skeletons.name for video in videos if protocol not in video.splits]
+        if unlisted:
+            warnings.append(
+                f"{len(unlisted):,} of {len(videos):,} videos, such as {printable(unlisted[0])}, are not in "
+                f"the split file of {protocol}, which lists names such as {printable(min(split))}: their "
+                "clips are neither training nor validation clips"
+            )
+    if not any(video.splits for video in videos):
+        raise UserError(f"{warnings[0]}; check --split_path")
+    return warnings
+
+
+def video_key(name: str) -> str:
+    """Return the name of a video as in all files of the dataset: without folder, suffix and case."""
+    stem = file_name(name.strip("\"'"))
+    while (shorter := _SUFFIX.sub("", stem)) not in (stem, ""):
+        stem = shorter
+    return stem.upper()
+
+
+def _by_name(
+    roots: Sequence[Path], kind: str, flag: str, left_out: list[Issue]
+) -> tuple[dict[str, RawFile], str]:
+    """Return the files of one kind by ``video_key``, and a text on how many files of which kind there are.
+
+    Duplicates are appended to ``left_out``.
+    """
+    files: list[tuple[str, RawFile]] = []
+    for file in load_contents(find_files(roots, SUFFIX, flag, left_out)):
+        found = file_kind(file)
+        if found != "labels" and file.position is not None:
+            file = replace(file, content=None)  # skeletons would fill the memory; they are read again later
+        files.append((found, file))
     by_name: dict[str, RawFile] = {}
-    for file in files:
-        used = by_name.setdefault(file.name, file)
-        if used is not file:
+    for found, file in sorted(files, key=lambda item: (item[0] != kind, item[1])):
+        if found in (kind, "unknown") and not file.name.isprintable():
+            reason = "the name contains control characters or is not UTF-8"
+        elif found in (kind, "unknown"):
+            used = by_name.setdefault(video_key(file.name), file)
+            if used is file:
+                continue
             reason = f"the same name as {used.display_name}, which is used"
-            left_out.append(Issue(file.display_name, None, reason, failed_clips=0))
-    return by_name
+        elif found == "splits":
+            continue
+        else:
+            reason = f"contains {found}, not {kind}"
+        left_out.append(Issue(file.display_name, None, reason, failed_clips=0))
+    counts = Counter(found for found, _ in files if found != "unknown")
+    details = "".join(f", {count:,} with {found}" for found, count in counts.items())
+    return by_name, f"{len(files):,} .txt files{details}"
+
+
+def file_kind(file: RawFile) -> str:
+    """Return what the beginning of a file contains: "skeletons", "labels", "splits", or "unknown"."""
+    try:
+        head = file.read_head()
+    except BadFile:
+        return "unknown"
+    lines = head.decode("utf-8-sig", "replace").splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    if len(first.split()) >= MIN_SKELETON_FIELDS:
+        return "skeletons"
+    if _LABEL_LINE.fullmatch(first):
+        return "labels"
+    return (
+        "splits"
+        if re.match(r"\s*(training|train|test|valid)\w*\s+video", first, re.IGNORECASE)
+        else "unknown"
+    )
 
 
 def read_splits(path: Path, part: str) -> dict[str, dict[str, str]]:
     """Read a split file, or those in a folder or archive.
 
     Args:
-        path: a file, a folder or a zip archive.
+        path: a file, a folder or an archive.
         part: "1" or "2"; if some names contain "v2", only the files of this part are read.
 
     Returns:
-        protocol -> video -> "train" or "val"
+        protocol -> ``video_key`` -> "train" or "val"
     """
-    files = find_files([path], SUFFIX, flag="--split_path")
+    left_out: list[Issue] = []
+    files = [
+        file
+        for file in find_files([path], SUFFIX, "--split_path", left_out)
+        if sum(word in file.name.lower() for word in PROTOCOL_WORDS) == 1
+    ]
     of_part = [file for file in files if ("v2" in file.name.lower()) == (part == "2")]
     splits: dict[str, dict[str, str]] = {}
     for file in of_part or files:
-        protocols = [protocol for word, protocol in PROTOCOL_WORDS.items() if word in file.name.lower()]
-        if len(protocols) != 1:
-            continue
-        if protocols[0] in splits:
+        protocol = next(name for word, name in PROTOCOL_WORDS.items() if word in file.name.lower())
+        if protocol in splits:
             raise UserError(
-                f"{path} contains more than one split file of {protocols[0]} for part {part}; give the one "
+                f"{path} contains more than one split file of {protocol} for part {part}; give the one "
                 "to use with --split_path"
             )
         try:
-            splits[protocols[0]] = parse_split(file.read())
+            splits[protocol] = parse_split(file.read())
         except BadFile as error:
             raise UserError(f"the split file {file.display_name} cannot be used: {error.reason}") from error
     if not splits:
+        reason = f"; the first reason: {left_out[0]}" if left_out else ""
         raise UserError(
-            f"no split file in {path}: its name must contain 'subject' or 'view', as in cross-subject.txt"
+            f"no split file in {path}: its name must contain 'subject' or 'view', as in "
+            f"cross-subject.txt{reason}"
         )
     return splits
 
 
 def parse_split(data: bytes) -> dict[str, str]:
-    """Parse the content of a split file: video -> "train" or "val".
+    """Parse the content of a split file: ``video_key`` -> "train" or "val".
 
     Raises ``BadFile`` if it does not have four lines, or if a video is in both splits.
     """
@@ -129,7 +225,7 @@ def parse_split(data: bytes) -> dict[str, str]:
             f"{len(lines)} lines instead of 4: a heading, the training videos, a heading, the test videos"
         )
     train, val = (
-        {name.removesuffix(SUFFIX) for name in re.split(r"[,\s]+", line) if name}
+        {video_key(name) for name in re.split(r"[,;\s]+", line) if name.strip("\"'")}
         for line in (lines[1], lines[3])
     )
     if train & val:

@@ -4,7 +4,8 @@
         --label_path Label/Train_Label_PKU_final --split_path Split
 
 The label files define which frames of a video are an action. The resulting clips are normalized like those of
-NTU RGB+D. All paths can be folders or zip archives. The store (dataset/store_format.py) is written
+NTU RGB+D. All paths can be folders or archives, also one
+and the same. The store (dataset/store_format.py) is written
 atomically. Its store.json lists every video and label line that was left out, with the line and the reason.
 """
 
@@ -21,7 +22,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen.command_line import DATA_FOLDER, add_common_flags, add_path_flag, provenance
 from data_gen.normalize import normalize_clip
-from data_gen.pku_files import Video, action_warnings, check_action, find_videos, parse_labels, read_splits
+from data_gen.pku_files import (
+    Video,
+    action_warnings,
+    check_action,
+    find_videos,
+    load_videos,
+    parse_labels,
+    read_splits,
+    split_warnings,
+)
 from data_gen.skeleton_file import read_pku_skeleton
 from data_gen.sources import BadFile, Issue
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
@@ -38,14 +48,14 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         "data_path",
         nargs="+",
         required=True,
-        help="folders or zip archives with the skeleton files: 0002-L.txt and so on",
+        help="folders or archives with the skeleton files: 0002-L.txt and so on",
     )
     add_path_flag(
         parser,
         "label_path",
         nargs="+",
         required=True,
-        help="folders or zip archives with the label files (same file names as the skeleton files)",
+        help="folders or archives with the label files (same file names as the skeleton files)",
     )
     add_path_flag(
         parser,
@@ -69,10 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     splits = read_splits(args.split_path, args.part)
     num_classes = DATASETS[args.dataset].num_classes
     videos, left_out = find_videos(args.data_path, args.label_path, splits)
+    warnings = split_warnings(videos, splits)
+    for warning in warnings:
+        print(f"WARNING: {warning}")
     origin = provenance("data_gen/pku_gendata.py", args, ("part", "data_path", "label_path", "split_path"))
     store = StoreWriter(args.out_folder, args.dataset, num_classes, sorted(splits), origin, args.overwrite)
     store.left_out += left_out
-    fill_store(store, partial(read_video, num_classes=num_classes), videos, args.workers, args.on_error)
+    store.warnings += warnings
+    read = partial(read_video, num_classes=num_classes)
+    fill_store(store, read, load_videos(videos), args.workers, args.on_error)
     return report(store, time.perf_counter() - start)
 
 

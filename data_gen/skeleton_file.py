@@ -34,6 +34,7 @@ BODY_FIELDS, JOINT_FIELDS = 10, 12
 PKU_FIELDS = NUM_PEOPLE * NUM_JOINTS * NUM_COORDINATES
 _NUM_JOINTS_TEXT = b"%d" % NUM_JOINTS
 
+MIN_NULS = 16  # at the end of a file that is not text; a text in UTF-16 can end with one
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FIELDS_PER_BLOCK = 1 << 15  # bounds the memory for a long file
@@ -98,6 +99,13 @@ class TextFields:
     def __init__(self, data: bytes) -> None:
         if data.startswith(BYTE_ORDER_MARK):
             data = data[len(BYTE_ORDER_MARK) :]
+        if (text := data.rstrip(b"\0")) and len(data) - len(text) >= MIN_NULS:
+            count = len(data) - len(text)
+            raise BadFile(
+                f"the file ends with {count:,} NUL bytes, as after an interrupted download or copy; get it "
+                "again",
+                text.count(b"\n") + 1,
+            )
         # A newline at both ends gives every field a separator on both sides. The additional newlines at the
         # end let a window of fixed width start at any field.
         self.data = b"\n" + data + b"\n" * (_WINDOW + 1)

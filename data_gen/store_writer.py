@@ -9,20 +9,24 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from data_gen.output_folder import atomic_folder, is_empty_folder, write_errors
+from data_gen.output_folder import atomic_folder, check_folder, is_empty_folder, write_errors
 from data_gen.parallel import ordered_map
-from data_gen.sources import Issue
+from data_gen.sources import Issue, printable
 from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
 from options.datasets import DATASETS
 from options.errors import UserError
@@ -35,6 +39,7 @@ TOTALS = ("clips", "frames")  # keys of the counts in store.json, before the pro
 MAX_FAILED_SHARE = 0.05  # exit code 1 if more of the clips failed
 MAX_PRINTED_ISSUES = 10
 _NPY_HEADER_BYTES = 128
+_UNSORTED_FILE = "unsorted.npy"  # the frames in the order in which they were read
 
 
 @dataclass
@@ -49,17 +54,21 @@ class Clip:
 
 @dataclass
 class FileResult:
-    """The result of reading one input file: its clips, why there are not more, and notes on the clips."""
+    """The result of reading one input file: its clips, why there are not more, and notes on the clips.
+
+    ``body_sizes`` are those of the clips if their unit is not known, see ``data_gen.units``.
+    """
 
     clips: list[Clip] = field(default_factory=list)
     left_out: list[Issue] = field(default_factory=list)
     notes: list[Issue] = field(default_factory=list)
+    body_sizes: list[float] = field(default_factory=list)
 
 
 def fill_store(
     store: StoreWriter,
     read: Callable[[Input], FileResult],
-    inputs: Sequence[Input],
+    inputs: Iterable[Input],
     workers: int,
     on_error: str,
     inputs_per_task: int = 1,
@@ -68,12 +77,13 @@ def fill_store(
 
     Args:
         read: a top-level function of a module, or a ``functools.partial`` of one.
-        inputs: ordered such that the names of their clips are in order.
+        inputs: in any order; consumed as they are read, with a bounded lead.
         on_error: "skip" leaves out bad input; "stop" raises ``UserError`` at the first and writes no store.
         inputs_per_task: inputs that a process receives at a time.
     """
-    tasks = [inputs[i : i + inputs_per_task] for i in range(0, len(inputs), inputs_per_task)]
-    with store, tqdm(total=len(inputs), unit="file", disable=None) as progress:
+    iterator = iter(inputs)
+    tasks = iter(lambda: list(islice(iterator, inputs_per_task)), [])
+    with store, tqdm(total=length_hint(inputs) or None, unit="file", disable=None) as progress:
         _check_errors(store, on_error)
         for results in ordered_map(partial(_read_all, read), tasks, workers):
             for result in results:
@@ -101,23 +111,30 @@ def report(store: StoreWriter, seconds: float) -> int:
         f"{store.num_clips / seconds:,.0f} clips/s"
     )
     failed = [issue for issue in store.left_out if issue.failed_clips]
+    failed.sort(key=lambda issue: not issue.is_container)  # folders and archives first
     for title, issues in (("left out", failed), ("note", store.notes)):
         for issue in issues[:MAX_PRINTED_ISSUES]:
             print(f"  {title}: {issue}")
         if len(issues) > MAX_PRINTED_ISSUES:
             print(f"  {title}: {len(issues) - MAX_PRINTED_ISSUES:,} more, all listed in store.json")
-    if len(store.left_out) > len(failed):
+    reasons = Counter(issue.reason for issue in store.left_out if not issue.failed_clips)
+    for reason, count in reasons.most_common(MAX_PRINTED_ISSUES):
+        example = next(issue.file for issue in store.left_out if issue.reason == reason)
+        print(f"  left out: {count:,} files, such as {printable(example)}: {printable(reason)}")
+    for warning in store.warnings:
+        print(f"WARNING: {warning}")
+    containers = sum(issue.is_container for issue in store.left_out)
+    if containers:
         print(
-            "  left out as expected (listed as missing, or duplicates): "
-            f"{len(store.left_out) - len(failed):,} files"
+            f"{containers:,} archives or folders could not be read completely (all are in store.json): the "
+            " store was written, but may lack any number of clips (exit code 1)"
         )
-    if store.failed_share <= MAX_FAILED_SHARE:
-        return 0
-    print(
-        f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}: the store "
-        "was written, but check the reasons before using it (exit code 1)"
-    )
-    return 1
+    if store.failed_share > MAX_FAILED_SHARE:
+        print(
+            f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}: the "
+            "store was written, but check the reasons before using it (exit code 1)"
+        )
+    return 1 if containers or store.failed_share > MAX_FAILED_SHARE else 0
 
 
 def compare_with_published(dataset: str, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
@@ -138,8 +155,9 @@ def compare_with_published(dataset: str, counts: Mapping[str, Mapping[str, int]]
 class StoreWriter:
     """Write one store atomically, in a ``with`` block.
 
-    An exception in the block leaves nothing behind. Clips are added in the order of their names and are
-    written at once, so memory does not grow with their frames.
+    An exception in the block leaves nothing behind. Clips are written at once, so memory does not grow with
+    their frames. ``add`` expects them in the order of their names; those of ``add_result`` are sorted at the
+    end.
 
         with StoreWriter("data/mine", "mine", num_classes=4, protocols=["cross_subject"]) as store:
             store.add(Clip("a", 0, frames, {"cross_subject": "train"}))
@@ -164,13 +182,15 @@ class StoreWriter:
         overwrite: bool = False,
         skeleton: Skeleton = KINECT_V2,
     ) -> None:
-        self.folder = Path(os.path.abspath(folder))
+        self.folder = Path(os.path.abspath(os.path.expanduser(folder)))
         self.dataset, self.num_classes, self.protocols = dataset, num_classes, tuple(protocols)
         self.provenance = {**(provenance or {}), "numpy": np.__version__}
         self.skeleton = skeleton
         self.left_out: list[Issue] = []
         self.notes: list[Issue] = []
-        self.names: list[str] = []
+        self.body_sizes: list[float] = []
+        self.warnings: list[str] = []  # printed at the end by ``report``
+        self.rows: dict[str, tuple[int, int, int, Mapping[str, str]]] = {}  # see ``_append``
         self.num_frames = 0
         self.split_counts = {protocol: dict.fromkeys(SPLITS, 0) for protocol in self.protocols}
         self._overwrite = overwrite
@@ -191,25 +211,21 @@ class StoreWriter:
     @contextmanager
     def _open(self) -> Iterator[StoreWriter]:
         check = partial(check_target, self.folder, self._overwrite)
-        with atomic_folder(self.folder, STORE_FILES, check) as folder:
+        with atomic_folder(self.folder, (*STORE_FILES, _UNSORTED_FILE), check) as folder:
             with write_errors(self.folder):
-                self._frames = open(folder / FRAMES_FILE, "wb", buffering=1 << 20)
-                self._rows = open(folder / CLIPS_FILE, "w", newline="", encoding="utf-8")
+                self._frames = open(folder / FRAMES_FILE, "w+b", buffering=1 << 20)
             try:
                 self._frames.write(b"\0" * _NPY_HEADER_BYTES)  # the header is written last, over these zeros
-                self._csv = csv.writer(self._rows, lineterminator="\n")
-                self._csv.writerow([*CLIP_COLUMNS, *self.protocols])
                 yield self
                 with write_errors(self.folder):
                     self._finish(folder)
             finally:
-                for file in (self._frames, self._rows):
-                    with suppress(OSError):  # a full disk fails again for what is still buffered
-                        file.close()
+                with suppress(OSError):  # a full disk fails again for what is still buffered
+                    self._frames.close()
 
     @property
     def num_clips(self) -> int:
-        return len(self.names)
+        return len(self.rows)
 
     @property
     def failed_share(self) -> float:
@@ -218,23 +234,30 @@ class StoreWriter:
         return failed / max(failed + self.num_clips, 1)
 
     def add(self, clip: Clip) -> None:
-        """Append a clip. Raises ``ValueError`` if a store cannot contain it."""
+        """Append a clip. Raises ``ValueError`` if a store cannot contain it or its name is not in order."""
+        last = next(reversed(self.rows), "")
+        if self.rows and clip.name <= last:
+            raise ValueError(
+                f"clip {clip.name} comes after {last}: the names of a store are unique and in order"
+            )
+        self._append(clip)
+
+    def _append(self, clip: Clip) -> None:
         self._check(clip)
-        splits = [clip.splits.get(protocol, "") for protocol in self.protocols]
         with write_errors(self.folder):
-            self._csv.writerow([clip.name, clip.label, self.num_frames, len(clip.frames), *splits])
             self._frames.write(np.ascontiguousarray(clip.frames).data)
-        self.names.append(clip.name)
+        self.rows[clip.name] = (clip.label, self.num_frames, len(clip.frames), clip.splits)
         self.num_frames += len(clip.frames)
         for protocol, split in clip.splits.items():
             self.split_counts[protocol][split] += 1
 
     def add_result(self, result: FileResult) -> None:
-        """Append the clips of one input file and keep its issues for ``store.json``."""
+        """Append the clips of one input file, in any order, and keep its issues for ``store.json``."""
         for clip in result.clips:
-            self.add(clip)
+            self._append(clip)
         self.left_out += result.left_out
         self.notes += result.notes
+        self.body_sizes += result.body_sizes
 
     def _check(self, clip: Clip) -> None:
         frames, shape = clip.frames, self.skeleton.frame_shape
@@ -250,10 +273,8 @@ class StoreWriter:
                 f"clip {clip.name}: label {clip.label} is not one of the {self.num_classes} classes, "
                 "counted from 0"
             )
-        if self.names and clip.name <= self.names[-1]:
-            raise ValueError(
-                f"clip {clip.name} comes after {self.names[-1]}: the names of a store are unique and in order"
-            )
+        if clip.name in self.rows:
+            raise ValueError(f"clip {clip.name} occurs twice: the names of a store are unique and in order")
         for protocol, split in clip.splits.items():
             if protocol not in self.protocols or split not in SPLITS:
                 raise ValueError(
@@ -265,14 +286,37 @@ class StoreWriter:
         if not self.num_clips:
             reason = f"; the first reason: {self.left_out[0]}" if self.left_out else ""
             raise UserError(f"the input contains no valid clip, so no store was written{reason}")
+        if list(self.rows) != sorted(self.rows):
+            self._sort(folder)
         self._frames.seek(0)
         self._frames.write(_npy_header((self.num_frames, *self.skeleton.frame_shape)))
+        _flush_to_disk(self._frames)
+        with open(folder / CLIPS_FILE, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([*CLIP_COLUMNS, *self.protocols])
+            for name, (*numbers, splits) in self.rows.items():
+                writer.writerow([name, *numbers, *(splits.get(protocol, "") for protocol in self.protocols)])
+            _flush_to_disk(file)
         with open(folder / INFO_FILE, "w", encoding="utf-8") as info_file:
             json.dump(self._info(), info_file, indent=1)
             info_file.write("\n")
             _flush_to_disk(info_file)
-        for file in (self._frames, self._rows):
-            _flush_to_disk(file)
+
+    def _sort(self, folder: Path) -> None:
+        """Bring the clips, whose files can be in any order in an archive, into the order of their names."""
+        os.rename(folder / FRAMES_FILE, folder / _UNSORTED_FILE)
+        frame_bytes = math.prod(self.skeleton.frame_shape) * np.dtype(np.float32).itemsize
+        unsorted_rows, self.rows, self.num_frames = self.rows, {}, 0
+        with self._frames as unsorted:
+            self._frames = open(folder / FRAMES_FILE, "w+b", buffering=1 << 20)
+            self._frames.write(b"\0" * _NPY_HEADER_BYTES)
+            for name in sorted(unsorted_rows):
+                label, first_frame, num_frames, splits = unsorted_rows[name]
+                unsorted.seek(_NPY_HEADER_BYTES + first_frame * frame_bytes)
+                self._frames.write(unsorted.read(num_frames * frame_bytes))
+                self.rows[name] = (label, self.num_frames, num_frames, splits)
+                self.num_frames += num_frames
+        os.unlink(folder / _UNSORTED_FILE)
 
     def _info(self) -> dict[str, Any]:
         return {
@@ -290,16 +334,21 @@ class StoreWriter:
 
 def check_target(folder: Path, overwrite: bool) -> None:
     """Raise ``UserError`` unless a store may be written to ``folder``."""
-    if folder.is_dir() and (folder / INFO_FILE).is_file():
+    try:
+        is_store, exists = (folder / INFO_FILE).is_file(), folder.exists()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}); choose another --out_folder") from error
+    if is_store:
         if not overwrite:
             raise UserError(
                 f"{folder} already contains a store; add --overwrite to replace it, or choose another "
                 "--out_folder"
             )
-    elif folder.exists() and not is_empty_folder(folder):
+    elif exists and not is_empty_folder(folder):
         raise UserError(
             f"{folder} exists but is not a store and is not replaced; choose another --out_folder"
         )
+    check_folder(folder)
 
 
 def _sort_key(issue: Issue) -> tuple[str, int, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from options.csv_tables import read_csv
 from options.errors import UserError
 from options.skeletons import KINECT_V2, Skeleton, from_data
 
@@ -56,9 +56,9 @@ def read_info(folder: Path) -> dict:
         info["dataset"], int(info["num_classes"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is not a valid store description ({error}); rebuild the store") from error
-    if version != FORMAT_VERSION:
+    if str(version) != str(FORMAT_VERSION):  # JSON that another program wrote may have "1"
         raise UserError(
-            f"{path} has format version {version!r}, but this version reads {FORMAT_VERSION}: rebuild the "
+            f"{path} has format version {version}, but this version reads {FORMAT_VERSION}: rebuild the "
             "store with data_gen/"
         )
     return info
@@ -66,19 +66,16 @@ def read_info(folder: Path) -> dict:
 
 def read_clips(path: Path) -> tuple[list[str], np.ndarray, dict[str, list[str]]]:
     """Read ``clips.csv``: names, (label, first_frame, num_frames) per clip, and the protocol columns."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); rebuild the store") from error
+    table = read_csv(path, CLIP_COLUMNS, "rebuild the store")
+    header, rows = table.columns, [row for _, row in table.rows]
     if tuple(header[:4]) != CLIP_COLUMNS:
         raise UserError(f"{path}, line 1: the first columns must be {','.join(CLIP_COLUMNS)}")
     numbers = np.zeros((len(rows), 3), dtype=np.int64)
-    for line, row in enumerate(rows, start=2):
+    for i, (line, row) in enumerate(table.rows):
         if len(row) != len(header):
             raise UserError(f"{path}, line {line}: {len(row)} cells, the header has {len(header)}")
         try:
-            numbers[line - 2] = [int(cell) for cell in row[1:4]]
+            numbers[i] = [int(cell) for cell in row[1:4]]
         except ValueError as error:
             raise UserError(
                 f"{path}, line {line}: label, first_frame and num_frames must be integers"

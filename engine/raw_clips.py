@@ -16,7 +16,8 @@ from tqdm import tqdm
 from data_gen.normalize import normalize_clip
 from data_gen.own_clips import frames_of_array
 from data_gen.skeleton_file import read_skeleton
-from data_gen.sources import BadFile, Issue, RawFile, find_files
+from data_gen.sources import BadFile, Issue, RawFile, find_files, load_contents
+from data_gen.units import body_size, unit_warning
 from dataset.clips import ClipSet
 from options.errors import UserError
 from options.skeletons import KINECT_V2, Skeleton
@@ -34,6 +35,7 @@ class RawClip:
     name: str
     path: str
     frames: np.ndarray
+    body_size: float = 0.0  # of arrays, see data_gen.units
 
 
 def read_arrays(data: bytes, suffix: str) -> dict[str, np.ndarray]:
@@ -45,22 +47,23 @@ def read_arrays(data: bytes, suffix: str) -> dict[str, np.ndarray]:
         raise BadFile(f"it cannot be read as an array of numbers ({error})") from error
 
 
-def read_file(file: RawFile, suffix: str, skeleton: Skeleton) -> tuple[list[RawClip], list[Issue]]:
+def read_file(file: RawFile, skeleton: Skeleton) -> tuple[list[RawClip], list[Issue]]:
     """Return the clips in a file, and a remark about each one that is left out."""
     try:
         data = file.read()
-        if suffix == ".skeleton":
+        if file.suffix == ".skeleton":
             if skeleton != KINECT_V2:
                 raise BadFile(f"it contains the skeleton {KINECT_V2}, but the encoders take {skeleton}")
             return [RawClip(file.name, file.display_name, normalize_clip(read_skeleton(data)[0]))], []
-        arrays = read_arrays(data, suffix)
+        arrays = read_arrays(data, file.suffix)
     except BadFile as error:
         return [], [Issue(file.display_name, error.line, error.reason)]
     clips, left_out = [], []
     for name, array in arrays.items():
         path = f"{file.display_name}/{name}" if name else file.display_name
         try:
-            clips.append(RawClip(name or file.name, path, frames_of_array(array, skeleton=skeleton)))
+            frames = frames_of_array(array, skeleton=skeleton)
+            clips.append(RawClip(name or file.name, path, frames, body_size(array, skeleton)))
         except BadFile as error:
             left_out.append(Issue(path, None, error.reason))
     return clips, left_out
@@ -69,25 +72,28 @@ def read_file(file: RawFile, suffix: str, skeleton: Skeleton) -> tuple[list[RawC
 def read_raw_clips(
     roots: Sequence[str | Path], flag: str, skeleton: Skeleton = KINECT_V2
 ) -> tuple[ClipSet, list[Issue]]:
-    """Read all clips in files, folders and zip archives; also returns a remark on each left out.
+    """Read all clips in files, folders and archives; also returns a remark on each left out.
 
     Labels are -1. A name that occurs twice is replaced by the path, which includes folder or archive.
 
     Args:
-        roots: files, folders and zip archives.
+        roots: files, folders and archives.
         flag: the flag that they come from, for error messages.
         skeleton: the skeleton of the clips; others are left out.
 
     Raises:
         UserError: a root does not exist, or no clip can be used.
     """
-    files = [(file, suffix) for suffix in SUFFIXES for file in find_files(roots, suffix, flag)]
-    clips: list[RawClip] = []
     left_out: list[Issue] = []
-    for file, suffix in tqdm(files, desc="reading", leave=False, disable=None, unit="file"):
-        found, remarks = read_file(file, suffix, skeleton)
+    clips: list[RawClip] = []
+    files = find_files(roots, SUFFIXES, flag, left_out)
+    files.sort(key=lambda file: SUFFIXES.index(file.suffix))
+    for file in tqdm(load_contents(files), desc="reading", leave=False, disable=None, unit="file"):
+        found, remarks = read_file(file, skeleton)
         clips += found
         left_out += remarks
+    if warning := unit_warning(clip.body_size for clip in clips):
+        print(f"WARNING: {warning}")
     if not clips:
         reason = f"the first reason: {left_out[0]}" if left_out else f"no {', '.join(SUFFIXES)} file"
         raise UserError(f"{flag} {' '.join(map(str, roots))}: no clip can be used; {reason}")

@@ -22,7 +22,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data_gen.command_line import RUNS_FOLDER, add_flag, add_number_flag, add_path_flag, add_workers_flag
-from data_gen.output_folder import atomic_folder, write_errors
+from data_gen.output_folder import atomic_folder, check_folder, is_empty_folder, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.synthetic.performance import Performance, perform
 from data_gen.synthetic.sensor import observe, place_camera
@@ -41,7 +41,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_number = partial(add_number_flag, parser)
     add_flag(parser, "part", choices=("1", "2"), default="1", help="naming of the split files (default: 1)")
     default_folder = RUNS_FOLDER / "synthetic_pku"
-    default_help = "a folder that does not exist yet (default: runs/synthetic_pku)"
+    default_help = "a folder that is empty or does not exist yet (default: runs/synthetic_pku)"
     add_path_flag(parser, "out_folder", default=default_folder, help=default_help)
     add_number("seed", COUNT, 0, "random seed")
     add_number("subjects", POSITIVE_INT, 8, "number of people, with two videos each")
@@ -53,7 +53,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_args(arguments)
-    target = args.out_folder.resolve()
+    target = args.out_folder.absolute()
     videos = range(1, 2 * args.subjects + 1)
     with write_errors(target), atomic_folder(target, ("*.txt",), partial(check_target, target)) as folder:
         for name in ("skeletons", "labels", "splits"):
@@ -70,8 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check_target(folder: Path) -> None:
-    """Raise ``UserError`` if ``folder`` exists."""
-    if folder.exists():
+    """Raise ``UserError`` if ``folder`` exists and is not empty, or cannot be written."""
+    check_folder(folder)
+    if folder.exists() and not is_empty_folder(folder):
         raise UserError(f"{folder} exists; remove it or choose another --out_folder")
 
 
