@@ -39,6 +39,7 @@ def write_features(run, raw_clip):
     flags = {
         EXTRACTION: ["--input", raw_clip, *RANDOM, "--output"],
         RETRIEVAL: [*RANDOM, "--output-dir", raw_clip.parent / "o", "--save-features"],
+        CLASSIFICATION: [*RANDOM, "--epochs", 1, "--output-dir", raw_clip.parent / "p", "--save-scores"],
     }
     return lambda script, path: run(script, *flags[script], path)
 
@@ -56,7 +57,7 @@ def device(path, minor):
 # Output files
 
 
-@pytest.mark.parametrize("script", [EXTRACTION, RETRIEVAL])
+@pytest.mark.parametrize("script", [EXTRACTION, RETRIEVAL, CLASSIFICATION])
 def test_output_files_of_every_kind(write_features, tmp_path, script):
     """A device and a FIFO receive the bytes, a link is followed, a folder is an error before the work."""
     null = device(tmp_path / "null", 3)
@@ -90,6 +91,9 @@ def test_full_device_does_not_lose_the_numbers(write_features, tmp_path):
     code, out, err = write_features(RETRIEVAL, full)
     assert code == 2 and one_line(err) and f"cannot write {full} (No space left on device)" in err
     assert "1-nearest-neighbor retrieval" in out and (tmp_path / "o" / RESULTS).is_file()
+    code, out, err = write_features(CLASSIFICATION, full)
+    assert code == 2 and one_line(err) and "best (epoch 0): top-1" in out
+    assert (tmp_path / "p" / RESULTS).is_file()
     code, out, err = write_features(EXTRACTION, full)
     assert code == 2 and one_line(err)
 
@@ -118,7 +122,11 @@ def test_results_are_in_the_error_if_they_cannot_be_written(run, tmp_path, monke
         (RETRIEVAL, RANDOM, "--output-dir"),
         (RETRIEVAL, [*RANDOM, "--output-dir", "o"], "--gallery"),
         (RETRIEVAL, [*RANDOM, "--output-dir", "o"], "--tsne"),
+        ("ensemble.py", ["a.npz", "b.npz"], "--output-dir"),
         ("reproduce_tables.py", ["--scale", "smoke"], "--runs"),
+        ("visual.clips", ["--name", "S001C002P001R001A001"], "--out"),
+        ("benchmarks.few_labels", ["--pretrained", "a.tar", "--data-root", "data"], "--runs"),
+        ("benchmarks.real_data", ["--raw", "data"], "--runs"),
     ],
 )
 def test_output_folders_that_are_none_are_rejected_before_the_work(run, tmp_path, script, flags, flag):
@@ -197,7 +205,8 @@ def test_unreadable_folder_of_results_is_an_error(tmp_path, monkeypatch):
 
 COMMANDS = {
     INTER: ["--checkpoint-path", "--data-root", "--resume"],
-    CLASSIFICATION: ["--output-dir", "--data-root", "--pretrained", "--resume"],
+    CLASSIFICATION: ["--output-dir", "--data-root", "--pretrained", "--resume", "--save-scores"],
+    "ensemble.py": ["", "--output-dir"],
     RETRIEVAL: ["--output-dir", "--data-root", "--pretrained", "--save-features", "--gallery", "--tsne"],
     EXTRACTION: ["--input", "--output", "--pretrained", "--data-root"],
     "reproduce_tables.py": ["--runs", "--data-root"],
