@@ -129,7 +129,7 @@ def test_results_are_in_the_error_if_they_cannot_be_written(run, tmp_path, monke
         ("benchmarks.real_data", ["--raw", "data"], "--runs"),
     ],
 )
-def test_output_folders_that_are_none_are_rejected_before_the_work(run, tmp_path, script, flags, flag):
+def test_folder_flags_reject_devices_fifos_and_files_before_the_work(run, tmp_path, script, flags, flag):
     null, fifo, file = device(tmp_path / "null", 3), tmp_path / "fifo", tmp_path / "file"
     os.mkfifo(fifo)
     file.write_text("mine")
@@ -282,8 +282,9 @@ TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_
         ({"WORLD_SIZE": "2", **TORCHRUN, "SLURM_STEP_NUM_TASKS": "2"}, 2, 0),  # srun torchrun
         ({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}, 1, 0),
         ({"WORLD_SIZE": "1", "RANK": "0"}, 1, 0),  # a Kubernetes job with one replica
-        ({"WORLD_SIZE": ""}, 1, 0),
+        ({"WORLD_SIZE": ""}, 1, 1),
         ({"LOCAL_RANK": "0"}, 1, 1),
+        ({"WORLD_SIZE": "", "RANK": "", "LOCAL_RANK": ""}, 1, 1),
         ({"WORLD_SIZE": "", "RANK": "", "LOCAL_RANK": "0"}, 1, 1),
         ({"WORLD_SIZE": "many"}, 1, 1),
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, 1, 1),  # in a batch script, without srun
@@ -324,7 +325,7 @@ def test_evaluation_names_its_own_way_to_start(monkeypatch):
 # Optional packages
 
 
-def test_tensorboard_that_fails_later_ends_no_run(pretrain, tmp_path, monkeypatch):
+def test_tensorboard_that_fails_later_does_not_end_the_run(pretrain, tmp_path, monkeypatch):
     def broken(self, *arguments, **settings):
         raise AttributeError("`np.float_` was removed")
 
