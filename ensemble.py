@@ -93,17 +93,18 @@ def main() -> int:
     }
     with exclusive_folder(folder, "--output-dir"):
         path = write_results(folder, "ensemble", describe(scores, args), numbers)
+        for entry in numbers["single"]:
+            name = f"{entry['file']} ({entry['representation']})"
+            print(f"{name}: top-1 {entry['top1']:.2f}%, top-5 {entry['top5']:.2f}%")
+        fusion = numbers["fusion"]
+        print(f"fusion of {args.on}: top-1 {fusion['top1']:.2f}%, top-5 {fusion['top5']:.2f}%")
+        print(f"written: {path}", flush=True)
         name_of = partial(short_class_name, scores[0].dataset)
         with RunLog(folder, args, 0) as log:
             lines = report_confusion(
                 labels, fused.argmax(dim=1), name_of, folder, log, "ensemble/confusion", 0
             )
-    for entry in numbers["single"]:
-        name = f"{entry['file']} ({entry['representation']})"
-        print(f"{name}: top-1 {entry['top1']:.2f}%, top-5 {entry['top5']:.2f}%")
-    fusion = numbers["fusion"]
-    print(f"fusion of {args.on}: top-1 {fusion['top1']:.2f}%, top-5 {fusion['top5']:.2f}%")
-    print(f"written: {path}", *lines, sep="\n")
+    print(*lines, sep="\n")
     return 0
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from data_gen.parallel import default_workers
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE
 from options.datasets import DATASETS, MAX_FRAMES, ntu_splits, parse_ntu_name
+from options.errors import run_script
 from options.flags import POSITIVE_INT, Parser
 
 TEMPLATES = REPOSITORY / "tests" / "golden" / "ntu_skeletons.zip"
@@ -218,4 +219,4 @@ def normalize(clip: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

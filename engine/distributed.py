@@ -74,7 +74,6 @@ class Group:
 
 SINGLE_PROCESS = Group()
 
-
 TORCHRUN = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # variables that it sets
 # Variables with the number of tasks of other launchers; SLURM sets the first one in job steps only.
 LAUNCHERS = {
@@ -109,7 +108,7 @@ def processes(advice: str = HOW_TO_START) -> int:
     Raises:
         UserError: the variables describe several processes that cannot be joined.
     """
-    given = {name: os.environ[name] for name in TORCHRUN[:3] if os.environ.get(name, "").strip()}
+    given = {name: os.environ[name] for name in TORCHRUN[:3] if name in os.environ}
     shown = " ".join(f"{name}={value}" for name, value in given.items())
     size, rank, local_rank = (integer_variable(name) for name in TORCHRUN[:3])
     if size is not None and rank is not None and local_rank is not None:
@@ -137,7 +136,6 @@ def processes(advice: str = HOW_TO_START) -> int:
 
 def check_torchrun_variables(shown: str, size: int, rank: int, local_rank: int) -> None:
     """Raise ``UserError`` unless the variables of torchrun are complete and consistent."""
-    missing = [name for name in TORCHRUN if not os.environ.get(name, "").strip()]
     if size == 1:
         return
     if size < 1 or not 0 <= rank < size or local_rank < 0:
@@ -145,6 +143,7 @@ def check_torchrun_variables(shown: str, size: int, rank: int, local_rank: int) 
             f"the environment has {shown}, which is not possible: start with torchrun, or unset these "
             "variables to run a single process"
         )
+    missing = [name for name in TORCHRUN if not os.environ.get(name, "").strip()]
     if missing:
         raise UserError(
             f"the environment has {shown} but not {' and '.join(missing)}: start with torchrun, or unset "

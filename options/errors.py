@@ -71,9 +71,10 @@ def check_stdout() -> None:
 def skip_finalization() -> None:
     """Make ``run_script`` end this process without finalizing the interpreter.
 
-    A process group has threads in C++ that take the GIL whenever they release a tensor, and that nobody
-    joins. If one of them does so while the interpreter is finalized, Python ends the thread by unwinding
-    a destructor, and the C++ runtime aborts the process.
+    The threads of a process group (gloo) take the GIL whenever they release a tensor, and they are not
+    joined as long as something refers to the group, such as DistributedDataParallel. If one of them
+    takes the GIL while the interpreter is finalized, Python ends the thread by unwinding a destructor,
+    and the C++ runtime aborts the process.
     """
     _skips_finalization.set()
 

@@ -39,6 +39,7 @@ def write_features(run, raw_clip):
     flags = {
         EXTRACTION: ["--input", raw_clip, *RANDOM, "--output"],
         RETRIEVAL: [*RANDOM, "--output-dir", raw_clip.parent / "o", "--save-features"],
+        CLASSIFICATION: [*RANDOM, "--epochs", 1, "--output-dir", raw_clip.parent / "p", "--save-scores"],
     }
     return lambda script, path: run(script, *flags[script], path)
 
@@ -56,7 +57,7 @@ def device(path, minor):
 # Output files
 
 
-@pytest.mark.parametrize("script", [EXTRACTION, RETRIEVAL])
+@pytest.mark.parametrize("script", [EXTRACTION, RETRIEVAL, CLASSIFICATION])
 def test_output_files_of_every_kind(write_features, tmp_path, script):
     """A device and a FIFO receive the bytes, a link is followed, a folder is an error before the work."""
     null = device(tmp_path / "null", 3)
@@ -90,6 +91,9 @@ def test_full_device_does_not_lose_the_numbers(write_features, tmp_path):
     code, out, err = write_features(RETRIEVAL, full)
     assert code == 2 and one_line(err) and f"cannot write {full} (No space left on device)" in err
     assert "1-nearest-neighbor retrieval" in out and (tmp_path / "o" / RESULTS).is_file()
+    code, out, err = write_features(CLASSIFICATION, full)
+    assert code == 2 and one_line(err) and "best (epoch 0): top-1" in out
+    assert (tmp_path / "p" / RESULTS).is_file()
     code, out, err = write_features(EXTRACTION, full)
     assert code == 2 and one_line(err)
 
@@ -118,10 +122,14 @@ def test_results_are_in_the_error_if_they_cannot_be_written(run, tmp_path, monke
         (RETRIEVAL, RANDOM, "--output-dir"),
         (RETRIEVAL, [*RANDOM, "--output-dir", "o"], "--gallery"),
         (RETRIEVAL, [*RANDOM, "--output-dir", "o"], "--tsne"),
+        ("ensemble.py", ["a.npz", "b.npz"], "--output-dir"),
         ("reproduce_tables.py", ["--scale", "smoke"], "--runs"),
+        ("visual.clips", ["--name", "S001C002P001R001A001"], "--out"),
+        ("benchmarks.few_labels", ["--pretrained", "a.tar", "--data-root", "data"], "--runs"),
+        ("benchmarks.real_data", ["--raw", "data"], "--runs"),
     ],
 )
-def test_output_folders_that_are_none_are_rejected_before_the_work(run, tmp_path, script, flags, flag):
+def test_folder_flags_reject_devices_fifos_and_files_before_the_work(run, tmp_path, script, flags, flag):
     null, fifo, file = device(tmp_path / "null", 3), tmp_path / "fifo", tmp_path / "file"
     os.mkfifo(fifo)
     file.write_text("mine")
@@ -197,7 +205,8 @@ def test_unreadable_folder_of_results_is_an_error(tmp_path, monkeypatch):
 
 COMMANDS = {
     INTER: ["--checkpoint-path", "--data-root", "--resume"],
-    CLASSIFICATION: ["--output-dir", "--data-root", "--pretrained", "--resume"],
+    CLASSIFICATION: ["--output-dir", "--data-root", "--pretrained", "--resume", "--save-scores"],
+    "ensemble.py": ["", "--output-dir"],
     RETRIEVAL: ["--output-dir", "--data-root", "--pretrained", "--save-features", "--gallery", "--tsne"],
     EXTRACTION: ["--input", "--output", "--pretrained", "--data-root"],
     "reproduce_tables.py": ["--runs", "--data-root"],
@@ -273,8 +282,9 @@ TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_
         ({"WORLD_SIZE": "2", **TORCHRUN, "SLURM_STEP_NUM_TASKS": "2"}, 2, 0),  # srun torchrun
         ({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}, 1, 0),
         ({"WORLD_SIZE": "1", "RANK": "0"}, 1, 0),  # a Kubernetes job with one replica
-        ({"WORLD_SIZE": ""}, 1, 0),
+        ({"WORLD_SIZE": ""}, 1, 1),
         ({"LOCAL_RANK": "0"}, 1, 1),
+        ({"WORLD_SIZE": "", "RANK": "", "LOCAL_RANK": ""}, 1, 1),
         ({"WORLD_SIZE": "", "RANK": "", "LOCAL_RANK": "0"}, 1, 1),
         ({"WORLD_SIZE": "many"}, 1, 1),
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, 1, 1),  # in a batch script, without srun
@@ -315,7 +325,7 @@ def test_evaluation_names_its_own_way_to_start(monkeypatch):
 # Optional packages
 
 
-def test_tensorboard_that_fails_later_ends_no_run(pretrain, tmp_path, monkeypatch):
+def test_tensorboard_that_fails_later_does_not_end_the_run(pretrain, tmp_path, monkeypatch):
     def broken(self, *arguments, **settings):
         raise AttributeError("`np.float_` was removed")
 
