@@ -163,8 +163,8 @@ def problems(metrics: Mapping[str, float]) -> dict[str, str]:
     ]
     if shortcut:
         found["shortcut"] = (
-            f"{', '.join(shortcut)}: accuracy is high although the loss is close to chance; the keys are told "
-            "apart by their age, not by the clip. Raise --moco-m (0.999), lower --moco-t or --lr"
+            f"{', '.join(shortcut)}: accuracy is high although the loss is close to chance; the keys are "
+            "told apart by their age, not by the clip. Raise --moco-m (0.999), lower --moco-t or --lr"
         )
     if collapsed:
         found["collapse"] = (

@@ -28,6 +28,7 @@ HEALTHY = {
     "feature_rank/seq": 30.0,
     "uniformity/seq": -2.0,
 }
+AT_CHANCE = {"relative_loss/seq->graph": 1.0, "contrastive_accuracy/seq->graph": 0.4}
 
 
 def test_effective_rank_counts_the_directions():
@@ -87,11 +88,11 @@ def test_monitoring_does_not_change_the_training(pretrain, tmp_path):
     "changes, found",
     [
         ({}, set()),
-        ({"relative_loss/seq->graph": 1.0}, {"chance"}),
+        ({**AT_CHANCE}, {"chance"}),
         ({"relative_loss/seq->graph": 1.0, "contrastive_accuracy/seq->graph": 93.0}, {"shortcut"}),
         ({"feature_rank/seq": 1.2}, {"collapse"}),
         ({"uniformity/seq": -0.1}, {"collapse"}),
-        ({"relative_loss/seq->graph": 1.0, "uniformity/seq": -0.1}, {"collapse"}),
+        ({**AT_CHANCE, "uniformity/seq": -0.1}, {"collapse"}),
     ],
 )
 def test_problems(changes, found):
