@@ -5,7 +5,7 @@
 #   bash script_pretrain.sh ntu60_cross_view
 #   CUDA_VISIBLE_DEVICES=0,1 DATA_ROOT=/data bash script_pretrain.sh pku1_cross_subject
 #
-# Re-running an interrupted experiment resumes it. reproduce_tables.py runs all of them.
+# Re-running an interrupted experiment resumes it. reproduce_tables.py runs all of those of the paper.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/script_experiments.sh"
 

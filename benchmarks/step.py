@@ -4,8 +4,8 @@
 
 A step of inter-skeleton contrast of sequence and graph at the paper's sizes: views, query and key
 encoders, contrast, backward pass, optimizer. The reference feeds the GRU frame by frame, loops over
-the neighbor subsets of the graph, makes its views clip by clip and reads the loss in every step. Both
-have the same loss, which is checked first.
+the neighbor subsets of the graph, computes its views clip by clip and reads the loss in every step. A
+check at the start compares the losses of both.
 
 FLOPs are counted from shapes: by PyTorch's FLOP counter for convolutions and matrix products, from the
 number of weights for the GRU. A query encoder counts as three forward passes (one forward, two for the
@@ -91,7 +91,7 @@ def median_seconds(run: Callable[[], object], device: torch.device, repeats: int
 
 
 def peak_flops_per_second(mode: Mode, device: torch.device) -> float:
-    """FLOP/s of a large square matrix product in the number format of ``mode``."""
+    """Measure the FLOP/s of a large square matrix product in the number format of ``mode``."""
     use_tf32(mode.tf32)
     size = 8192 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device, dtype=AMP_DTYPES.get(mode.amp, torch.float32))
@@ -104,7 +104,7 @@ class Step:
     Args:
         model: copied, so that all modes start with the same weights.
         mode: number format and implementation.
-        clips: the clips of which the batches are made.
+        clips: the clips from which batches are taken.
         batch_size: clips per step.
         device: device of the model.
     """
@@ -125,7 +125,7 @@ class Step:
         self.optimizer = GuardedOptimizer(optimizer, mode.amp, device)
 
     def views(self, index: Tensor) -> tuple[Views, Views]:
-        """Query and key views of the clips ``index``."""
+        """Compute query and key views of the clips ``index``."""
         if self.mode.reference:
             batches = [reference_feed(self.clips, index) for _ in range(2)]
         else:
@@ -135,7 +135,7 @@ class Step:
         return query, key
 
     def loss(self, query: Views, key: Views) -> Tensor:
-        """The loss of a batch of views."""
+        """Compute the loss of a batch of views."""
         encode = in_precision(self.model.encoders, self.mode.amp, self.device)
         return self.model(query, key, encode=encode)[0]
 
@@ -152,7 +152,7 @@ class Step:
 
 
 def count_flops(model: MoCo, query: Views) -> float:
-    """FLOPs of one step; a multiply-add counts as two."""
+    """Count the FLOPs of one step; a multiply-add counts as two."""
     total = 0.0
     for name, x in query.items():
         encoder = model.encoders.query[name]
@@ -212,14 +212,18 @@ def print_table(steps: list[Step], flops: float, repeats: int, device: torch.dev
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--batch-size", type=POSITIVE_INT, default=8, metavar="N")
-    parser.add_argument("--repeats", type=POSITIVE_INT, default=5, metavar="N")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default cpu")
+    parser.add_argument(
+        "--batch-size", type=POSITIVE_INT, default=8, metavar="N", help="clips per step (default 8)"
+    )
+    parser.add_argument(
+        "--repeats", type=POSITIVE_INT, default=5, metavar="N", help="timed steps per mode (default 5)"
+    )
     parser.add_argument(
         "--threads", type=POSITIVE_INT, metavar="N", help="CPU threads (default: PyTorch's default)"
     )
     parser.add_argument(
-        "--profile", metavar="STEP", help="print the operators of one step, such as 'bf16, compile', by time"
+        "--profile", metavar="MODE", help="print the slowest operators of one mode, such as 'bf16, compile'"
     )
     return parser.parse_args()
 

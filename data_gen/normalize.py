@@ -1,8 +1,9 @@
 """Normalize a clip: select two people, fill missing frames, center and rotate. Pure functions on arrays.
 
-The golden data pin the details of the official code: which two bodies are selected, how frames without a body
-are filled, and the directions of the coordinate axes. 2D skeletons, which the official code does not have,
-are scaled instead of rotated. Shapes are (people, frames, V joints, C coordinates) unless stated otherwise.
+The golden tests pin the details of the official code: which two bodies are selected, how frames without a
+body are filled, and the directions of the coordinate axes. 2D skeletons, which the official code does not
+support, are scaled instead of rotated. Shapes are (people, frames, V joints, C coordinates) unless stated
+otherwise.
 """
 
 from __future__ import annotations
@@ -106,8 +107,8 @@ def fill_missing_frames(person: np.ndarray) -> None:
 def center(people: np.ndarray, skeleton: Skeleton) -> None:
     """Move the origin of every frame, in place, to the center of the first person.
 
-    The center is the mean of the tracked ones of ``skeleton.center``. Joints at exactly zero are not tracked
-    and stay zero. In a frame without the first person the second person is not moved.
+    The center is the mean of the tracked joints in ``skeleton.center``. Joints at exactly zero are not
+    tracked and stay zero. In a frame without the first person the second person is not moved.
     """
     x, y, z = np.moveaxis(people != 0, -1, 0)
     tracked = (x | y | z)[..., None]  # faster than any() over such a short axis

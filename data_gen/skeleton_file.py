@@ -14,7 +14,7 @@ zeros if there is no second body.
 
 Only x, y and z are converted to numbers. In an NTU file they are a quarter of the text, and skipping the rest
 makes the reader fast. The other columns are counted but not parsed, because published files contain ``nan``
-there. Blank lines, repeated blanks, tabs, CRLF line ends and a byte-order mark are accepted. Any other
+there. Blank lines, repeated spaces, tabs, CRLF line endings and a byte-order mark are accepted. Any other
 departure from the format raises ``BadFile`` with the line.
 """
 
@@ -57,7 +57,7 @@ def read_skeleton(data: bytes, max_frames: int = MAX_FRAMES) -> tuple[np.ndarray
         There are 0 bodies if no frame has one.
 
     Raises:
-        BadFile: the file departs from the format; contains the line.
+        BadFile: the file departs from the format; the error contains the line.
     """
     text = TextFields(data)
     bodies_per_frame, first_joint_lines = _parse_structure(text)
@@ -89,11 +89,11 @@ def read_pku_skeleton(data: bytes) -> np.ndarray:
 
 
 class TextFields:
-    """The positions of the blank-separated fields of a text.
+    """The positions of the whitespace-separated fields of a text.
 
-    No Python object is created per field. ``starts`` and ``ends`` are their byte positions. Only lines that
-    are not blank are indexed: line ``i`` has ``num_fields[i]`` fields, and ``first_field[i]`` is the index of
-    the first of them.
+    ``starts`` and ``ends`` are byte positions in arrays, so no Python object is created per field. Only lines
+    that are not blank are indexed: line ``i`` has ``num_fields[i]`` fields, and ``first_field[i]`` is the
+    index of the first of them.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -166,7 +166,7 @@ def _parse_structure(text: TextFields) -> tuple[list[int], np.ndarray]:
                 text.line_number(line),
             )
     finally:
-        # If a line is missing or doubled, this check raises at the first place that shows it.
+        # If a line is missing or duplicated, this check raises at the first place that shows it.
         first_joint_lines = np.array(joint_lines, dtype=np.int64)
         _check_joint_fields(text, first_joint_lines)
     return bodies_per_frame, first_joint_lines
@@ -235,8 +235,8 @@ def _wrong_fields(text: TextFields, line: int, what: str, expected: int) -> BadF
 def parse_decimals(text: TextFields, lines: np.ndarray, columns: int) -> np.ndarray:
     """Return the first ``columns`` fields of some lines as float64 (len(lines), columns).
 
-    The result equals ``float(field)`` to the last bit: a decimal of at most 14 characters is one exact whole
-    number divided by one exact power of ten. Other spellings (exponents, more digits) are parsed one by one.
+    The result equals ``float(field)`` to the last bit: a decimal of at most 14 characters is an exact integer
+    divided by an exact power of ten. Other spellings (exponents, more digits) are parsed one by one.
     Raises ``BadFile`` if a field is not a finite number or exceeds the range of float32.
     """
     values = np.empty((len(lines), columns))

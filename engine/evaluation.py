@@ -92,12 +92,14 @@ def results_folder(args: argparse.Namespace, task: str) -> Path:
     """Return ``--output-dir`` or its default.
 
     Raises:
-        UserError: it is not writable, or contains a pretraining or the results of another task.
+        UserError: it is not writable, or contains a pretraining run or the results of another task.
     """
     folder = Path(args.output_dir) if args.output_dir else default_folder(args, task)
     check_output_folder(folder, "--output-dir")
     if checkpoints_in(folder):
-        raise UserError(f"{folder} contains the checkpoints of a pretraining; choose another --output-dir")
+        raise UserError(
+            f"{folder} contains the checkpoints of a pretraining run; choose another --output-dir"
+        )
     path = folder / RESULTS
     if path.is_file() and read_result(path)["task"] != task:
         raise UserError(f"{path} belongs to another task; choose another --output-dir")

@@ -32,7 +32,7 @@ from .signals import EXIT_RESUMABLE, StopRequest
 
 @dataclass
 class Pretraining:
-    """A pretraining: what it trains, on what, and its position (``epoch`` and ``step`` come next)."""
+    """A pretraining run: model, data, and position (``epoch`` and ``step`` are the next to run)."""
 
     model: MoCo
     encode: Callable  # the model's encoders, in their precision and on all devices
@@ -47,7 +47,7 @@ class Pretraining:
     step: int = 0
 
     def state(self) -> dict:
-        """The content of a checkpoint."""
+        """Return the content of a checkpoint."""
         return {
             **self.description,
             "seed": self.seed,
@@ -94,11 +94,11 @@ class EpochMetrics:
         self.clips += logits[0].shape[0]
 
     def mean_loss(self) -> float:
-        """The mean loss so far; synchronizes with the device."""
+        """Return the mean loss so far; synchronizes with the device."""
         return (self.loss / self.steps).item()
 
     def means(self, group: Group) -> dict[str, float]:
-        """Means over steps and processes: the loss and, per pair, loss / ln(1 + K), accuracy and logits."""
+        """Average over steps and processes: the loss and, per pair, loss / ln(1 + K), accuracy and logits."""
         steps = group.sum(self.steps).clamp(min=1)
         values = (group.sum(self.sums) / steps).tolist()
         metrics = {"loss": (group.sum(self.loss) / steps).item()}
@@ -111,7 +111,7 @@ class EpochMetrics:
 
 
 def two_views(run: Pretraining, batches: list[Tensor], workers: int) -> Iterator[tuple[dict, dict]]:
-    """Query and key views of this process's shard of the epoch's remaining batches.
+    """Yield query and key views of this process's shard of the epoch's remaining batches.
 
     All representations of a clip show the same view, so the two sides of an inter-skeleton pair
     differ in representation and in view (section 3.3).
@@ -134,7 +134,7 @@ def train_epoch(
 ) -> EpochMetrics:
     """Train from ``run.step`` to the end of the epoch, or until a stop is requested.
 
-    Whatever makes the host wait for a GPU (is the loss finite, is a stop requested) runs once per
+    Checks that make the host wait for a GPU (non-finite loss, stop request) run once per
     ``sync_interval`` steps.
     """
     order = generator(run.seed, ORDER, run.epoch)
@@ -175,7 +175,7 @@ def train_epoch(
 
 
 def epoch_line(epoch: int, args: argparse.Namespace, metrics: dict[str, float], remaining: float) -> str:
-    """The line printed after an epoch: per pair the loss relative to chance and the accuracy.
+    """Return the line printed after an epoch: per pair the loss relative to chance and the accuracy.
 
     ``remaining`` is in seconds.
     """

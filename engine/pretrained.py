@@ -1,4 +1,4 @@
-"""Loading query encoders from checkpoints of this repository or of the official code."""
+"""Load query encoders from checkpoints of this repository or of the official code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ConcatenatedEncoders(nn.Module):
     """One or several encoders whose features are concatenated.
 
     Args:
-        encoders: representation -> encoder. ``fc``, the head of the contrast, is removed.
+        encoders: representation -> encoder. ``fc``, the projection head of the contrast, is removed.
         num_frames: frames of the views that the encoders take.
         title: where the encoders come from, for logs and results.
         skeleton: the skeleton of the clips that the encoders take.
@@ -155,7 +155,7 @@ def stored_sizes(stored: dict, path: str) -> dict[str, Any]:
 
 
 def stored_skeleton(checkpoint: dict, path: str) -> Skeleton:
-    """Return the skeleton of the checkpoint ``path``; one that does not store it is of Kinect v2."""
+    """Return the skeleton of the checkpoint ``path``; Kinect v2 if it stores none."""
     return from_data(checkpoint.get("skeleton", KINECT_V2.name), path)
 
 
@@ -178,7 +178,7 @@ def read_pretraining(checkpoint: dict, path: str, pretrain: str | None, sizes: d
         sizes: the size flags, None if not given; must agree with the checkpoint.
     """
     if checkpoint.get("kind") != "pretraining":
-        raise UserError(f"{path} is a checkpoint of a {checkpoint.get('kind')}, not of a pretraining")
+        raise UserError(f"{path} is a checkpoint of a {checkpoint.get('kind')}, not of a pretraining run")
     stored = tuple(checkpoint["representations"])
     if pretrain is not None and parse_representations(pretrain) != stored:
         raise UserError(

@@ -1,4 +1,4 @@
-"""From command-line flags to a pretraining that is ready to start or to resume."""
+"""Turn command-line flags into a pretraining run that is ready to start or to resume."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ FREE_FLAGS = {
     *size_flags(),
 }
 
-# Flags that older checkpoints do not have, with the values that these were trained with.
+# Flags that older checkpoints do not store, with the values that they were trained with.
 ADDED_FLAGS: dict[str, dict] = {"inter": {"pairs": "inter"}}
 
 
 def parse_pretraining_flags(
     documentation: str, representation_help: str, representation: str, pairs: Sequence[str] = ()
 ) -> argparse.Namespace:
-    """The flags of both pretraining scripts, which differ in representations and choices of ``--pairs``."""
+    """Parse the flags of both pretraining scripts, which differ in representations and ``--pairs``."""
     parser = flags.Parser(documentation)
     flags.add_data_flags(parser, "--pre-dataset")
     flags.add_contrast_flags(parser, representation_help, representation, pairs)
@@ -128,7 +128,7 @@ def prepare(
     pairs: list[tuple[str, str]],
     group: Group,
 ) -> Pretraining:
-    """Clips, model and optimizer of a new or resumed run; fills the defaults in ``args``."""
+    """Build clips, model and optimizer of a new or resumed run; fills in the defaults in ``args``."""
     device = pick_device(args.gpu)
     check_modes(args, device, group)
     use_tf32(args.tf32 == "on")
@@ -194,7 +194,7 @@ def build_model(
     build: Callable[[str, int], nn.Module],
     device: torch.device,
 ) -> MoCo:
-    """The contrastive model at its initialization, on ``device``; ``build(name, dim)`` builds an encoder."""
+    """Build the contrastive model on ``device``, initialized; ``build(name, dim)`` builds an encoder."""
     seed_globally(args.seed, WEIGHTS)
     model = MoCo(
         representations,
@@ -223,7 +223,7 @@ def compile_encoders(model: MoCo) -> None:
 
 
 def check_modes(args: argparse.Namespace, device: torch.device, group: Group) -> None:
-    """Raise ``UserError`` for flags that exclude each other on this device."""
+    """Raise ``UserError`` for flags that cannot be combined or do not work on this device."""
     check_amp(args.amp, device)
     check_shards(group, args.batch_size)
     if group.size > 1 and args.gpu is not None:
@@ -237,7 +237,7 @@ def check_modes(args: argparse.Namespace, device: torch.device, group: Group) ->
 
 
 def checkpoint_folder(args: argparse.Namespace, contrast: str, name: str) -> Path:
-    """``--checkpoint-path`` or its default; raises ``UserError`` if an earlier run would be overwritten."""
+    """Return ``--checkpoint-path`` or its default; raises ``UserError`` if it contains an earlier run."""
     folder = Path(
         args.checkpoint_path
         or f"checkpoints/{args.dataset}_{args.protocol}/{contrast}_{name.replace(':', '-')}"
@@ -252,7 +252,7 @@ def checkpoint_folder(args: argparse.Namespace, contrast: str, name: str) -> Pat
 
 
 def find_resume(resume: str, folder: Path) -> tuple[Path, dict] | None:
-    """The checkpoint to resume from, and its content.
+    """Return the path and the content of the checkpoint to resume from.
 
     ``auto`` selects the most advanced checkpoint in ``folder``; None if there is none, so that the
     same command starts a run and resumes it.
@@ -286,7 +286,7 @@ def find_resume(resume: str, folder: Path) -> tuple[Path, dict] | None:
 
 
 def clips_digest(clips: ClipSet) -> str:
-    """Digest of the list of clips; sampling depends on positions in it."""
+    """Return a digest of the list of clips; sampling depends on the positions in it."""
     lines = [f"{name} {count}" for name, count in zip(clips.names, clips.num_frames.tolist())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
@@ -296,7 +296,10 @@ def check_same_run(
 ) -> None:
     """Raise ``UserError`` if flags or clips differ from those of the run that is resumed."""
     if checkpoint["contrast"] != contrast:
-        raise UserError(f"{path} is an {checkpoint['contrast']}-skeleton pretraining: use that script")
+        raise UserError(
+            f"{path} is an {checkpoint['contrast']}-skeleton pretraining checkpoint: resume it with "
+            f"main_moco_{checkpoint['contrast']}_skeleton.py"
+        )
     check_contradictions(checkpoint["sizes"], flags.given_sizes(args, size_flags()), str(path))
     check_skeleton(stored_skeleton(checkpoint, str(path)), str(path), clips.skeleton)
     stored = {**ADDED_FLAGS.get(contrast, {}), **checkpoint["flags"], "seed": checkpoint["seed"]}

@@ -25,13 +25,13 @@ CHANNEL_FACTORS = (1, 1, 1, 1, 2, 2, 2, 4, 4, 4)
 
 
 def channel_factors(num_blocks: int) -> list[int]:
-    """Return the factors of a shorter stack: blocks picked evenly from the ten, with first and last."""
+    """Return the factors of a shorter stack, picked evenly from the ten, including the first and the last."""
     last = len(CHANNEL_FACTORS) - 1
     return [CHANNEL_FACTORS[round(i * last / max(num_blocks - 1, 1))] for i in range(num_blocks)]
 
 
 def init_conv(conv: nn.Conv2d) -> None:
-    """Initialize a convolution: He by fan-out, zero bias."""
+    """Initialize a convolution: He initialization by fan-out, zero bias."""
     nn.init.kaiming_normal_(conv.weight, mode="fan_out")
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -106,7 +106,7 @@ class AdaptiveGraphConv(nn.Module):
         """Compute the similarity of each pair of joints in each clip: ``(N, C, T, V) -> (N, S, V, V)``."""
         n, _, t, v = x.shape
         subsets = len(self.conv_a)
-        # The mean over channels and frames is divided into both factors: float16 cannot hold their sum.
+        # Both factors are scaled before the product: the sum over channels and frames can exceed float16.
         scale = (self.inter_channels * t) ** -0.5
         weight, bias = (scale * torch.cat(tensors) for tensors in parameters_of(self.conv_a, self.conv_b))
         embedded = F.conv2d(x, weight, bias).view(n, 2, subsets, self.inter_channels * t, v)
@@ -176,7 +176,7 @@ class GraphEncoder(nn.Module):
         num_classes: outputs of the last layer, ``fc``.
         skeleton: the joints V and their edges.
         width: channels of the first blocks.
-        num_blocks: 1 to 10; fewer than ten blocks are spread evenly over the same growth of channels.
+        num_blocks: 1 to 10; fewer than ten are picked evenly from the ten, with the same growth of channels.
         num_people: M.
         in_channels: coordinates per joint.
     """

@@ -1,8 +1,8 @@
-"""Causal GRUs that read the same sequence on a CPU, forward and backward.
+"""Forward and backward pass, on a CPU, of unidirectional GRUs that read the same sequence.
 
 On a GPU, cuDNN computes them. On a CPU, PyTorch's GRU accumulates the gradient of the recurrent
-weights frame by frame, each time through all of their memory. Here the gate gradients of all frames
-are kept and multiplied once, which takes a third of the time at the paper's sizes.
+weights frame by frame, and reads and writes the whole matrix each time. Here the gate gradients of all
+frames are kept and multiplied once, which takes a third of the time at the paper's sizes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-CACHED_BYTES = 2**20  # recurrent-weight size up to which several GRUs are stepped together
+CACHED_BYTES = 2**20  # several GRUs are stepped together up to this size of the recurrent weights
 
 
 class Recurrence(Function):
@@ -51,7 +51,7 @@ class Recurrence(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of ``inputs``, ``weight`` and ``bias``."""
+        """Return the gradients of ``inputs``, ``weight`` and ``bias``."""
         weight, states, gates, recurrent = ctx.saved_tensors
         frames, count, batch, hidden = recurrent.shape
         r, z, n = gates.split(hidden, dim=3)

@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def spelled(name: str, value: Any, dataset_flag: str = "dataset") -> str:
-    """A parsed flag as the user would write it: ``--moco-k 256``, ``--no-mlp``."""
+    """Return a parsed flag as the user would write it: ``--moco-k 256``, ``--no-mlp``."""
     flag = {"dataset": dataset_flag}.get(name, name.replace("_", "-"))
     if value is None:
         return f"no --{flag}"
@@ -45,7 +45,7 @@ def spelled(name: str, value: Any, dataset_flag: str = "dataset") -> str:
 
 
 def number(kind: type, low: float, high: float = float("inf"), above: bool = False) -> Callable:
-    """An argparse type: an int or float of at least ``low`` (or above it) and at most ``high``."""
+    """Return an argparse type: an int or float of at least ``low`` (or above it) and at most ``high``."""
 
     def parse(text: str) -> float:
         try:
@@ -88,14 +88,14 @@ POSITIVE_FRACTION = number(float, 0.0, 1.0, above=True)
 
 
 def add_gpu_flag(group: argparse._ArgumentGroup) -> None:
-    """``--gpu`` of all scripts that run an encoder."""
+    """Add ``--gpu``, shared by all scripts that run an encoder."""
     group.add_argument(
         "--gpu", type=COUNT, metavar="N", help="use only this GPU (default: all visible GPUs, or the CPU)"
     )
 
 
 def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
-    """Flags of every run: workers, seed, device, precision."""
+    """Add the flags of every run: workers, seed, device, precision."""
     group = parser.add_argument_group("run")
     group.add_argument(
         "-j",
@@ -124,8 +124,8 @@ def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
         "--data-device",
         choices=["auto", "cpu", "cuda"],
         default="auto",
-        help="keep the clips in GPU memory or in a memory map of the store; auto: on the GPU if they fit "
-        "(default auto). Results do not depend on it",
+        help="cuda: keep the clips in GPU memory; cpu: in a memory map of the store; auto: on the GPU if "
+        "they fit (default auto). Results do not depend on it",
     )
     group.add_argument(
         "--amp",
@@ -142,7 +142,7 @@ def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
 
 
 def add_monitor_flags(parser: Parser) -> None:
-    """Diagnostics of pretraining."""
+    """Add the diagnostics of pretraining."""
     group = parser.add_argument_group("diagnostics")
     group.add_argument(
         "--monitor-freq",
@@ -160,7 +160,7 @@ def add_monitor_flags(parser: Parser) -> None:
 
 
 def add_process_flags(parser: Parser) -> None:
-    """Speed flags of pretraining."""
+    """Add the flags for compilation and for several processes."""
     group = parser.add_argument_group("speed")
     group.add_argument(
         "--compile",
@@ -186,7 +186,7 @@ def add_optimization_flags(
     momentum: float | None = 0.9,
     source: str = "the dataset",
 ) -> None:
-    """Flags of the optimizer and the learning-rate schedule.
+    """Add the flags of the optimizer and the learning-rate schedule.
 
     Args:
         note: appended to the title of the group.
@@ -252,7 +252,7 @@ def add_optimization_flags(
 
 
 def add_data_flags(parser: Parser, dataset_flag: str) -> None:
-    """Dataset, protocol and the folder of the stores."""
+    """Add dataset, protocol and the folder of the stores."""
     group = parser.add_argument_group("data")
     group.add_argument(
         dataset_flag,
@@ -273,7 +273,7 @@ def add_data_flags(parser: Parser, dataset_flag: str) -> None:
 
 
 def add_stream_flag(group: argparse._ArgumentGroup, default: str) -> None:
-    """``--stream`` of pretraining and of evaluations; None if not given."""
+    """Add ``--stream`` for pretraining and evaluation; None if not given."""
     group.add_argument(
         "--stream",
         choices=STREAM_NAMES,
@@ -285,7 +285,7 @@ def add_stream_flag(group: argparse._ArgumentGroup, default: str) -> None:
 def add_contrast_flags(
     parser: Parser, representation_help: str, representation: str, pairs: Sequence[str] = ()
 ) -> None:
-    """Flags of momentum contrast (section 3.1); ``pairs`` are the choices of ``--pairs``, if any."""
+    """Add the flags of momentum contrast (section 3.1); ``pairs`` are the choices of ``--pairs``, if any."""
     group = parser.add_argument_group("contrast")
     group.add_argument(
         "--skeleton-representation",
@@ -326,7 +326,7 @@ def add_contrast_flags(
 
 
 def add_augmentation_flags(parser: Parser) -> None:
-    """Augmentation flags (section 3.4; Tables 5, 8 and 9)."""
+    """Add the augmentation flags (section 3.4; Tables 5, 8 and 9)."""
     group = parser.add_argument_group("augmentation")
     group.add_argument(
         "--augmentations",
@@ -365,7 +365,7 @@ def add_augmentation_flags(parser: Parser) -> None:
 
 
 def add_size_flags(parser: Parser, sizes: Mapping[str, Any], note: str = "") -> None:
-    """Encoder sizes; ``sizes`` is ``models.representations.size_flags()``. None if not given."""
+    """Add the encoder sizes ``models.representations.size_flags()``; None if not given."""
     group = parser.add_argument_group("encoders" + note)
     for name, size in sizes.items():
         kind: dict[str, Any] = (
@@ -375,12 +375,12 @@ def add_size_flags(parser: Parser, sizes: Mapping[str, Any], note: str = "") -> 
 
 
 def given_sizes(args: argparse.Namespace, sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """The size flags of ``args`` by name, None if not given."""
+    """Return the size flags of ``args`` by name, None if not given."""
     return {name: getattr(args, name) for name in sizes}
 
 
 def add_checkpoint_flags(parser: Parser) -> None:
-    """Where and how often a pretraining saves checkpoints."""
+    """Add where and how often pretraining saves checkpoints."""
     group = parser.add_argument_group("checkpoints")
     group.add_argument(
         "--checkpoint-path",
@@ -406,7 +406,7 @@ def add_checkpoint_flags(parser: Parser) -> None:
 
 
 def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = True) -> None:
-    """The encoder of a downstream script; ``results`` adds the output folder of an evaluation."""
+    """Add the encoder of a downstream script; ``results`` adds the output folder of an evaluation."""
     group = parser.add_argument_group("encoder")
     group.add_argument(
         "--pretrained",
@@ -428,7 +428,7 @@ def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = 
         metavar="NAMES",
         help="encoder to evaluate; features of several, joined by _and_, are concatenated",
     )
-    add_stream_flag(group, "that of the checkpoint, joint without one")
+    add_stream_flag(group, "that of the checkpoint; joint without a checkpoint")
     if results:
         group.add_argument(
             "--output-dir",
@@ -440,19 +440,19 @@ def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = 
 
 
 def add_classifier_flags(parser: Parser) -> None:
-    """What a classifier trains, and with which labels (section 4.3; Tables 2, 4 and 7)."""
+    """Add what a classifier trains, and on which labels (section 4.3; Tables 2, 4 and 7)."""
     group = parser.add_argument_group("evaluation")
     group.add_argument(
         "--mode",
         choices=[*CLASSIFIER_DEFAULTS],
         default="linear",
-        help="linear: linear probe on frozen features; finetune: encoder and classifier; supervised: the "
-        "same from random weights, without --pretrained (default linear)",
+        help="linear: linear probe on frozen features; finetune: train encoder and classifier; supervised: "
+        "the same from random weights, without --pretrained (default linear)",
     )
     group.add_argument(
         "--optimizer",
         choices=["sgd", "adam"],
-        help="default: sgd for linear, adam for finetune and supervised, as in the paper",
+        help="optimizer (default: sgd for linear, adam for finetune and supervised, as in the paper)",
     )
     group.add_argument(
         "--label-fraction",
@@ -464,14 +464,14 @@ def add_classifier_flags(parser: Parser) -> None:
     group.add_argument(
         "--label-sampling",
         choices=["balanced", "uniform"],
-        help="balanced: the fraction of each class, rounded half up, at least one clip; uniform: of all "
-        "clips (default balanced)",
+        help="balanced: the fraction of each class, rounded half up, at least one clip; uniform: sampled "
+        "from all clips (default balanced)",
     )
     group.add_argument("--label-seed", type=COUNT, metavar="S", help="seed of the label subset (default 0)")
 
 
 def add_probe_flags(parser: Parser) -> None:
-    """Flags of the linear probe."""
+    """Add the flags of the linear probe."""
     group = parser.add_argument_group("linear probe")
     group.add_argument(
         "--cached-crops",

@@ -1,12 +1,12 @@
-"""The pretrainings and evaluations that fill each cell of the paper's tables.
+"""The pretraining runs and evaluations that fill each cell of the paper's tables.
 
 ``PretrainingSpec`` and ``EvaluationSpec`` are plain values: cells that need the same run have equal
 specifications, and it is run once. Choices where the paper is ambiguous:
 
-- Table 4 does not state the NTU-60 protocol of the pretraining: cross_subject.
+- Table 4 does not state the NTU-60 protocol used for pretraining: cross_subject.
 - Tables 8 and 9 vary one augmentation and use no other, as their numbers show: 15 joints and a
   crop of at least 0.1 are rows of Table 5.
-- Table 10, single representation, column inter: the pair of Table 6 with the same number.
+- Table 10, single representation, column inter: the pair of Table 6 with the same accuracy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ABLATIONS = ("ntu60", "cross_view")  # dataset and protocol of Tables 5, 6, 8, 9
 
 @dataclass(frozen=True)
 class PretrainingSpec:
-    """One pretraining: intra-skeleton with one representation, inter-skeleton with several."""
+    """One pretraining run: intra-skeleton with one representation, inter-skeleton with several."""
 
     representations: tuple[str, ...]
     dataset: str
@@ -51,7 +51,7 @@ class EvaluationSpec:
     protocol: str
     pretrained: tuple[PretrainingSpec, ...] = ()  # features of several are concatenated
     label_fraction: float | None = None
-    seed: int = 0  # with a label fraction also the seed of the label subset
+    seed: int = 0  # with a label fraction, also the seed of the label subset
 
 
 def parse_short_names(text: str) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def transfer(row: PaperRow) -> EvaluationSpec:
 
 
 def ablation(pretraining: PretrainingSpec, representations: tuple[str, ...]) -> EvaluationSpec:
-    """The linear probe of one ablated pretraining."""
+    """Return the linear probe of one pretraining run of an ablation."""
     return EvaluationSpec("linear", representations, *ABLATIONS, (pretraining,))
 
 
@@ -140,8 +140,8 @@ RULES: dict[str, Callable[[PaperRow], EvaluationSpec]] = {
 def evaluations_of(row: PaperRow, seeds: Iterable[int], label_seeds: Iterable[int]) -> list[EvaluationSpec]:
     """Return the evaluations whose mean is the cell ``row``; none for other papers' methods.
 
-    There is one per seed. With a fraction of the labels there is one per pair of a seed, which is
-    then that of the pretraining, and a label seed.
+    There is one per seed or, with a fraction of the labels, one per combination of pretraining seed
+    and label seed.
     """
     if not row.is_runnable:
         return []

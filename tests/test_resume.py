@@ -16,7 +16,7 @@ from conftest import (
     log_lines,
     one_line,
     saved_at_every_opportunity,
-    write_store,
+    write_eight_clips,
 )
 
 import engine.setup
@@ -41,21 +41,21 @@ print_freq data_device amp tf32
 
 
 def same_state(a, b):
-    """Whether two checkpoints have the same weights, queues, optimizer state and position, bit for bit."""
+    """Compare two checkpoints: the same weights, queues, optimizer state and position, bit for bit."""
     a, b = load_checkpoint(a), load_checkpoint(b)
     return all(identical(a[key], b[key]) for key in ("state_dict", "optimizer", "epoch", "step"))
 
 
 def numbers(folder):
-    """The numbers in ``results.json`` in the folder of an evaluation."""
+    """Return the numbers in ``results.json`` in the folder of an evaluation."""
     return json.loads((folder / "results.json").read_text())["numbers"]
 
 
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
-def test_stopped_pretraining_matches_uninterrupted_one(pretrain, tmp_path, number):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
+def test_stopped_pretraining_matches_uninterrupted_one(pretrain, tmp_path, name):
     flags = [*IMAGE, "--epochs", 3]
     assert pretrain(tmp_path / "whole", *flags)[0] == 0
-    with in_optimizer_step(8, lambda: signal.raise_signal(signal.Signals[number])):
+    with in_optimizer_step(8, lambda: signal.raise_signal(signal.Signals[name])):
         code, out, _ = pretrain(tmp_path / "c", *flags)
     assert code == EXIT_RESUMABLE and "stopped in epoch 1, step 3" in out
     code, out, err = pretrain(tmp_path / "c", *flags, "--resume", "auto")
@@ -203,13 +203,6 @@ def test_probe_resumes_with_its_random_seed(probe, tmp_path):
         assert code == 2 and message in err
 
 
-def eight_clips(root, dataset="ntu60", length=9, val=2):
-    """Write eight clips of ``length`` frames to ``root/dataset``, the last ``val`` of them for validation."""
-    names = [f"S001C002P00{i}R001A00{1 + i % 3}" for i in range(1, 9)]
-    cells = {"cross_view": ["train"] * (8 - val) + ["val"] * val}
-    write_store(root / dataset, names, [i % 3 for i in range(8)], [length] * 8, cells, dataset)
-
-
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -218,8 +211,8 @@ def eight_clips(root, dataset="ntu60", length=9, val=2):
     ],
 )
 def test_resume_rejects_other_clips(pretrain, tmp_path, change, message):
-    eight_clips(tmp_path / "one")
-    eight_clips(tmp_path / "two", **change)
+    write_eight_clips(tmp_path / "one")
+    write_eight_clips(tmp_path / "two", **change)
     assert pretrain(tmp_path / "c", "--data-root", tmp_path / "one")[0] == 0
     flags = ["--resume", "auto", "--epochs", 3]
     code, _, err = pretrain(tmp_path / "c", "--data-root", tmp_path / "two", *flags)
@@ -229,8 +222,8 @@ def test_resume_rejects_other_clips(pretrain, tmp_path, change, message):
 
 
 def test_resume_rejects_another_dataset(pretrain, tmp_path):
-    eight_clips(tmp_path / "one")
-    eight_clips(tmp_path / "one", "mine")
+    write_eight_clips(tmp_path / "one")
+    write_eight_clips(tmp_path / "one", "mine")
     flags = ["--data-root", tmp_path / "one"]
     assert pretrain(tmp_path / "c", *flags)[0] == 0
     code, _, err = pretrain(tmp_path / "c", *flags, "--pre-dataset", "mine", "--resume", "auto")
@@ -255,7 +248,7 @@ def test_resume_rejects_checkpoints_of_another_kind(pretrain, probe, tmp_path):
     )
     assert code == 2 and "not a probe checkpoint" in err
     code, _, err = pretrain(tmp_path / "c", "--resume", "auto", script=INTRA)
-    assert code == 2 and "is an inter-skeleton pretraining" in err
+    assert code == 2 and "is an inter-skeleton pretraining checkpoint: resume it with main_moco_inter" in err
 
 
 def as_before_pairs(checkpoint):

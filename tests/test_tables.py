@@ -167,7 +167,7 @@ CLASSIFIER_FLAGS = {
 
 def test_commands_contain_the_papers_hyperparameters(commands):
     """Every hyperparameter has the paper's value and is written out in the command."""
-    tables = {"moco": 0, "linear": 0, "finetune": 0, "supervised": 0, "retrieval": 0}
+    counts = {"moco": 0, "linear": 0, "finetune": 0, "supervised": 0, "retrieval": 0}
     for name, args, flags in commands:
         expected = {"data_root": "data"}
         if "moco" in name:
@@ -188,16 +188,16 @@ def test_commands_contain_the_papers_hyperparameters(commands):
             expected |= {**CLASSIFIER_FLAGS[kind], "batch_size": 64, "weight_decay": 0.0, "cos": False}
             expected |= SIZES if kind == "supervised" else {}
             assert (args.pretrained is None) == (kind == "supervised")
-        tables[kind] += 1
+        counts[kind] += 1
         for flag, value in expected.items():
             assert getattr(args, flag) == value, (flag, flags)
             spelled = {"weight_decay": "--wd"}.get(flag, "--" + flag.replace("_", "-"))
             assert spelled in flags or value is False, flag
-    assert tables == {"moco": 36, "linear": 47, "finetune": 56, "supervised": 54, "retrieval": 4}
+    assert counts == {"moco": 36, "linear": 47, "finetune": 56, "supervised": 54, "retrieval": 4}
 
 
 def test_ablations_change_augmentations_of_tables_5_8_and_9_only(commands):
-    """All other pretrainings use crop, pose and jitter, 15 joints and a crop of at least 0.1."""
+    """All other pretraining runs use crop, pose and jitter, 15 joints and a crop of at least 0.1."""
     found = [
         (args.skeleton_representation, tuple(args.augmentations), args.jitter_joints, args.min_crop_ratio)
         for name, args, _ in commands

@@ -1,9 +1,9 @@
-"""Report page: results, curves, pictures and commands of all runs under a folder.
+"""Report page: results, curves, figures and commands of all runs under a folder.
 
     python -m visual.page runs/demo
 
 writes ``runs/demo/index.html``, a single file that opens from disk. It shows the table of
-``engine.report``, learning curves, and the pictures of ``visual.clips``, ``--gallery``, ``--tsne`` and
+``engine.report``, learning curves, and the figures of ``visual.clips``, ``--gallery``, ``--tsne`` and
 the classifiers. If the folder contains ``commands.txt``, one command per line, the page also shows
 which command produced what.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 PAGE, COMMANDS = "index.html", "commands.txt"
-VIEWS = "*_views.gif"
+VIEWS = "*_views.gif"  # written by visual.clips
 PRETRAINING = "pretraining"
 CURVES = {  # mode -> metric in the log, heading and label of the y axis
     PRETRAINING: ("loss", "Pretraining: contrastive loss", "loss"),
@@ -43,13 +43,13 @@ CURVES = {  # mode -> metric in the log, heading and label of the y axis
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A picture, table or gallery of the page and the commands that produced it."""
+    """A figure, table or gallery of the page and the commands that produced it."""
 
     commands: list[str]
     heading: str = ""
     image: str = ""  # data URI
     alt: str = ""
-    size: str = ""  # "small" scales the image down to the window, "large" does so within limits
+    size: str = ""  # CSS class: "small" shrinks to the window, "large" only to a minimum width
     note: str = ""
     rows: list[list[str]] = field(default_factory=list)  # a table; the first row is its header
     html: Markup | str = ""
@@ -104,7 +104,7 @@ def read_curves(runs: Runs) -> dict[str, dict[Path, Curve]]:
 
 
 def curves_section(runs: Runs) -> Section:
-    """One chart per mode with a curve per run."""
+    """Draw one chart per mode with a curve per run."""
     reason = load_error("Matplotlib")
     exhibits = []
     for mode, by_folder in read_curves(runs).items():
@@ -122,7 +122,7 @@ def curves_section(runs: Runs) -> Section:
 
 
 def views_section(runs: Runs) -> Section:
-    """The animations of ``visual.clips``."""
+    """Collect the animations of ``visual.clips``."""
     exhibits = []
     for path in runs.find(VIEWS):
         name = path.name.removesuffix(VIEWS[1:])
@@ -142,7 +142,7 @@ def views_section(runs: Runs) -> Section:
 
 
 def gallery_section(runs: Runs) -> Section:
-    """The content of each gallery page."""
+    """Collect the content of each gallery page."""
     pages = [path.with_name(gallery.PAGE) for path in runs.find(gallery.STRIP)]
     return Section(
         "Retrieval gallery",
@@ -153,7 +153,7 @@ def gallery_section(runs: Runs) -> Section:
 
 
 def feature_map_section(runs: Runs) -> Section:
-    """The t-SNE maps."""
+    """Collect the t-SNE maps."""
     exhibits = []
     for path in runs.find(feature_map.PICTURE):
         image = data_uri(path.read_bytes(), path.suffix)
@@ -170,7 +170,7 @@ def feature_map_section(runs: Runs) -> Section:
 
 
 def confusion_section(runs: Runs) -> Section:
-    """The confusion matrix of each classifier, or its accuracies if there is no figure."""
+    """Collect the confusion matrix of each classifier, or its accuracies if there is no figure."""
     exhibits = []
     for path in runs.find(confusion.TABLE):
         lines, heading = runs.commands_for(path.parent), runs.name(path.parent)
