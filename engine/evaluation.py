@@ -58,6 +58,7 @@ class Evaluation:
             "representation": join_representations(encoders.representations),
             "dataset": args.dataset,
             "protocol": args.protocol,
+            "skeleton": self.train.skeleton.name,
             "seed": self.seed,
             "clips": {"train": len(self.train), "val": len(self.val)},
             "classes_without_train_clip": classes_without_clip(self.train, self.val),

@@ -47,7 +47,7 @@ class Skeleton:
         drawn_bones: the lines of a picture; by default each joint is connected to its parent.
 
     Raises:
-        ValueError: a field is invalid; the message names it.
+        ValueError: fields contradict each other; the message names one.
     """
 
     name: str = field(compare=False)
