@@ -28,8 +28,10 @@ BATCH = 64
 def effective_rank(x: Tensor) -> float:
     """Return RankMe (Garrido et al., ICML 2023) of ``x`` (N, D): exp of the entropy of its singular values.
 
-    Between 1, if all rows are multiples of one vector, and ``min(N, D)``.
+    Between 1, if all rows are multiples of one vector, and ``min(N, D)``; NaN if ``x`` is non-finite.
     """
+    if not x.isfinite().all():
+        return math.nan
     values = torch.linalg.svdvals(x.double())
     shares = values / values.sum().clamp(min=1e-12) + 1e-7
     return math.exp(-(shares * shares.log()).sum().item())

@@ -36,6 +36,7 @@ def test_effective_rank_counts_the_directions():
     assert effective_rank(torch.ones(8, 5)) == pytest.approx(1.0, rel=1e-4)
     two = torch.tensor([[1.0, 0.0, 0.0]] * 4 + [[0.0, 1.0, 0.0]] * 4)
     assert effective_rank(two) == pytest.approx(2.0, rel=1e-4)
+    assert math.isnan(effective_rank(torch.tensor([[1.0, float("nan")]])))
 
 
 def test_alignment_and_uniformity_of_known_vectors():
