@@ -127,7 +127,7 @@ def report(store: StoreWriter, seconds: float) -> int:
     if containers:
         print(
             f"{containers:,} archives or folders could not be read completely (all are in store.json): the "
-            " store was written, but may lack any number of clips (exit code 1)"
+            "store was written, but may lack any number of clips (exit code 1)"
         )
     if store.failed_share > MAX_FAILED_SHARE:
         print(

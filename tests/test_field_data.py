@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -177,23 +178,20 @@ def test_everything_that_is_not_read_is_listed(raw_files, tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
-def test_unreadable_folder_is_listed(raw_files, tmp_path):
-    raw = tmp_path / "raw"
-    (raw / "closed").mkdir(parents=True)
-    for folder, name in zip((raw, raw / "closed"), raw_files):
-        (folder / name).write_bytes(raw_files[name])
-    os.chmod(raw / "closed", 0)
+def test_unreadable_folder_is_listed(raw_files):
     code = (
         "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from data_gen.sources import search;"
         "os.setgid(65534); os.setuid(65534); found = search([sys.argv[1]], ('.skeleton',), 'x');"
         "print(len(found.files), *found.problems)"
     )
-    for folder in tmp_path.resolve().parents:  # of pytest, for one user only
-        if folder.stat().st_uid == os.geteuid() and "pytest-" in folder.name:
-            os.chmod(folder, 0o755)
-    os.chmod(tmp_path, 0o755)
-    ended = subprocess.run([sys.executable, "-c", code, REPOSITORY, raw], capture_output=True, text=True)
-    os.chmod(raw / "closed", 0o755)
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed for other users
+        raw = Path(folder)
+        os.chmod(raw, 0o755)
+        (raw / "closed").mkdir()
+        for place, name in zip((raw, raw / "closed"), raw_files):
+            (place / name).write_bytes(raw_files[name])
+        os.chmod(raw / "closed", 0)
+        ended = subprocess.run([sys.executable, "-c", code, REPOSITORY, raw], capture_output=True, text=True)
     assert ended.stdout == "1 closed: the folder cannot be read (Permission denied)\n", ended.stderr
 
 
