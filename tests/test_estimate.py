@@ -49,8 +49,8 @@ def test_estimate_times_real_steps_and_writes_nothing(estimate, tmp_path):
     # Epochs and published clips of the four pretrainings, which all tables need.
     clips = 451 * (37644 + 40088) + 351 * (54468 + 63024)
     pretraining = clips / float(speeds[f"inter, {SEQ}_and_{GRAPH}"].replace(",", "")) / 3600
-    assert pretraining < hours[0] < hours[1] < hours[2] < hours[0] + hours[1]
-    assert hours[0] == pytest.approx(pretraining, rel=0.05)
+    assert hours[0] == pytest.approx(pretraining, rel=0.05)  # retrieval adds little; speeds are rounded
+    assert hours[0] < hours[1] <= hours[2] < hours[0] + hours[1]
     assert "Timed on CPU" in out or "Timed on 1 x" in out
     assert not (tmp_path / "runs").exists()
 

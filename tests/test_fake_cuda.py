@@ -22,6 +22,7 @@ from engine.randomness import DROPOUT, seed_globally
 from models.representations import REPRESENTATIONS, SEPARATOR
 
 ALL = SEPARATOR.join(REPRESENTATIONS)
+STREAMS = "graph-based:motion_and_image-based:bone"
 DTYPES = {"off": {torch.float32}, "bf16": {torch.bfloat16}, "fp16": {torch.float16}}
 
 
@@ -84,7 +85,7 @@ def problems(epoch, amp="off"):
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16"])
-@pytest.mark.parametrize("names", [*REPRESENTATIONS, "seq-based_and_graph-based", ALL])
+@pytest.mark.parametrize("names", [*REPRESENTATIONS, "seq-based_and_graph-based", STREAMS, ALL])
 def test_steps_do_not_wait_and_losses_equal_those_on_the_cpu(pretrain, names, amp):
     flags = ["--amp", amp, "--num-frames", 16]
     found, expected = (pretrain(names, *flags, gpu=gpu) for gpu in (True, False))
