@@ -21,7 +21,6 @@ official checkpoints. After SIGTERM, SIGINT (Ctrl-C), SIGHUP or SIGUSR1 the run 
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,7 @@ from engine.scores import Scores, save_scores
 from engine.signals import EXIT_RESUMABLE
 from models.representations import join_representations, size_flags
 from options import defaults, flags
-from options.class_names import short_class_name
+from options.class_names import short_class_names
 from options.errors import run_script
 from options.files import check_output_file, exclusive_folder, write_csv
 from visual.confusion import report_confusion
@@ -122,13 +121,13 @@ def report(
         result = numbers[which]
         print(f"{which} (epoch {result['epoch']}): top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
     print(f"written: {path}", flush=True)
-    logits, name_of = training.val_logits(), partial(short_class_name, args.dataset)
+    logits, class_names = training.val_logits(), short_class_names(run.val.class_names)
     if args.save_scores:
         scores = Scores(
             logits=logits.cpu().numpy(),
             labels=run.val.labels.numpy(),
             names=np.array(run.val.names),
-            class_names=np.array([name_of(label) for label in range(run.val.num_classes)]),
+            class_names=np.array(class_names),
             encoder=run.extractor.encoders.title,
             representation=join_representations(run.extractor.encoders.representations),
             dataset=args.dataset,
@@ -139,7 +138,9 @@ def report(
         print(f"written: {args.save_scores}", flush=True)
     predictions = logits.argmax(dim=1)
     tag, step = f"{training.kind}/confusion", args.epochs - 1
-    confusion = report_confusion(run.val.labels, predictions, name_of, run.folder, log, tag, step)
+    confusion = report_confusion(
+        run.val.labels, predictions, class_names.__getitem__, run.folder, log, tag, step
+    )
     print(*confusion, sep="\n")
 
 

@@ -8,7 +8,6 @@ are not fitted to the validation clips.
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +17,6 @@ from engine.log import RunLog
 from engine.report import write_results
 from engine.scores import Scores, check_agreement, fuse, load_scores
 from options import flags
-from options.class_names import short_class_name
 from options.errors import UserError, run_script
 from options.files import check_output_folder, exclusive_folder
 from visual.confusion import report_confusion
@@ -99,7 +97,7 @@ def main() -> int:
         fusion = numbers["fusion"]
         print(f"fusion of {args.on}: top-1 {fusion['top1']:.2f}%, top-5 {fusion['top5']:.2f}%")
         print(f"written: {path}", flush=True)
-        name_of = partial(short_class_name, scores[0].dataset)
+        name_of = scores[0].class_names.tolist().__getitem__
         with RunLog(folder, args, 0) as log:
             lines = report_confusion(
                 labels, fused.argmax(dim=1), name_of, folder, log, "ensemble/confusion", 0

@@ -26,7 +26,6 @@ from engine.raw_clips import read_raw_clips
 from engine.retrieve import majority_label, nearest_neighbors, unit_blocks
 from models.representations import size_flags
 from options import flags
-from options.class_names import class_name
 from options.errors import UserError, run_script
 from options.files import atomic_write, check_output_file
 
@@ -122,7 +121,7 @@ def main() -> int:
         arrays |= neighbors
         columns = (clips.names, votes, neighbors["neighbour_names"][:, 0], neighbors["similarities"][:, 0])
         lines = [
-            f"{name}: {class_name(args.dataset, vote)} (nearest {nearest}, cosine {cosine:.3f})"
+            f"{name}: {gallery.class_names[vote]} (nearest {nearest}, cosine {cosine:.3f})"
             for name, vote, nearest, cosine in zip(*columns)
         ]
     try:

@@ -11,7 +11,8 @@ the names and labels of the clips, with one column per protocol:
     walk-anna,0,train
     wave-ben,1,val
 
-Labels count from 0. data_gen/own_clips.py does the same from Python.
+Labels count from 0. A column class_name, or a file given with --class_names, contains the names of the
+classes. data_gen/own_clips.py does the same from Python.
 """
 
 from __future__ import annotations
@@ -27,15 +28,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_gen.command_line import DATA_FOLDER, add_common_flags, add_flag, add_path_flag, provenance
-from data_gen.own_clips import TableRow, frames_of_array, read_array, read_table
+from data_gen.command_line import (
+    DATA_FOLDER,
+    add_class_flags,
+    add_common_flags,
+    add_flag,
+    add_path_flag,
+    add_skeleton_flag,
+    provenance,
+    read_class_flags,
+)
+from data_gen.own_clips import TableRow, class_names_of, frames_of_array, read_array, read_table
 from data_gen.sources import BadFile, Issue, RawFile, find_arrays, load_contents
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
 from data_gen.units import body_size, unit_warning
 from options.datasets import DATASETS
 from options.errors import run_script
-from options.flags import POSITIVE_INT, Parser, path
-from options.skeletons import KINECT_V2, SKELETONS, Skeleton, load_skeleton
+from options.flags import Parser
+from options.skeletons import KINECT_V2, Skeleton, load_skeleton
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -44,21 +54,8 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_path_flag(parser, "data_path", required=True, help="an .npz file, or a folder with .npy files")
     add_path_flag(parser, "clips", required=True, help="the table of names, labels and splits")
     add_path_flag(parser, "out_folder", help="the store to write (default: data/<dataset>)")
-    parser.add_argument(
-        "--skeleton",
-        type=path,
-        default=KINECT_V2.name,
-        metavar="NAME|FILE",
-        help=f"{', '.join(SKELETONS)}, or a JSON file that defines another skeleton, as described in "
-        f"docs/data.md (default: {KINECT_V2.name})",
-    )
-    add_flag(
-        parser,
-        "num_classes",
-        type=POSITIVE_INT,
-        metavar="N",
-        help="number of classes (default: largest label + 1)",
-    )
+    add_skeleton_flag(parser, KINECT_V2.name, KINECT_V2.name)
+    add_class_flags(parser, "largest label + 1")
     add_flag(
         parser,
         "keep_coordinates",
@@ -78,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     check_target(args.out_folder, args.overwrite)
     skeleton = load_skeleton(args.skeleton)
+    class_names = read_class_flags(args)
     rows, protocols, left_out = read_table(args.clips, args.num_classes)
     arrays = find_arrays(args.data_path, left_out)
     rows = without_suffix(rows, arrays)
@@ -92,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store = StoreWriter(
         args.out_folder, args.dataset, num_classes, protocols, origin, args.overwrite, skeleton
     )
+    store.class_names = class_names or class_names_of(rows.values(), num_classes)
     store.left_out += left_out
     files = load_contents([arrays[name] for name in sorted(rows.keys() & arrays.keys())])
     clips = ((rows[file.name], file) for file in files)

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from data_gen.parallel import MAX_DEFAULT_WORKERS, default_workers
+from options.class_names import read_class_names
+from options.errors import UserError
 from options.flags import POSITIVE_INT, path
+from options.skeletons import SKELETONS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA_FOLDER = REPOSITORY / "data"
@@ -31,6 +34,48 @@ def add_number_flag(
 ) -> None:
     """Add a flag whose value is a number; the help text is ``text`` and the default."""
     add_flag(parser, name, type=kind, metavar="N", default=default, help=f"{text} (default: {default})")
+
+
+def add_class_flags(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add ``--num_classes`` and ``--class_names``.
+
+    ``default`` describes the number of classes if neither is given.
+    """
+    add_flag(
+        parser, "num_classes", type=POSITIVE_INT, metavar="N", help=f"number of classes (default: {default})"
+    )
+    add_path_flag(
+        parser,
+        "class_names",
+        help="a text file with one class name per line, class 0 first; sets --num_classes",
+    )
+
+
+def read_class_flags(args: argparse.Namespace) -> tuple[str, ...]:
+    """Read the file of ``--class_names``, if given, and set ``args.num_classes`` accordingly.
+
+    Raises:
+        UserError: the file is invalid, or contradicts ``--num_classes``.
+    """
+    if args.class_names is None:
+        return ()
+    names = read_class_names(args.class_names)
+    args.num_classes = args.num_classes or len(names)
+    if args.num_classes != len(names):
+        raise UserError(f"{args.class_names} has {len(names)} names for {args.num_classes} classes")
+    return names
+
+
+def add_skeleton_flag(parser: argparse.ArgumentParser, default: str | None, note: str) -> None:
+    """Add ``--skeleton``; ``note`` describes the default in the help text."""
+    parser.add_argument(
+        "--skeleton",
+        type=path,
+        default=default,
+        metavar="NAME|FILE",
+        help=f"{', '.join(SKELETONS)}, or a JSON file that defines another skeleton, as described in "
+        f"docs/data.md (default: {note})",
+    )
 
 
 def add_workers_flag(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from data_gen.archives import archive_suffix
 from data_gen.sources import BadFile, Found, Issue, RawFile, load_contents, printable, search
-from data_gen.store_writer import MAX_PRINTED_ISSUES, compare_with_published
+from data_gen.store_writer import count_splits, preview
 from options.datasets import DATASETS, NTU60_LAST_SETUP, ntu_splits, parse_ntu_name
 from options.errors import UserError
 
@@ -266,15 +266,9 @@ def dry_run_report(selection: Selection, dataset: str, missing: set[str]) -> lis
     ]
     if present:
         lines += ["  " + " ".join(absent[i : i + 4]) for i in range(0, len(absent), 4)]
-    failed = [issue for issue in selection.left_out if issue.failed_clips]
-    lines += [f"Would be left out: {issue}" for issue in failed[:MAX_PRINTED_ISSUES]]
-    if len(failed) > MAX_PRINTED_ISSUES:
-        lines.append(f"... and {len(failed) - MAX_PRINTED_ISSUES:,} more files")
-    counts = {protocol: Counter() for protocol in PROTOCOLS}
-    for name in names:
-        for protocol, split in ntu_splits(parse_ntu_name(name)).items():
-            counts[protocol][split] += 1
-    return lines + incomplete_setups(names, dataset, missing) + compare_with_published(dataset, counts)
+    counts = count_splits(PROTOCOLS, (ntu_splits(parse_ntu_name(name)) for name in names))
+    lines += incomplete_setups(names, dataset, missing)
+    return lines + preview(dataset, counts, selection.left_out)
 
 
 def incomplete_setups(names: Iterable[str], dataset: str, missing: set[str]) -> list[str]:

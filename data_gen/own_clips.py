@@ -28,10 +28,13 @@ from data_gen.sources import BadFile, Issue, RawFile
 from data_gen.store_writer import Clip, StoreWriter
 from data_gen.units import body_size, unit_warning
 from dataset.store_format import CLIP_COLUMNS, SPLITS
+from options.class_names import is_class_name
 from options.csv_tables import read_csv
 from options.datasets import NUM_COORDINATES, NUM_PEOPLE
 from options.errors import UserError
 from options.skeletons import KINECT_V2, Skeleton
+
+CLASS_NAME_COLUMN = "class_name"  # of the table of clips
 
 
 def write_store(
@@ -42,6 +45,7 @@ def write_store(
     normalize: bool = True,
     overwrite: bool = False,
     skeleton: Skeleton = KINECT_V2,
+    class_names: Sequence[str] = (),
 ) -> None:
     """Write clips, whose ``frames`` are (frames, V, 3, people), as the store ``folder``.
 
@@ -55,6 +59,7 @@ def write_store(
             skeleton is 2D. Otherwise the coordinates of at most two people are stored unchanged.
         overwrite: replace an existing store.
         skeleton: from ``options.skeletons``: one of ``SKELETONS``, or read by ``load_skeleton``.
+        class_names: one name per class, class 0 first.
 
     Raises:
         ValueError: a clip cannot be stored; nothing is written.
@@ -65,7 +70,9 @@ def write_store(
     folder = Path(folder)
     # "normalise" is the key that existing stores have
     provenance = {"script": "data_gen.own_clips.write_store", "normalise": normalize}
-    with StoreWriter(folder, folder.name, num_classes, protocols, provenance, overwrite, skeleton) as store:
+    store = StoreWriter(folder, folder.name, num_classes, protocols, provenance, overwrite, skeleton)
+    store.class_names = class_names
+    with store:
         for clip in clips:
             try:
                 store.add(replace(clip, frames=frames_of_array(clip.frames, normalize, skeleton)))
@@ -137,17 +144,20 @@ class TableRow:
     name: str
     label: int
     splits: Mapping[str, str]
+    class_name: str = ""
 
 
 def read_table(path: Path, num_classes: int | None) -> tuple[dict[str, TableRow], list[str], list[Issue]]:
     """Read the table of clips, a CSV file with the columns name, label and one per protocol.
+
+    A column class_name is optional.
 
     Returns the rows by name, the protocols, and the issues of invalid rows. Raises ``UserError`` if the file
     is not such a table.
     """
     advice = "see data_gen/arrays_gendata.py --help"
     table = read_csv(path, ("name", "label"), advice)
-    protocols = [column for column in table.columns if column not in CLIP_COLUMNS]
+    protocols = [column for column in table.columns if column not in (*CLIP_COLUMNS, CLASS_NAME_COLUMN)]
     if "name" not in table.columns or "label" not in table.columns or not protocols or "" in protocols:
         raise UserError(
             f"{path} needs the columns name, label, and one for each protocol with train or val, but has "
@@ -171,7 +181,24 @@ def read_table(path: Path, num_classes: int | None) -> tuple[dict[str, TableRow]
         elif row["name"] in rows:
             reason = f"{row['name']} is listed twice"
         else:
-            rows[row["name"]] = TableRow(row["name"], int(row["label"]), splits)
+            class_name = row.get(CLASS_NAME_COLUMN, "")
+            rows[row["name"]] = TableRow(row["name"], int(row["label"]), splits, class_name)
             continue
         left_out.append(Issue(path.name, line, reason))
     return rows, protocols, left_out
+
+
+def class_names_of(rows: Iterable[TableRow], num_classes: int) -> tuple[str, ...]:
+    """Return the names in the column class_name, or none if no row has one.
+
+    Raises:
+        UserError: a class has two names, or a name is too long.
+    """
+    names: dict[int, str] = {}
+    for row in rows:
+        if row.class_name and names.setdefault(row.label, row.class_name) != row.class_name:
+            raise UserError(f"class {row.label} has two names, {names[row.label]!r} and {row.class_name!r}")
+    for label, name in names.items():
+        if not is_class_name(name):
+            raise UserError(f"the name of class {label}, {name[:40]!r}, is too long or not printable")
+    return tuple(names.get(label, f"class {label}") for label in range(num_classes)) if names else ()

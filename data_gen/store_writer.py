@@ -28,6 +28,7 @@ from data_gen.output_folder import atomic_folder, check_folder, is_empty_folder,
 from data_gen.parallel import ordered_map
 from data_gen.sources import Issue, printable
 from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
+from options.class_names import published_class_names
 from options.datasets import DATASETS
 from options.errors import UserError
 from options.skeletons import KINECT_V2, Skeleton
@@ -72,6 +73,7 @@ def fill_store(
     workers: int,
     on_error: str,
     inputs_per_task: int = 1,
+    unit: str = "file",
 ) -> None:
     """Read every input into clips, in ``workers`` processes, and write the store.
 
@@ -80,10 +82,11 @@ def fill_store(
         inputs: in any order; consumed as they are read, with a bounded lead.
         on_error: "skip" leaves out bad input; "stop" raises ``UserError`` at the first and writes no store.
         inputs_per_task: inputs that a process receives at a time.
+        unit: what an input is, for the progress bar.
     """
     iterator = iter(inputs)
     tasks = iter(lambda: list(islice(iterator, inputs_per_task)), [])
-    with store, tqdm(total=length_hint(inputs) or None, unit="file", disable=None) as progress:
+    with store, tqdm(total=length_hint(inputs) or None, unit=unit, disable=None) as progress:
         _check_errors(store, on_error)
         for results in ordered_map(partial(_read_all, read), tasks, workers):
             for result in results:
@@ -104,8 +107,7 @@ def _check_errors(store: StoreWriter, on_error: str) -> None:
 
 def report(store: StoreWriter, seconds: float) -> int:
     """Print what was written and what was left out; return the exit code of the script."""
-    if store.dataset in DATASETS:
-        print("\n".join(compare_with_published(store.dataset, store.split_counts)))
+    print("\n".join(compare_with_published(store.dataset, store.split_counts)))
     print(
         f"{store.folder}: {store.num_clips:,} clips, {store.num_frames:,} frames, "
         f"{store.num_clips / seconds:,.0f} clips/s"
@@ -137,12 +139,36 @@ def report(store: StoreWriter, seconds: float) -> int:
     return 1 if containers or store.failed_share > MAX_FAILED_SHARE else 0
 
 
+def count_splits(protocols: Sequence[str], splits: Iterable[Mapping[str, str]]) -> dict[str, dict[str, int]]:
+    """Return protocol -> split -> number of clips; ``splits`` maps protocols to splits, per clip."""
+    counts = {protocol: dict.fromkeys(SPLITS, 0) for protocol in protocols}
+    for clip_splits in splits:
+        for protocol, split in clip_splits.items():
+            counts[protocol][split] += 1
+    return counts
+
+
+def preview(
+    dataset: str, counts: Mapping[str, Mapping[str, int]], left_out: Sequence[Issue] = ()
+) -> list[str]:
+    """Return lines on what a preparation would store and leave out, for ``--dry-run``."""
+    lines = compare_with_published(dataset, counts)
+    failed = [issue for issue in left_out if issue.failed_clips]
+    lines += [f"Would be left out: {issue}" for issue in failed[:MAX_PRINTED_ISSUES]]
+    if len(failed) > MAX_PRINTED_ISSUES:
+        lines.append(f"... and {len(failed) - MAX_PRINTED_ISSUES:,} more")
+    return lines
+
+
 def compare_with_published(dataset: str, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Return lines with the number of clips found per protocol and split, next to the published numbers."""
-    info = DATASETS[dataset]
-    lines = [f"{info.title}, clips found / published:"]
-    for protocol in info.protocols:
-        published = info.official_counts.get(protocol)
+    """Return lines with the number of clips found per protocol and split, next to the published numbers.
+
+    Only datasets of ``options.datasets`` have published numbers.
+    """
+    info = DATASETS.get(dataset)
+    lines = [f"{info.title}, clips found / published:" if info else f"{dataset}, clips found:"]
+    for protocol in info.protocols if info else counts:
+        published = info.official_counts.get(protocol) if info else None
         splits = [
             f"{split} {counts[protocol][split]:6,}" + (f" / {published[i]:,}" if published else "")
             for i, split in enumerate(SPLITS)
@@ -157,7 +183,8 @@ class StoreWriter:
 
     An exception in the block leaves nothing behind. Clips are written at once, so memory does not grow with
     their frames. ``add`` expects them in the order of their names; those of ``add_result`` are sorted at the
-    end.
+    end. ``class_names`` can be set before the block: one name per class, by default those of
+    ``options.class_names``.
 
         with StoreWriter("data/mine", "mine", num_classes=4, protocols=["cross_subject"]) as store:
             store.add(Clip("a", 0, frames, {"cross_subject": "train"}))
@@ -186,13 +213,14 @@ class StoreWriter:
         self.dataset, self.num_classes, self.protocols = dataset, num_classes, tuple(protocols)
         self.provenance = {**(provenance or {}), "numpy": np.__version__}
         self.skeleton = skeleton
+        self.class_names: Sequence[str] = published_class_names(dataset, num_classes)
         self.left_out: list[Issue] = []
         self.notes: list[Issue] = []
         self.body_sizes: list[float] = []
         self.warnings: list[str] = []  # printed at the end by ``report``
         self.rows: dict[str, tuple[int, int, int, Mapping[str, str]]] = {}  # see ``_append``
         self.num_frames = 0
-        self.split_counts = {protocol: dict.fromkeys(SPLITS, 0) for protocol in self.protocols}
+        self.split_counts = count_splits(self.protocols, [])
         self._overwrite = overwrite
         reserved = (*CLIP_COLUMNS, *TOTALS, "")
         if len(set(self.protocols)) < len(self.protocols) or set(reserved) & set(self.protocols):
@@ -210,6 +238,8 @@ class StoreWriter:
 
     @contextmanager
     def _open(self) -> Iterator[StoreWriter]:
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise UserError(f"{len(self.class_names)} class names for {self.num_classes} classes")
         check = partial(check_target, self.folder, self._overwrite)
         with atomic_folder(self.folder, (*STORE_FILES, _UNSORTED_FILE), check) as folder:
             with write_errors(self.folder):
@@ -324,6 +354,7 @@ class StoreWriter:
             "dataset": self.dataset,
             "skeleton": self.skeleton.to_data(),
             "num_classes": self.num_classes,
+            **({"class_names": list(self.class_names)} if self.class_names else {}),
             "protocols": list(self.protocols),
             "counts": {**dict(zip(TOTALS, (self.num_clips, self.num_frames))), **self.split_counts},
             "made_by": self.provenance,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from options.class_names import default_class_names
 from options.datasets import DATASETS, NTU60_LAST_SETUP, parse_ntu_name
 from options.errors import UserError
 from options.skeletons import KINECT_V2, Skeleton
@@ -38,6 +39,7 @@ class ClipSet:
     first_frame: Tensor | None  # (N,) int64; None in the official layout
     source: str  # folder, for messages
     skeleton: Skeleton = KINECT_V2
+    class_names: tuple[str, ...] = ()  # one per class
 
     def __len__(self) -> int:
         return len(self.names)
@@ -118,11 +120,13 @@ def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet
     if dataset == "ntu60" and store.dataset == "ntu120":
         names = [parse_ntu_name(store.names[row]) for row in rows]
         rows = rows[[name is not None and name.setup <= NTU60_LAST_SETUP for name in names]]
+    num_classes = info.num_classes if info else store.num_classes
+    names = store.class_names[:num_classes]
     return ClipSet(
         dataset,
         protocol,
         split,
-        num_classes=info.num_classes if info else store.num_classes,
+        num_classes,
         names=[store.names[row] for row in rows],
         labels=torch.from_numpy(store.labels[rows]),
         num_frames=torch.from_numpy(store.num_frames[rows]),
@@ -130,6 +134,7 @@ def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet
         first_frame=torch.from_numpy(store.first_frame[rows]),
         source=str(store.folder),
         skeleton=store.skeleton,
+        class_names=names + default_class_names(dataset, num_classes)[len(names) :],
     )
 
 
@@ -150,6 +155,7 @@ def from_official(path: Path, dataset: str, protocol: str, split: str) -> ClipSe
         frames=torch.from_numpy(clips.frames),
         first_frame=None,
         source=str(path.parent),
+        class_names=default_class_names(dataset, num_classes),
     )
 
 

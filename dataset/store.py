@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from options.class_names import default_class_names, is_class_name
 from options.csv_tables import read_csv
 from options.errors import UserError
 from options.skeletons import KINECT_V2, Skeleton, from_data
@@ -29,6 +30,7 @@ class Store:
     folder: Path
     dataset: str
     num_classes: int
+    class_names: tuple[str, ...]  # one per class
     skeleton: Skeleton
     frames: np.ndarray  # (all frames, V, 3, 2) float32
     names: list[str]
@@ -62,6 +64,16 @@ def read_info(folder: Path) -> dict:
             "store with data_gen/"
         )
     return info
+
+
+def read_class_names(info: dict, path: Path) -> tuple[str, ...]:
+    """Return the class names in the content of ``store.json``, or the default ones if there are none."""
+    num_classes, names = int(info["num_classes"]), info.get("class_names")
+    if names is None:
+        return default_class_names(info["dataset"], num_classes)
+    if not isinstance(names, list) or len(names) != num_classes or not all(map(is_class_name, names)):
+        raise UserError(f"{path}: class_names is not a list of {num_classes} names; rebuild the store")
+    return tuple(names)
 
 
 def read_clips(path: Path) -> tuple[list[str], np.ndarray, dict[str, list[str]]]:
@@ -118,6 +130,7 @@ def open_store(folder: Path) -> Store:
         folder,
         info["dataset"],
         int(info["num_classes"]),
+        read_class_names(info, folder / INFO_FILE),
         skeleton,
         frames,
         names,

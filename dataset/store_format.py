@@ -2,7 +2,7 @@
 
     frames.npy   float32 (frames of all clips, V joints, 3 coordinates, 2 people), no padding
     clips.csv    name,label,first_frame,num_frames and one column per protocol: train, val or empty
-    store.json   format version, dataset, skeleton, classes, counts, how it was made, what was left out
+    store.json   format version, dataset, skeleton, class names, counts, how it was made, what was left out
 
 ``data_gen`` writes it and ``dataset.store`` reads it. With this order of the last three axes, the
 sequence layout of a frame (in the order joint, coordinate, person) is a contiguous row, so a batch is

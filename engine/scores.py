@@ -51,6 +51,8 @@ def load_scores(path: Path) -> Scores:
     logits, labels, names = arrays["logits"], arrays["labels"], arrays["names"]
     if logits.ndim != 2 or not len(logits) == len(labels) == len(names) > 0 or logits.dtype != np.float32:
         raise UserError(f"{path}: logits {logits.shape}, labels {labels.shape} and names do not match")
+    if arrays["class_names"].shape != logits.shape[1:] or arrays["class_names"].dtype.kind != "U":
+        raise UserError(f"{path}: the class names do not match the logits {logits.shape}")
     if not np.isfinite(logits).all():
         raise UserError(f"{path} contains non-finite logits; evaluate the classifier again")
     texts = {name: str(arrays[name]) for name in ("encoder", "representation", "dataset", "protocol")}

@@ -1,12 +1,17 @@
-"""Class names: the 120 actions of NTU RGB+D as published.
+"""Class names of the datasets as published, and of your own datasets.
 
-Class 0 is action A001; NTU-60 has the first 60. Classes of PKU-MMD and of your own datasets are
-shown by number.
+A store contains the names of its classes (``class_names`` in ``store.json``). The names below are for the
+datasets of ``options.datasets``; classes without a name are shown by number. Class 0 of NTU RGB+D is action
+A001; NTU-60 has the first 60.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import UserError
 
 NTU_ACTIONS = (
     "drink water",  # A001
@@ -130,16 +135,120 @@ NTU_ACTIONS = (
     "support somebody with hand",
     "finger-guessing game (playing rock-paper-scissors)",
 )
-NAMED_DATASETS = ("ntu60", "ntu120")
+PKU_ACTIONS = (  # alphabetical, as published
+    "bow",  # class 1 in the label files
+    "brushing hair",
+    "brushing teeth",
+    "check time (from watch)",
+    "cheer up",
+    "clapping",
+    "cross hands in front (say stop)",
+    "drink water",
+    "drop",
+    "eat meal/snack",
+    "falling",  # 11
+    "giving something to other person",
+    "hand waving",
+    "handshaking",
+    "hopping (one foot jumping)",
+    "hugging other person",
+    "jump up",
+    "kicking other person",
+    "kicking something",
+    "make a phone call/answer phone",
+    "pat on back of other person",  # 21
+    "pickup",
+    "playing with phone/tablet",
+    "point finger at the other person",
+    "pointing to something with finger",
+    "punching/slapping other person",
+    "pushing other person",
+    "put on a hat/cap",
+    "put something inside pocket",
+    "reading",
+    "rub two hands together",  # 31
+    "salute",
+    "sitting down",
+    "standing up",
+    "take off a hat/cap",
+    "take off glasses",
+    "take off jacket",
+    "take out something from pocket",
+    "taking a selfie",
+    "tear up paper",
+    "throw",  # 41
+    "touch back (backache)",
+    "touch chest (stomachache/heart pain)",
+    "touch head (headache)",
+    "touch neck (neckache)",
+    "typing on a keyboard",
+    "use a fan (with hand or paper)/feeling warm",
+    "wear jacket",
+    "wear on glasses",
+    "wipe face",
+    "writing",  # 51
+)
+UCLA_ACTIONS = (  # actions 1, 2, 3, 4, 5, 6, 8, 9, 11 and 12 in file names
+    "pick up with one hand",
+    "pick up with two hands",
+    "drop trash",
+    "walk around",
+    "sit down",
+    "stand up",
+    "donning",
+    "doffing",
+    "throw",
+    "carry",
+)
+CLASS_NAMES: dict[str, tuple[str, ...]] = {
+    "ntu60": NTU_ACTIONS[:60],
+    "ntu120": NTU_ACTIONS,
+    "pku1": PKU_ACTIONS,
+    "pku2": PKU_ACTIONS,
+    "ucla": UCLA_ACTIONS,
+}
+MAX_LENGTH = 100  # characters of a name
 
 
-def class_name(dataset: str, label: int) -> str:
-    """The name of class ``label`` (0-based), for example ``drink water``; ``class 3`` if unknown."""
-    if dataset in NAMED_DATASETS and 0 <= label < len(NTU_ACTIONS):
-        return NTU_ACTIONS[label]
-    return f"class {label}"
+def published_class_names(dataset: str, num_classes: int) -> tuple[str, ...]:
+    """Return the published names of the classes of a dataset; empty if there are none."""
+    names = CLASS_NAMES.get(dataset, ())
+    return names if len(names) == num_classes else ()
 
 
-def short_class_name(dataset: str, label: int) -> str:
-    """The class name without parenthesized remarks, for plots and tables."""
-    return re.sub(r"\s*\([^)]*\)", "", class_name(dataset, label))
+def default_class_names(dataset: str, num_classes: int) -> tuple[str, ...]:
+    """Return the published names or, for datasets without names, ``class 0``, ``class 1`` and so on."""
+    names = published_class_names(dataset, num_classes)
+    return names or tuple(f"class {label}" for label in range(num_classes))
+
+
+def short_class_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names without parenthesized remarks, for plots and tables, if they still differ then."""
+    short = tuple(re.sub(r"\s*\([^)]*\)", "", name) for name in names)
+    return short if all(short) and len(set(short)) == len(names) else tuple(names)
+
+
+def is_class_name(value: object) -> bool:
+    """Whether ``value`` is a printable text of at most ``MAX_LENGTH`` characters."""
+    return isinstance(value, str) and value.isprintable() and 0 < len(value.strip()) <= MAX_LENGTH
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Read a text file with one class name per line, class 0 first.
+
+    Raises:
+        UserError: the file cannot be read, or a line is blank or too long.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a list of class names: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not is_class_name(line):
+            raise UserError(
+                f"{path}, line {number}: expected a class name of at most {MAX_LENGTH} characters; the file "
+                "has one name per line, class 0 first"
+            )
+    if not lines:
+        raise UserError(f"{path} is empty; it must have one class name per line, class 0 first")
+    return tuple(lines)

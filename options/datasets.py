@@ -5,7 +5,8 @@ preparation; number of classes, protocols and the paper's pretraining defaults f
 Nothing in this module imports torch.
 
 Sources: Shahroudy et al., CVPR 2016 (NTU RGB+D 60); Liu et al., TPAMI 2019 (NTU RGB+D 120);
-Liu et al., 2017 (PKU-MMD); section 4 of the skeleton-contrastive paper for the defaults.
+Liu et al., 2017 (PKU-MMD); Wang et al., CVPR 2014 (NW-UCLA); section 4 of the skeleton-contrastive paper
+for the defaults.
 """
 
 from __future__ import annotations
@@ -108,6 +109,15 @@ DATASETS: dict[str, DatasetInfo] = {
         ("cross_subject", "cross_view"),
         {"cross_subject": (5332, 1613)},
         moco_k=2048,
+        epochs=600,
+        schedule=(),
+    ),
+    "ucla": DatasetInfo(  # not in the paper: the settings of PKU-MMD with a queue smaller than the dataset
+        "NW-UCLA",
+        10,
+        ("cross_view", "view1", "view2"),
+        {"cross_view": (1020, 464)},
+        moco_k=512,
         epochs=600,
         schedule=(),
     ),

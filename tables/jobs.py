@@ -11,14 +11,13 @@ from dataset.store_format import INFO_FILE
 from engine.checkpoint import checkpoint_name
 from engine.report import RESULTS
 from models.representations import join_representations
-from options.datasets import DATASETS
 from options.errors import UserError
 from options.files import atomic_write, ensure_folder
 
 from .paper import PaperRow
 from .plan import EvaluationSpec, PretrainingSpec, evaluations_of
 from .run import Job, script_command, sort_jobs
-from .settings import Scale
+from .settings import PAPER_DATASETS, Scale
 
 # Synthetic data of the smoke scale. None of the actions is beyond NTU-60's, so both NTU stores contain
 # the same clips.
@@ -117,8 +116,8 @@ class JobBuilder:
         return (synthetic_dataset_job(dataset, self.data_root),) if self.scale.synthetic else ()
 
     def datasets(self) -> list[Job]:
-        """The jobs that generate all datasets; none at the paper's scale."""
-        return sort_jobs(job for dataset in DATASETS for job in self.dataset(dataset))
+        """The jobs that generate all datasets of the tables; none at the paper's scale."""
+        return sort_jobs(job for dataset in PAPER_DATASETS for job in self.dataset(dataset))
 
     def pretraining(self, spec: PretrainingSpec) -> Job:
         """A pretraining; its output is the last checkpoint."""

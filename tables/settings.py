@@ -9,6 +9,8 @@ from typing import Any
 from options.datasets import DATASETS
 from options.defaults import CLASSIFIER_DEFAULTS
 
+PAPER_DATASETS = ("ntu60", "ntu120", "pku1", "pku2")  # of the tables, without later additions
+
 
 @dataclass(frozen=True)
 class Scale:

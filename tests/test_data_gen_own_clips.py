@@ -6,10 +6,13 @@ import os
 
 import numpy as np
 import pytest
+from conftest import one_line
 
 from data_gen import arrays_gendata
 from data_gen.normalize import normalize_clip
 from data_gen.own_clips import Clip, write_store
+from dataset.clips import open_clips
+from dataset.store import open_store
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
 from options.errors import UserError
 
@@ -119,3 +122,80 @@ def test_table_without_protocol_raises(tmp_path):
                 str(tmp_path / "store"),
             ]
         )
+
+
+def prepare_named(tmp_path, table, *flags):
+    """Prepare two clips, ``a`` and ``b``, with this table; return the content of ``store.json``."""
+    np.savez(tmp_path / "arrays.npz", a=array(0), b=array(1))
+    (tmp_path / "clips.csv").write_text(table)
+    paths = ["--data-path", tmp_path / "arrays.npz", "--clips", tmp_path / "clips.csv"]
+    flags = [
+        "--dataset",
+        "mine",
+        *paths,
+        "--out_folder",
+        tmp_path / "data" / "mine",
+        "--workers",
+        "1",
+        *flags,
+    ]
+    arrays_gendata.main(list(map(str, flags)))
+    return json.loads((tmp_path / "data" / "mine" / INFO_FILE).read_text())
+
+
+def test_class_names_in_the_table(tmp_path):
+    info = prepare_named(tmp_path, "name,label,class_name,split\na,0,walk,train\nb,2,wave (hand),val\n")
+    assert info["class_names"] == ["walk", "class 1", "wave (hand)"] and info["protocols"] == ["split"]
+    clips = open_clips(tmp_path / "data", "mine", "split", "val")
+    assert clips.class_names == ("walk", "class 1", "wave (hand)")
+
+
+def test_class_names_in_a_file(tmp_path):
+    (tmp_path / "names.txt").write_bytes("\ufeffstand\nröntgen\n\n".encode())
+    flags = ["--class-names", tmp_path / "names.txt"]
+    info = prepare_named(tmp_path, "name,label,split\na,0,train\nb,1,val\n", *flags)
+    assert info["class_names"] == ["stand", "röntgen"] and info["num_classes"] == 2
+
+
+def test_store_without_class_names(tmp_path):
+    info = prepare_named(tmp_path, "name,label,split\na,0,train\nb,1,val\n")
+    assert "class_names" not in info
+    assert open_clips(tmp_path / "data", "mine", "split", "val").class_names == ("class 0", "class 1")
+
+
+@pytest.mark.parametrize(
+    "names,table,flags,message",
+    [
+        (b"a\nb\n", "name,label,split\na,0,train\n", ["--num-classes", "3"], "2 names for 3 classes"),
+        (b"a\n\nb\n", "name,label,split\na,0,train\n", [], "line 2: expected a class name"),
+        (b"a\n" + b"b" * 101, "name,label,split\na,0,train\n", [], "line 2: expected a class name"),
+        (b"\n", "name,label,split\na,0,train\n", [], "is empty"),
+        (b"\xff\xfe", "name,label,split\na,0,train\n", [], "cannot be read as a list"),
+        (None, "name,label,split,class_name\na,0,train,x\nb,0,val,y\n", [], "class 0 has two names"),
+        (None, "name,label,split,class_name\na,0,train," + "x" * 101, [], "too long"),
+    ],
+)
+def test_invalid_class_names_raise(tmp_path, names, table, flags, message):
+    if names is not None:
+        (tmp_path / "names.txt").write_bytes(names)
+        flags = [*flags, "--class-names", tmp_path / "names.txt"]
+    with pytest.raises(UserError, match=message) as caught:
+        prepare_named(tmp_path, table, *flags)
+    assert one_line(str(caught.value)) and not (tmp_path / "data").exists()
+
+
+def test_write_store_stores_class_names(tmp_path):
+    clips = [Clip("a", 1, array(0), {"mine": "train"})]
+    write_store(tmp_path / "mine", clips, 2, ["mine"], class_names=["stand", "walk"])
+    assert open_store(tmp_path / "mine").class_names == ("stand", "walk")
+    with pytest.raises(UserError, match="1 class names for 2 classes"):
+        write_store(tmp_path / "other", clips, 2, ["mine"], class_names=["stand"])
+
+
+@pytest.mark.parametrize("names", [[], ["a"], ["a", 3], "ab", {"0": "a"}, ["a", "b\nc"], ["a", ""]])
+def test_damaged_class_names_raise(tmp_path, names):
+    write_store(tmp_path / "mine", [Clip("a", 1, array(0), {"mine": "train"})], 2, ["mine"])
+    path = tmp_path / "mine" / INFO_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "class_names": names}))
+    with pytest.raises(UserError, match="class_names is not a list of 2 names"):
+        open_store(tmp_path / "mine")

@@ -8,6 +8,7 @@ import torch
 from conftest import CLASSIFICATION, TINY_FLAGS
 
 from engine.scores import Scores, fuse, load_scores, save_scores
+from options.errors import UserError
 
 
 def scores(seed, count=40, classes=5, **changes):
@@ -16,7 +17,7 @@ def scores(seed, count=40, classes=5, **changes):
         "logits": rng.normal(size=(count, classes)).astype(np.float32),
         "labels": np.arange(count) % classes,
         "names": np.array([f"clip{i}" for i in range(count)]),
-        "class_names": np.array([f"class {i}" for i in range(classes)]),
+        "class_names": np.array([f"action {i}" for i in range(classes)]),
         "encoder": f"encoder {seed}",
         "representation": "seq-based",
         "dataset": "mine",
@@ -38,6 +39,13 @@ def test_scores_survive_saving(files):
     loaded, expected = load_scores(files[1]), scores(1)
     for name, value in vars(expected).items():
         assert np.array_equal(getattr(loaded, name), value), name
+
+
+@pytest.mark.parametrize("names", [np.array(["a"] * 4), np.arange(5), np.array("a")])
+def test_class_names_must_match_the_logits(tmp_path, names):
+    save_scores(tmp_path / "x.npz", scores(0, class_names=names))
+    with pytest.raises(UserError, match="class names do not match"):
+        load_scores(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize("on", ["softmax", "logits"])
@@ -77,7 +85,10 @@ def test_ensemble_prints_and_writes_single_and_fused_accuracies(run, files, tmp_
         ),
         ({"labels": np.zeros(40, dtype=np.int64)}, "the labels of the same clips differ"),
         ({"dataset": "ntu60"}, "ntu60 cross_view instead of mine cross_view"),
-        ({"logits": np.zeros((40, 6), dtype=np.float32)}, "logits (40, 6) instead of (40, 5)"),
+        (
+            {"logits": np.zeros((40, 6), dtype=np.float32), "class_names": np.array(list("abcdef"))},
+            "logits (40, 6) instead of (40, 5)",
+        ),
         ({"logits": np.full((40, 5), np.nan, dtype=np.float32)}, "non-finite"),
     ],
 )

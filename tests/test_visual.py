@@ -17,7 +17,8 @@ from data_gen.synthetic.body import CHANNELS, JOINT, bone_offsets, forward_kinem
 from dataset.clips import open_clips
 from dataset.views import pretraining_view
 from engine.randomness import VIEWS, generator
-from options.class_names import NTU_ACTIONS, class_name, short_class_name
+from options.class_names import CLASS_NAMES, default_class_names, short_class_names
+from options.datasets import DATASETS
 from options.errors import UserError
 from options.skeletons import KINECT_V2
 from visual import load_error, require_library
@@ -58,13 +59,17 @@ def standing_person(**angles):
 
 
 def test_class_names():
-    assert len(NTU_ACTIONS) == len(set(NTU_ACTIONS)) == 120
-    assert class_name("ntu60", 0) == "drink water" and class_name("ntu60", 58) == "walking towards each other"
-    assert class_name("ntu120", 119).startswith("finger-guessing game")
-    assert short_class_name("ntu120", 8) == "standing up"
-    assert len({short_class_name("ntu120", i) for i in range(120)}) == 120
-    assert class_name("pku1", 3) == class_name("mine", 3) == "class 3"
-    assert class_name("ntu120", 120) == "class 120"
+    for dataset, info in DATASETS.items():
+        names = default_class_names(dataset, info.num_classes)
+        assert len(names) == len(set(names)) == len(set(short_class_names(names))) == info.num_classes
+    assert (
+        CLASS_NAMES["ntu60"][0] == "drink water" and CLASS_NAMES["ntu60"][58] == "walking towards each other"
+    )
+    assert CLASS_NAMES["ntu120"][119].startswith("finger-guessing game")
+    assert short_class_names(CLASS_NAMES["ntu120"])[8] == "standing up"
+    assert CLASS_NAMES["pku1"][41] == "touch back (backache)"
+    assert default_class_names("mine", 2) == ("class 0", "class 1")
+    assert short_class_names(["walk (slow)", "walk (fast)"]) == ("walk (slow)", "walk (fast)")
 
 
 def test_limbs_cover_the_skeleton():
@@ -244,7 +249,7 @@ def test_confusion_table_needs_no_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     labels, predictions = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])
     (tmp_path / "confusion.png").write_bytes(b"of an earlier run")
-    lines = report_confusion(labels, predictions, lambda label: class_name("ntu60", label), tmp_path)
+    lines = report_confusion(labels, predictions, CLASS_NAMES["ntu60"].__getitem__, tmp_path)
     assert "confusion.png skipped: Matplotlib cannot" in lines[-1]
     assert not (tmp_path / "confusion.png").exists()
     rows = list(csv.reader((tmp_path / "confusion.csv").open()))

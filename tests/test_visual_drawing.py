@@ -236,9 +236,8 @@ def test_classes_of_a_feature_map_can_be_told_apart():
     from visual.plots import new_figure
 
     axes = new_figure(4, 4).add_subplot()
-    plot_map(
-        axes, np.random.default_rng(0).normal(size=(20, 2)), np.arange(20) % 10, list(range(10)), "ntu60"
-    )
+    points, labels = np.random.default_rng(0).normal(size=(20, 2)), np.arange(20) % 10
+    plot_map(axes, points, labels, list(range(10)), [f"class {label}, $" for label in range(10)])
     assert len(set(MARKERS)) == CLASSES == len(axes.collections)
     assert len({tuple(points.get_facecolor()[0]) for points in axes.collections}) == CLASSES
 
@@ -261,7 +260,7 @@ def test_confusion_figure(tmp_path):
     labels = torch.arange(40)
     with RunLog(tmp_path, argparse.Namespace(), 0) as log:
         lines = report_confusion(
-            labels, labels.flip(0), "class {}".format, tmp_path, log, "probe/confusion", 3
+            labels, labels.flip(0), "class ${}".format, tmp_path, log, "probe/confusion", 3
         )
     assert lines[-1] == f"written: {tmp_path / 'confusion.png'}"
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")

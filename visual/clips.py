@@ -26,7 +26,6 @@ from dataset.views import AugmentationSettings, View, pretraining_view
 from engine.log import RunLog
 from engine.randomness import PICTURES, VIEWS, choose_seed, generator
 from options import defaults, flags
-from options.class_names import class_name
 from options.errors import UserError, run_script
 from options.files import check_output_folder
 from options.skeletons import KINECT_V2, Skeleton
@@ -213,7 +212,7 @@ def main() -> int:
     clips, index = find_clip(args)
     defaults.fill_augmentation_defaults(args, clips.skeleton)
     view = pretraining_view(AugmentationSettings.from_flags(args), args.num_frames, clips.skeleton)
-    title = f"{args.name}, {class_name(args.dataset, int(clips.labels[index]))}"
+    title = f"{args.name}, {clips.class_names[int(clips.labels[index])]}"
     save_clip(whole_clip(clips, index), clips.skeleton, title, folder / args.name)
     written = [f"{args.name}.gif", f"{args.name}.png"]
     if args.views:

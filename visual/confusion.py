@@ -15,7 +15,7 @@ from engine.log import RunLog
 from options.files import write_csv
 
 from . import load_error
-from .plots import figure_pixels, new_figure, save_figure
+from .plots import figure_pixels, new_figure, save_figure, without_math
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,8 +115,9 @@ def plot_confusion(confusion: Confusion) -> Figure:
     share = confusion.counts / np.maximum(confusion.clips, 1)[:, None]
     matrix.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     ticks = range(number)
-    matrix.set_xticks(ticks, confusion.names, rotation=90, fontsize=font)
-    matrix.set_yticks(ticks, confusion.names, fontsize=font)
+    names = [without_math(name) for name in confusion.names]
+    matrix.set_xticks(ticks, names, rotation=90, fontsize=font)
+    matrix.set_yticks(ticks, names, fontsize=font)
     matrix.set_xlabel("predicted class")
     matrix.set_ylabel("true class")
     if numbered:

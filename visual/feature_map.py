@@ -7,6 +7,7 @@ separate.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +20,11 @@ from torch.nn import functional as F
 from dataset.clips import ClipSet
 from engine.log import open_events
 from engine.randomness import PICTURES, generator
-from options.class_names import short_class_name
+from options.class_names import short_class_names
 from options.errors import UserError, first_line
 from options.streams import encodable
 
-from .plots import new_figure, save_figure
+from .plots import new_figure, save_figure, without_math
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,8 +57,10 @@ def embed(features: Tensor, seed: int) -> np.ndarray:
     return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(directions)
 
 
-def plot_map(axes: Axes, points: np.ndarray, labels: np.ndarray, classes: list[int], dataset: str) -> None:
-    """Plot points (N, 2) with a color and a marker per class; the legend is below."""
+def plot_map(
+    axes: Axes, points: np.ndarray, labels: np.ndarray, classes: list[int], names: Sequence[str]
+) -> None:
+    """Plot points (N, 2) with a color and a marker per class; the legend with its name is below."""
     from matplotlib import colormaps
 
     for i, label in enumerate(classes):
@@ -70,7 +73,7 @@ def plot_map(axes: Axes, points: np.ndarray, labels: np.ndarray, classes: list[i
             marker=MARKERS[i],
             edgecolors="white",
             linewidths=0.4,
-            label=short_class_name(dataset, label),
+            label=without_math(names[label]),
         )
     axes.set_xticks([])
     axes.set_yticks([])
@@ -87,9 +90,8 @@ def write_projector(folder: Path, features: Tensor, clips: ClipSet, seed: int) -
         return 0
     order = torch.randperm(len(clips), generator=generator(seed, PICTURES, SAMPLES))[:PROJECTOR_CLIPS]
     order = order.sort().values
-    metadata = [
-        [short_class_name(clips.dataset, int(clips.labels[i])), encodable(clips.names[i])] for i in order
-    ]
+    names = short_class_names(clips.class_names)
+    metadata = [[names[int(clips.labels[i])], encodable(clips.names[i])] for i in order]
     try:
         with events, redirect_stdout(io.StringIO()):
             events.add_embedding(
@@ -125,7 +127,7 @@ def write_feature_map(folder: Path, features: Tensor, clips: ClipSet, seed: int)
             raise UserError(f"--tsne: {int(chosen.sum())} validation clips are too few for t-SNE")
         points = embed(features[chosen.to(features.device)], seed + number)
         axes = figure.add_subplot(1, len(samples), number + 1)
-        plot_map(axes, points, labels[chosen].numpy(), classes, clips.dataset)
+        plot_map(axes, points, labels[chosen].numpy(), classes, short_class_names(clips.class_names))
         axes.set_title(f"sample {number + 1}: {len(points)} clips of {len(classes)} classes", fontsize=11)
     save_figure(folder / PICTURE, figure)
     count = write_projector(folder, features, clips, seed)

@@ -16,7 +16,6 @@ from torch import Tensor
 from dataset.clips import ClipSet
 from dataset.views import crop_and_resize
 from engine.randomness import PICTURES, generator
-from options.class_names import class_name
 from options.errors import UserError
 
 from .markup import data_uri, write_page
@@ -97,7 +96,7 @@ def make_tile(clips: ClipSet, index: int, kind: str, role: str, note: str = "") 
         kind,
         role,
         note,
-        class_name=class_name(clips.dataset, int(clips.labels[index])),
+        class_name=clips.class_names[int(clips.labels[index])],
         clip_name=clips.names[index],
         gif=data_uri(gif_bytes(images, frames * FRAMES_PER_SECOND / int(length)), ".gif"),
         strip=film_strip(narrow, max(STRIP_WIDTH // narrow[0].width, 2)),

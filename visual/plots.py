@@ -30,6 +30,11 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
 
 
+def without_math(text: str) -> str:
+    """Escape ``$``, which Matplotlib reads as the start of a formula."""
+    return text.replace("$", r"\$")
+
+
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, atomically."""
     atomic_write(path, lambda file: figure.savefig(file, format="png"))

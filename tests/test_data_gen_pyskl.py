@@ -1,0 +1,499 @@
+"""Stores of pyskl's pickles: the same clips as from raw files, hostile and damaged pickles."""
+
+import collections
+import io
+import json
+import os
+import pickle
+import struct
+import sys
+
+import numpy as np
+import pytest
+from conftest import TINY_FLAGS, one_line
+from damaged_inputs import damage, same_stores, store_or_error
+
+import action_retrieval
+import main_moco_inter_skeleton
+from data_gen import ntu_gendata, pyskl_gendata
+from data_gen.array_pickle import BadPickle, PickledArray, read_pickle
+from data_gen.normalize import normalize_clip, select_people
+from data_gen.skeleton_file import read_skeleton
+from data_gen.sources import find_files
+from data_gen.synthetic import make_ntu
+from dataset.store import open_store
+from dataset.store_format import INFO_FILE
+from options.datasets import ntu_splits, parse_ntu_name
+from options.errors import UserError
+
+
+@pytest.fixture
+def call(monkeypatch):
+    """``call(script, *flags)``: run a script; returns its exit code."""
+
+    def run(script, *flags):
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, flags)])
+        return script.main() or 0
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """A folder with 24 synthetic skeleton files of two actions."""
+    folder = tmp_path_factory.mktemp("raw")
+    flags = ["--subjects", "3", "--actions", "9", "50", "--cameras", "2", "--workers", "1"]
+    make_ntu.main([*flags, "--out-folder", str(folder / "raw")])
+    return folder / "raw"
+
+
+def annotations_of(raw):
+    """Return the annotations of skeleton files, with the two people that the official code selects."""
+    annotations = []
+    for file in find_files([raw], ".skeleton"):
+        bodies, _ = read_skeleton(file.read())
+        people = select_people(bodies).astype(np.float32)
+        keypoint = people if people[1].any() else people[:1]
+        annotations.append(annotation(file.name, keypoint))
+    return annotations
+
+
+def annotation(name, keypoint, **changes):
+    label = parse_ntu_name(name).label
+    return {
+        "frame_dir": name,
+        "label": label,
+        "keypoint": keypoint,
+        "total_frames": keypoint.shape[1],
+        **changes,
+    }
+
+
+def content_of(annotations):
+    """Return the content of a pickle in the format of pyskl."""
+    split = {}
+    for key, protocol in (("xsub", "cross_subject"), ("xview", "cross_view")):
+        for which in ("train", "val"):
+            names = [item["frame_dir"] for item in annotations]
+            split[f"{key}_{which}"] = [
+                name for name in names if ntu_splits(parse_ntu_name(name))[protocol] == which
+            ]
+    return {"split": split, "annotations": annotations}
+
+
+def small_content(seed=0, count=3, frames=4):
+    rng = np.random.default_rng(seed)
+    names = [f"S001C{i % 3 + 1:03d}P{i + 1:03d}R001A{i + 1:03d}" for i in range(count)]
+    return content_of(
+        [
+            annotation(name, rng.normal(size=(1 + i % 2, frames, 25, 3)).astype("f4"))
+            for i, name in enumerate(names)
+        ]
+    )
+
+
+def write(path, content, protocol=4):
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    return path
+
+
+def prepare(path, store, *flags):
+    return pyskl_gendata.main(
+        ["--data_path", str(path), "--out_folder", str(store), "--workers", "1", *map(str, flags)]
+    )
+
+
+def left_out(store):
+    info = json.loads((store / INFO_FILE).read_text())
+    return {item["file"]: item["reason"] for item in info["left_out"]}
+
+
+def pretrain_and_retrieve(call, folder, dataset):
+    """Run both scripts at the smallest size on the store ``folder/data/dataset``."""
+    common = ["--data-root", folder / "data", "--protocol", "cross_view", "--seed", 1]
+    pretraining = ["--pre-dataset", dataset, "--epochs", 1, "--batch-size", 4, "--moco-k", 8]
+    pretraining += ["--checkpoint-path", folder / "inter"]
+    assert call(main_moco_inter_skeleton, *common, *TINY_FLAGS, *pretraining) == 0
+    retrieval = ["--finetune-dataset", dataset, "--finetune-skeleton-representation", "seq-based"]
+    retrieval += [
+        "--pretrained",
+        folder / "inter" / "checkpoint_0000.pth.tar",
+        "--output-dir",
+        folder / "knn",
+    ]
+    assert call(action_retrieval, *common, *retrieval) == 0
+
+
+def test_same_clips_as_from_raw_files(raw, tmp_path, capsys):
+    path = write(tmp_path / "ntu60_3danno.pkl", content_of(annotations_of(raw)[::-1]))
+    assert prepare(path, tmp_path / "pyskl") == 0
+    assert "40,091" in capsys.readouterr().out
+    flags = ["--data_path", str(raw), "--out_folder", str(tmp_path / "ntu60"), "--workers", "1"]
+    assert ntu_gendata.main(flags) == 0
+    ours, theirs = open_store(tmp_path / "ntu60"), open_store(tmp_path / "pyskl")
+    assert np.array_equal(ours.frames, theirs.frames)
+    assert theirs.dataset == "ntu60" and theirs.names == ours.names
+    assert theirs.labels.tolist() == ours.labels.tolist()
+    for protocol in ("cross_subject", "cross_view"):
+        assert theirs.splits[protocol] == ours.splits[protocol]
+        assert set(theirs.splits[protocol]) == {"train", "val"}
+
+
+def test_pretraining_and_retrieval(raw, tmp_path, call):
+    content = content_of(annotations_of(raw))
+    for item in content["annotations"]:
+        item["keypoint"] = item["keypoint"].astype(np.float16)
+    path = write(tmp_path / "ntu60_3danno.pkl", content, protocol=2)
+    assert prepare(path, tmp_path / "data" / "ntu60") == 0
+    pretrain_and_retrieve(call, tmp_path, "ntu60")
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
+def test_all_protocols_and_numpy_versions(tmp_path, protocol, core):
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.normal(size=(2, 40, 25, 3)),
+        rng.normal(size=(1, 3, 25, 3)).astype(">f4"),
+        np.asfortranarray(rng.normal(size=(2, 30, 25, 3)).astype(np.float16)),
+        rng.integers(0, 9, (50, 60))[::2, ::3],
+        np.zeros((0, 3)),
+        np.array(2.5),
+    ]
+    scalars = [np.float32(0.5), np.int64(-7), np.bool_(True), 2**40, -1, 1e300, None, "é", (1, 2, 3, 4)]
+    data = pickle.dumps([arrays, scalars, collections.OrderedDict(a=b"\xff")], protocol=protocol)
+    (tmp_path / "x.pkl").write_bytes(rename_core(data, core))
+    read_arrays, read_scalars, dictionary = read_pickle(tmp_path / "x.pkl")
+    assert read_scalars == scalars and dictionary == {"a": b"\xff"}
+    with open(tmp_path / "x.pkl", "rb") as file:
+        for array, item in zip(arrays, read_arrays, strict=True):
+            assert np.array_equal(array, item.load(file)) and isinstance(item, PickledArray)
+
+
+def rename_core(data, core):
+    """Change numpy.core and numpy._core in a pickle, with the lengths before them."""
+    for old in ("numpy.core", "numpy._core"):
+        for module in ("multiarray", "numeric"):
+            a, b = f"{old}.{module}".encode(), f"{core}.{module}".encode()
+            data = data.replace(b"c" + a + b"\n", b"c" + b + b"\n")
+            data = data.replace(b"\x8c" + bytes([len(a)]) + a, b"\x8c" + bytes([len(b)]) + b)
+    return data
+
+
+def test_pickle_of_python_2(tmp_path):
+    """Python 2 stores the bytes of an array as a string, and its text without encoding."""
+    array = np.random.default_rng(0).normal(size=(2, 30, 25, 3)).astype("<f4")
+    string = b"T" + struct.pack("<i", array.nbytes) + array.tobytes()
+    data = (
+        b"\x80\x02}U\x08keypointcnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01(K\x02K\x1eK\x19K\x03tcnumpy\ndtype\nU\x02f4K\x00K\x01\x87R"
+        b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89" + string + b"tbs."
+    )
+    assert np.array_equal(pickle.loads(data, encoding="latin1")["keypoint"], array)
+    (tmp_path / "x.pkl").write_bytes(data)
+    with open(tmp_path / "x.pkl", "rb") as file:
+        assert np.array_equal(read_pickle(tmp_path / "x.pkl")["keypoint"].load(file), array)
+
+
+def test_arrays_stay_in_the_file(tmp_path):
+    path = write(tmp_path / "x.pkl", [np.zeros((300, 300)) for _ in range(10)], protocol=4)
+    machine_values = read_pickle(path)
+    assert all(item.data.length == 300 * 300 * 8 for item in machine_values)
+
+
+def test_splits_of_other_datasets(tmp_path):
+    rng = np.random.default_rng(0)
+    items = [
+        {"frame_dir": f"clip{i}", "label": i, "keypoint": rng.normal(size=(1, 5, 25, 3))} for i in range(4)
+    ]
+    split = {
+        "train": ["clip0", "clip1"],
+        "test": ["clip2"],
+        "train2": ["clip2"],
+        "test2": ["clip0", "absent"],
+        "sub_train": ("clip3",),
+        "all": ["clip0"],
+    }
+    path = write(tmp_path / "mine.pkl", {"split": split, "annotations": items})
+    assert prepare(path, tmp_path / "store", "--dataset", "mine") == 1  # one of five clips is absent
+    store = open_store(tmp_path / "store")
+    assert store.num_classes == 4
+    assert store.splits == {
+        "split": ["train", "train", "val", ""],
+        "split2": ["val", "", "train", ""],
+        "sub": ["", "", "", "train"],
+    }
+    assert left_out(tmp_path / "store") == {
+        "mine.pkl": "the split 'all' is not a list of names for train, val or test",
+        "mine.pkl/absent": "listed in split2, no annotation",
+    }
+
+
+def poses_2d(seed, people=1, frames=30):
+    """Random COCO poses (people, frames, 17, 2) in pixels, and their scores."""
+    rng = np.random.default_rng(seed)
+    pose = rng.uniform(200, 400, (people, 1, 17, 2)) + np.cumsum(rng.normal(0, 2, (people, frames, 17, 2)), 1)
+    pose[:, :, 5:7, 1], pose[:, :, 11:13, 1] = 200, 350  # shoulders and hips
+    return pose.astype(np.float16), rng.uniform(0.1, 1, (people, frames, 17)).astype(np.float16)
+
+
+def content_2d(count=12):
+    """Return a pickle of 2D poses, as of an image-based pose estimator."""
+    items = []
+    for i in range(count):
+        pose, score = poses_2d(i, people=1 + i % 2)
+        score[0, 3, 9] = 0
+        name = f"S001C{i % 3 + 1:03d}P{i % 4 + 1:03d}R{i // 6 + 1:03d}A{i % 2 + 1:03d}"
+        extra = {"keypoint_score": score, "img_shape": (1080, 1920), "original_shape": (1080, 1920)}
+        items.append(annotation(name, pose, **extra))
+    return content_of(items)
+
+
+def test_2d_poses(tmp_path, monkeypatch):
+    monkeypatch.setattr(pyskl_gendata, "DATA_FOLDER", tmp_path / "data")
+    content = content_2d()
+    path = write(tmp_path / "ntu60_hrnet.pkl", content)
+    assert pyskl_gendata.main(["--data_path", str(path), "--workers", "1"]) == 0
+    store = open_store(tmp_path / "data" / "ntu60_2d")
+    assert store.skeleton.name == "coco" and store.dataset == "ntu60" and store.frames.shape[1:] == (17, 3, 2)
+    assert store.class_names[0] == "drink water" and not store.frames[:, :, 2].any()
+    item = min(content["annotations"], key=lambda item: item["frame_dir"])
+    joints = np.concatenate([item["keypoint"], item["keypoint_score"][..., None]], axis=-1)
+    expected = normalize_clip(joints.astype(np.float64), store.skeleton)
+    assert np.array_equal(store.frames[:30], expected)
+    assert not expected[3, 9].any()  # the score is zero
+
+
+def test_2d_poses_through_pretraining_and_retrieval(tmp_path, call):
+    path = write(tmp_path / "ntu60_hrnet.pkl", content_2d())
+    prepare(path, tmp_path / "data" / "poses")
+    pretrain_and_retrieve(call, tmp_path, "poses")
+
+
+def test_skeleton_by_the_number_of_joints(tmp_path):
+    rng = np.random.default_rng(0)
+    for shape, name in (((20, 3), "kinect_v1"), ((25, 3), "kinect_v2"), ((17, 2), "coco")):
+        items = [{"frame_dir": "a", "label": 0, "keypoint": rng.uniform(1, 2, (1, 5, *shape))}]
+        path = write(tmp_path / "x.pkl", {"split": {"train": ["a"]}, "annotations": items})
+        prepare(path, tmp_path / "store", "--dataset", "mine", "--overwrite")
+        assert open_store(tmp_path / "store").skeleton.name == name
+    for shape in ((18, 2), (25, 2), (17, 3)):
+        items = [{"frame_dir": "a", "label": 0, "keypoint": rng.uniform(1, 2, (1, 5, *shape))}]
+        path = write(tmp_path / "x.pkl", {"split": {"train": ["a"]}, "annotations": items})
+        with pytest.raises(UserError, match=f"clips of {shape[0]} joints with {shape[1]} coordinates"):
+            prepare(path, tmp_path / "other", "--dataset", "mine")
+    prepare(path, tmp_path / "store", "--dataset", "mine", "--overwrite", "--skeleton", "coco")
+
+
+def test_score_of_another_shape_is_left_out(tmp_path):
+    content = content_2d()
+    content["annotations"][0]["keypoint_score"] = np.ones((1, 3, 17))
+    path = write(tmp_path / "ntu60_hrnet.pkl", content)
+    assert prepare(path, tmp_path / "store") == 1
+    assert "'keypoint_score' is (1, 3, 17) instead of" in " ".join(left_out(tmp_path / "store").values())
+
+
+def test_class_names_of_other_datasets(tmp_path):
+    items = [{"frame_dir": "a", "label": 1, "keypoint": np.ones((1, 5, 25, 3))}]
+    path = write(tmp_path / "x.pkl", {"split": {"train": ["a"]}, "annotations": items})
+    (tmp_path / "names.txt").write_text("walk\nrun\njump\n")
+    prepare(path, tmp_path / "store", "--dataset", "mine", "--class-names", tmp_path / "names.txt")
+    assert open_store(tmp_path / "store").class_names == ("walk", "run", "jump")
+
+
+def test_dry_run_writes_nothing(tmp_path, capsys):
+    content = small_content()
+    content["annotations"].append(None)
+    path = write(tmp_path / "ntu60_3danno.pkl", content)
+    assert prepare(path, tmp_path / "store", "--dry-run") == 0
+    output = capsys.readouterr().out
+    assert "2 / 37,646" in output and "1 / 18,932" in output
+    assert "annotation 3: no annotation; pyskl found no body" in output
+    assert os.listdir(tmp_path) == ["ntu60_3danno.pkl"]
+
+
+def test_same_store_for_any_number_of_workers(tmp_path):
+    path = write(tmp_path / "ntu60_3danno.pkl", small_content(count=9, frames=20))
+    prepare(path, tmp_path / "one")
+    prepare(path, tmp_path / "two", "--workers", 2)
+    assert same_stores(tmp_path / "one", tmp_path / "two")
+
+
+BAD_ANNOTATIONS = [
+    (None, "no annotation"),
+    ("x", "no name"),
+    ({"frame_dir": "a\nb"}, "no name"),
+    ({"label": 60}, "label is not one of the 60 classes"),
+    ({"label": -1}, "label is not"),
+    ({"label": 10**30}, "label is not"),
+    ({"label": "3"}, "label is not"),
+    ({"label": 5}, "label 5 contradicts the name"),
+    ({"keypoint": None}, "no array 'keypoint'"),
+    ({"keypoint": [[1.0]]}, "no array 'keypoint'"),
+    ({"keypoint": np.ones((2, 25, 3))}, "is (2, 25, 3) instead of"),
+    ({"keypoint": np.ones((1, 2, 24, 3))}, "instead of"),
+    ({"keypoint": np.ones((0, 2, 25, 3))}, "instead of"),
+    ({"keypoint": np.zeros((1, 2, 25, 3))}, "no body"),
+    ({"keypoint": np.full((1, 2, 25, 3), np.nan)}, "not finite"),
+    ({"keypoint": np.full((1, 2, 25, 3), 1e300)}, "overflows"),
+    ({"keypoint": np.ones((1, 2, 25, 3), dtype=complex)}, "does not contain numbers"),
+    ({"keypoint": np.full((1, 2, 25, 3), "x")}, "does not contain numbers"),
+    ({"keypoint": np.full((1, 2, 25, 3), None)}, "does not contain numbers"),
+    ({"keypoint": np.zeros((1, 2, 25, 3), dtype=[("x", "f4")])}, "does not contain numbers"),
+]
+
+
+@pytest.mark.parametrize("bad,reason", BAD_ANNOTATIONS)
+def test_bad_annotations_are_left_out(tmp_path, bad, reason):
+    content = small_content(count=40)
+    item = content["annotations"][1]
+    content["annotations"][1] = {**item, **bad} if isinstance(bad, dict) else bad
+    path = write(tmp_path / "ntu60_3danno.pkl", content)
+    assert prepare(path, tmp_path / "store") == 0
+    reasons = left_out(tmp_path / "store")
+    assert len(open_store(tmp_path / "store").names) == 39
+    assert any(reason in text for text in reasons.values()), reasons
+    with pytest.raises(UserError) as caught:
+        prepare(path, tmp_path / "store", "--overwrite", "--on-error", "stop")
+    assert one_line(str(caught.value))
+
+
+def test_duplicates_and_long_clips(tmp_path):
+    content = small_content()
+    first = content["annotations"][0]
+    first["keypoint"] = np.random.default_rng(0).normal(size=(1, 400, 25, 3))
+    content["annotations"].append({**first, "keypoint": first["keypoint"][:, :5]})
+    path = write(tmp_path / "ntu60_3danno.pkl", content)
+    assert prepare(path, tmp_path / "store") == 0
+    assert open_store(tmp_path / "store").num_frames.tolist() == [300, 4, 4]
+    info = json.loads((tmp_path / "store" / INFO_FILE).read_text())
+    assert "the same name" in info["left_out"][0]["reason"]
+    assert info["notes"][0]["reason"] == "400 frames, cut to the first 300"
+
+
+@pytest.mark.parametrize(
+    "content,message",
+    [
+        ([], "not a pickle of pyskl"),
+        ({"split": {}, "annotations": []}, "no split such as"),
+        (
+            {"split": {"xsub_train": ["a"], "xsub_val": ["a"]}, "annotations": []},
+            "in both splits of cross_subject",
+        ),
+        ({"split": {"xsub_train": ["a"]}, "annotations": [None]}, "no valid clip"),
+        ({"split": {"label_train": ["a"]}, "annotations": []}, "names must differ"),
+    ],
+)
+def test_other_pickles_raise(tmp_path, content, message):
+    with pytest.raises(UserError, match=message) as caught:
+        prepare(write(tmp_path / "ntu60.pkl", content), tmp_path / "store")
+    assert one_line(str(caught.value)) and os.listdir(tmp_path) == ["ntu60.pkl"]
+
+
+def test_dataset_must_be_known(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        prepare(write(tmp_path / "ntu600.pkl", small_content()), tmp_path / "store")
+    assert "--dataset is required" in capsys.readouterr().err
+
+
+class Hostile:
+    """Pickled as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def hostile_pickles(canary):
+    """Pickles that would create ``canary`` if they were executed, or exhaust memory or the stack."""
+    touch = f"touch {canary}"
+    calls = [
+        Hostile(os.system, touch),
+        Hostile(eval, f"open({str(canary)!r}, 'w')"),
+        Hostile(open, str(canary), "w"),
+        Hostile(np.load, str(canary)),
+        Hostile(np.ndarray, (1 << 40,)),
+        Hostile(bytearray, 1 << 40),
+        Hostile(bytes, 1 << 40),
+        Hostile(collections.OrderedDict, [("a", 1)]),
+        np.float64,
+        io.BytesIO,
+    ]
+    yield from (
+        pickle.dumps({"split": call, "annotations": []}, protocol=p) for call in calls for p in (2, 4)
+    )
+    size = struct.pack("<Q", 1 << 62)
+    yield from (b"\x80\x04" + code + size + b"x." for code in (b"\x8e", b"\x96", b"\x8d"))
+    yield b"\x80\x04" + b"B\xff\xff\xff\xffx."
+    yield b"\x80\x04" + b"T\xff\xff\xff\xffx."
+    yield b"\x80\x02" + b"canary_module\nx\n"
+    yield b"\x80\x02ccanary_module\nx\n."
+    yield b"\x80\x02" + b"c" + b"x" * 100000
+    yield b"\x80\x04" + b"(" * 100000 + b"."
+    yield b"\x80\x04" + b"]" * 100000 + b"a" * 99999 + b"."  # lists in lists
+    yield b"\x80\x04" + b")" + b"\x85" * 100000 + b"."  # tuples in tuples
+    yield b"\x80\x04}" + b")" + b"\x85" * 100000 + b"Ns."  # as the key of a dictionary
+    yield b"\x80\x04]\x94h\x00a."  # a list that contains itself
+    yield b"\x80\x04}\x94\x8c\x05split" + b"h\x00s\x8c\x0bannotations](" + b"h\x00" * 100000 + b"es."
+    yield b"\x80\x04h\x07."
+    yield b"\x80\x04\x81."
+    yield b"\x80\x04\x82\x01."
+    yield b"\x80\x05\x97."
+    yield b"\x80\x04Pid\n."
+    yield b"\x80\x04Q."
+    yield b"(ios\nsystem\n."
+    yield b"\x80\x02(ios\nsystem\n."
+    yield b"\x80\x04."
+    yield b"\x80"
+    yield b""
+    yield b"\x80\x06."
+    yield pickle.dumps({}, protocol=0)
+    yield b"PK\x03\x04" + bytes(100)
+    yield bytes(3000)
+
+
+def test_hostile_pickles_are_not_executed(tmp_path, monkeypatch):
+    canary = tmp_path / "canary"
+    (tmp_path / "canary_module.py").write_text(f"open({str(canary)!r}, 'w')\nx = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "ntu60.pkl"
+    for data in hostile_pickles(canary):
+        path.write_bytes(data)
+        with pytest.raises(UserError) as caught:
+            prepare(path, tmp_path / "store")
+        assert one_line(str(caught.value)) and str(caught.value).isprintable()
+        assert len(str(caught.value)) < 400
+    assert sorted(os.listdir(tmp_path)) == ["canary_module.py", "ntu60.pkl"]
+
+
+def test_array_of_wrong_size_is_left_out(tmp_path):
+    """The shape in the file is much larger than its data."""
+    content = small_content()
+    data = pickle.dumps(content, protocol=4)
+    shape = b"(K\x01K\x04K\x19K\x03t"
+    assert shape in data
+    huge = b"(J\xff\xff\xff\x7fK\x04K\x19K\x03t"
+    (tmp_path / "ntu60.pkl").write_bytes(data.replace(shape, huge))
+    assert prepare(tmp_path / "ntu60.pkl", tmp_path / "store") == 1
+    assert all("bytes instead of" in reason for reason in left_out(tmp_path / "store").values())
+
+
+def test_damaged_pickles_give_a_store_or_an_error(tmp_path):
+    data = {protocol: pickle.dumps(small_content(), protocol=protocol) for protocol in (2, 4)}
+    path = tmp_path / "ntu60.pkl"
+    results = []
+    for seed in range(200):
+        path.write_bytes(damage(data[2 + seed % 2 * 2], seed))
+        results.append(store_or_error(pyskl_gendata.main, ["--data_path", path], tmp_path / "store"))
+    assert 20 < results.count("store") < 180
+
+
+def test_truncated_pickle_raises(tmp_path):
+    path = write(tmp_path / "x.pkl", small_content())
+    data = path.read_bytes()
+    for length in range(0, len(data), 97):
+        path.write_bytes(data[:length])
+        with pytest.raises(BadPickle):
+            read_pickle(path)
