@@ -37,7 +37,7 @@ from options.skeletons import KINECT_V2
 from .jobs import JobBuilder
 from .paper import PaperRow
 from .plan import EvaluationSpec, PretrainingSpec, evaluations_of
-from .run import Job, end_with_parent, sort_jobs
+from .run import Job, describe_exit, end_with_parent, sort_jobs
 
 GPU_STEPS, CPU_STEPS = 30, 1  # steps per epoch of a timed run
 FRAMES_PER_CLIP = 100  # of timed clips, and of datasets whose store does not exist
@@ -123,7 +123,7 @@ def run_timed(command: Sequence[str], environment: Mapping[str, str], log: Path)
     """Run a command and return the peak memory of its process in bytes.
 
     Raises:
-        UserError: it failed, with the last line of its output.
+        UserError: it failed; the message contains the signal or the last line of its output.
     """
     with open(log, "wb") as output:
         process = subprocess.Popen(
@@ -137,8 +137,7 @@ def run_timed(command: Sequence[str], environment: Mapping[str, str], log: Path)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise UserError(f"--estimate: a timed run failed: {lines[-1] if lines else process.returncode}")
+        raise UserError(f"--estimate: a timed run failed: {describe_exit(process.returncode, log)}")
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

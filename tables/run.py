@@ -108,13 +108,17 @@ class RunningJob:
 
     def failure_reason(self) -> str:
         """The signal that ended the process, or the last line of its log."""
-        code = self.process.returncode
-        if code < 0:
-            return f"terminated by {signal.Signals(-code).name} ({self.log.name})"
-        if code == 0:
+        if self.process.returncode == 0:
             return f"exited with 0 but did not write {self.job.output}"
-        lines = Path(self.log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"{lines[-1].strip()} ({self.log.name})"
+        return f"{describe_exit(self.process.returncode, Path(self.log.name))} ({self.log.name})"
+
+
+def describe_exit(code: int, log: Path) -> str:
+    """Return the signal that ended a failed process, or the last line of its log."""
+    if code < 0:
+        return f"terminated by {signal.Signals(-code).name}"
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else f"exited with {code}"
 
 
 def end_with_parent() -> None:
