@@ -121,7 +121,7 @@ def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet
         names = [parse_ntu_name(store.names[row]) for row in rows]
         rows = rows[[name is not None and name.setup <= NTU60_LAST_SETUP for name in names]]
     num_classes = info.num_classes if info else store.num_classes
-    names = store.class_names[:num_classes]
+    class_names = store.class_names[:num_classes]
     return ClipSet(
         dataset,
         protocol,
@@ -134,7 +134,7 @@ def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet
         first_frame=torch.from_numpy(store.first_frame[rows]),
         source=str(store.folder),
         skeleton=store.skeleton,
-        class_names=names + default_class_names(dataset, num_classes)[len(names) :],
+        class_names=class_names + default_class_names(dataset, num_classes)[len(class_names) :],
     )
 
 
