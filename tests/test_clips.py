@@ -9,6 +9,7 @@ from conftest import write_official, write_store
 
 from dataset.clips import open_clips
 from dataset.views import evaluation_view
+from options.class_names import NTU_ACTIONS
 from options.errors import UserError
 
 
@@ -71,6 +72,8 @@ def test_store_of_ntu120_contains_ntu60(tmp_path):
     clips = open_clips(tmp_path, "ntu60", "cross_view", "train")
     assert clips.names == ["S017C002P001R001A060"] and clips.num_classes == 60
     assert len(open_clips(tmp_path, "ntu120", "cross_setup", "train")) == 2
+    assert open_clips(tmp_path, "ntu60", "cross_subject", "train").class_names == NTU_ACTIONS[:60]
+    assert open_clips(tmp_path, "ntu120", "cross_setup", "train").class_names == NTU_ACTIONS
     with pytest.raises(UserError, match="ntu60 does not have --protocol cross_setup"):
         open_clips(tmp_path, "ntu60", "cross_setup", "train")
 
