@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import pickle
+import signal
 import sys
 from contextlib import contextmanager
 from itertools import count
@@ -22,6 +23,7 @@ from models.representations import build_encoder
 from options.errors import run_script
 from options.skeletons import KINECT_V2
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which tests may run, ignores it
 torch.set_num_threads(1)  # most tests are tiny: several threads would only wait for each other
 
 GOLDEN = Path(__file__).parent / "golden"
