@@ -56,6 +56,7 @@ from options.flags import Parser
 from options.skeletons import KINECT_V2, SKELETONS, Skeleton, load_skeleton
 
 PROTOCOLS = {"xsub": "cross_subject", "xview": "cross_view", "xset": "cross_setup"}  # pyskl's name -> ours
+CONTENT = ("split", "annotations")
 NTU_DATASETS = ("ntu60", "ntu120")
 SPLITS = {"train": "train", "val": "val", "test": "val"}
 MAX_LABEL = 9999
@@ -150,14 +151,14 @@ def read_annotations(
         raise UserError(f"{path} cannot be read ({error.strerror}); set --data_path") from error
     except BadPickle as error:
         raise UserError(f"{path} cannot be used: {error}") from error
-    parts = [content.get(key) for key in ("split", "annotations")] if isinstance(content, dict) else [None]
-    if not isinstance(parts[0], dict) or not isinstance(parts[-1], list):
+    lists, items = (content.get(key) if isinstance(content, dict) else None for key in CONTENT)
+    if not isinstance(lists, dict) or not isinstance(items, list):
         raise UserError(
             f"{path} is not a pickle of pyskl: it must contain a dictionary 'split' and a list 'annotations'"
         )
-    splits, left_out = read_splits(parts[0], path.name)
+    splits, left_out = read_splits(lists, path.name)
     annotations: dict[str, Annotation] = {}
-    for number, item in enumerate(parts[-1]):
+    for number, item in enumerate(items):
         try:
             annotation = parse_annotation(item, splits, num_classes)
             if dataset in NTU_DATASETS:
@@ -183,24 +184,30 @@ def read_annotations(
 def read_splits(lists: dict[Any, Any], file_name: str) -> tuple[dict[str, dict[str, str]], list[Issue]]:
     """Convert the lists of names of the pickle to protocol -> name -> "train" or "val".
 
-    xsub_train and xsub_val become cross_subject; train and test become "split", and train1 "split1". Also
-    returns the issues of lists and names that are left out.
+    xsub_train and xsub_val become cross_subject; train and test become "split", and train1 "split1". If there
+    are both val and test, test is left out. Also returns the issues of lists and names that are left out.
     """
     splits: dict[str, dict[str, str]] = {}
     left_out = []
+
+    def leave_out(reason: str, failed_clips: int) -> None:
+        left_out.append(Issue(file_name, None, reason, failed_clips))
+
     for key, names in lists.items():
-        match = _SPLIT_NAME.fullmatch(key) if isinstance(key, str) and _is_name(key) else None
+        match = _SPLIT_NAME.fullmatch(key) if _is_name(key) else None
         if match is None or not isinstance(names, (list, tuple)):
-            reason = f"the split {str(key)[:40]!r} is not a list of names for train, val or test"
-            left_out.append(Issue(file_name, None, reason, failed_clips=0))
+            leave_out(f"the split {str(key)[:40]!r} is not a list of names for train, val or test", 0)
             continue
-        protocol = PROTOCOLS.get(match["protocol"], match["protocol"]) or "split"
-        protocol += match["number"]
+        if match["split"] == "test" and f"{key[: match.start('split')]}val{match['number']}" in lists:
+            leave_out(f"the split {key!r} is not used, because there is one for val", 0)
+            continue
+        protocol = (PROTOCOLS.get(match["protocol"], match["protocol"]) or "split") + match["number"]
         split = SPLITS[match["split"]]
-        for name in names:
-            if not _is_name(name):
-                left_out.append(Issue(file_name, None, f"the split {key} contains something but names"))
-            elif splits.setdefault(protocol, {}).setdefault(name, split) != split:
+        valid = list(filter(_is_name, names))
+        if len(valid) < len(names):
+            leave_out(f"the split {key!r} has entries that are not names", len(names) - len(valid))
+        for name in valid:
+            if splits.setdefault(protocol, {}).setdefault(name, split) != split:
                 raise UserError(f"{file_name} cannot be used: {name} is in both splits of {protocol}")
     if not splits:
         raise UserError(f"{file_name} cannot be used: no split such as xsub_train lists any clip")

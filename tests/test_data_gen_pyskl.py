@@ -212,21 +212,26 @@ def test_splits_of_other_datasets(tmp_path):
         "train2": ["clip2"],
         "test2": ["clip0", "absent"],
         "sub_train": ("clip3",),
+        "sub_val": ["clip0", 3, None],
+        "sub_test": ["clip3"],
         "all": ["clip0"],
     }
     path = write(tmp_path / "mine.pkl", {"split": split, "annotations": items})
-    assert prepare(path, tmp_path / "store", "--dataset", "mine") == 1  # one of five clips is absent
+    assert prepare(path, tmp_path / "store", "--dataset", "mine") == 1  # three names are not of clips
     store = open_store(tmp_path / "store")
     assert store.num_classes == 4
     assert store.splits == {
         "split": ["train", "train", "val", ""],
         "split2": ["val", "", "train", ""],
-        "sub": ["", "", "", "train"],
+        "sub": ["val", "", "", "train"],
     }
-    assert left_out(tmp_path / "store") == {
-        "mine.pkl": "the split 'all' is not a list of names for train, val or test",
-        "mine.pkl/absent": "listed in split2, no annotation",
-    }
+    info = json.loads((tmp_path / "store" / INFO_FILE).read_text())
+    assert [(item["file"], item["reason"]) for item in info["left_out"]] == [
+        ("mine.pkl", "the split 'all' is not a list of names for train, val or test"),
+        ("mine.pkl", "the split 'sub_test' is not used, because there is one for val"),
+        ("mine.pkl", "the split 'sub_val' has entries that are not names"),
+        ("mine.pkl/absent", "listed in split2, no annotation"),
+    ]
 
 
 def poses_2d(seed, people=1, frames=30):
