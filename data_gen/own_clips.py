@@ -31,7 +31,7 @@ from dataset.store_format import CLIP_COLUMNS, SPLITS
 from options.class_names import is_class_name
 from options.csv_tables import read_csv
 from options.datasets import NUM_COORDINATES, NUM_PEOPLE
-from options.errors import UserError
+from options.errors import ARRAY_ERRORS, UserError
 from options.skeletons import KINECT_V2, Skeleton
 
 CLASS_NAME_COLUMN = "class_name"  # of the table of clips
@@ -133,7 +133,7 @@ def read_array(file: RawFile) -> np.ndarray:
         raise BadFile("the file is empty")
     try:
         return np.load(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except ARRAY_ERRORS as error:
         raise BadFile("cannot be read as an array of numbers") from error
 
 

@@ -22,7 +22,7 @@ from options.datasets import (
     NUM_PEOPLE,
     parse_ntu_name,
 )
-from options.errors import UserError
+from options.errors import ARRAY_ERRORS, UserError
 from options.skeletons import KINECT_V2
 
 PROTOCOL_FOLDERS = {"cross_view": "xview", "cross_subject": "xsub", "cross_setup": "xsetup"}
@@ -104,7 +104,7 @@ def load_array(path: Path, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> n
     """Open a .npy as a memory map; raises ``UserError`` unless shape ``(N, *shape)`` and dtype match."""
     try:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except ARRAY_ERRORS as error:
         raise UserError(f"{path} cannot be read ({error})") from error
     if array.shape[1:] != shape or array.dtype.name not in dtypes:
         expected = ", ".join(["N", *map(str, shape)])

@@ -10,7 +10,7 @@ import numpy as np
 
 from options.class_names import default_class_names, is_class_name
 from options.csv_tables import read_csv
-from options.errors import UserError
+from options.errors import ARRAY_ERRORS, UserError
 from options.skeletons import KINECT_V2, Skeleton, from_data
 
 from .store_format import (
@@ -108,7 +108,7 @@ def open_store(folder: Path) -> Store:
     try:
         # Copy-on-write: torch requires writable memory, but nothing writes to it.
         frames = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except ARRAY_ERRORS as error:
         raise UserError(f"{path} cannot be read ({error}); rebuild the store") from error
     if frames.dtype != np.float32 or frames.shape[1:] != skeleton.frame_shape:
         expected = ", ".join(map(str, skeleton.frame_shape))

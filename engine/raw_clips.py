@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from data_gen.skeleton_file import read_skeleton
 from data_gen.sources import BadFile, Issue, RawFile, find_files, load_contents
 from data_gen.units import body_size, unit_warning
 from dataset.clips import ClipSet
-from options.errors import UserError
+from options.errors import ARRAY_ERRORS, UserError
 from options.skeletons import KINECT_V2, Skeleton
 
 SUFFIXES = ".skeleton", ".npy", ".npz"
@@ -43,7 +42,7 @@ def read_arrays(data: bytes, suffix: str) -> dict[str, np.ndarray]:
     try:
         content = np.load(io.BytesIO(data), allow_pickle=False)
         return {"": content} if suffix == ".npy" else dict(content)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except ARRAY_ERRORS as error:
         raise BadFile(f"it cannot be read as an array of numbers ({error})") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from options.errors import UserError
+from options.errors import ARRAY_ERRORS, UserError
 from options.files import atomic_write
 
 
@@ -44,7 +43,7 @@ def load_scores(path: Path) -> Scores:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {entry.name: file[entry.name] for entry in fields(Scores)}
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except ARRAY_ERRORS as error:
         raise UserError(
             f"{path} is not a file of action_classification.py --save-scores ({error}); give another one"
         ) from error

@@ -6,7 +6,9 @@ import errno
 import os
 import sys
 import threading
+import tokenize
 import traceback
+import zipfile
 from collections.abc import Callable
 
 from .streams import guarded_streams, stdout_error
@@ -14,6 +16,8 @@ from .streams import guarded_streams, stdout_error
 # Messages of failed allocations in torch, which this module must not import.
 DEVICE_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "ALLOC_FAILED")
 HOST_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+# What numpy raises for damaged .npy and .npz files; a damaged header is tokenized as Python.
+ARRAY_ERRORS = (OSError, EOFError, KeyError, ValueError, tokenize.TokenError, zipfile.BadZipFile)
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 EXIT_FAILURE, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130

@@ -101,3 +101,14 @@ def test_invalid_flags_are_one_line_errors(run, tmp_path, flags, message):
     code, _, err = run("extract_features.py", *ENCODER, *flags)
     assert code == 2 and message in err and len(err.strip().splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_damaged_array_header_is_a_one_line_error(tmp_path):
+    """The header of a .npy file is parsed as Python; unbalanced parentheses are not a ValueError."""
+    path = tmp_path / "clip.npy"
+    np.save(path, np.zeros((3, 25, 3, 1), dtype=np.float32))
+    data = bytearray(path.read_bytes())
+    data[20:24] = b"(((("
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="clip.npy: it cannot be read as an array of numbers"):
+        read_raw_clips([path], "--input")
