@@ -38,7 +38,7 @@ step "1. raw files in the NTU RGB+D format: 20 subjects, 16 actions, 3 cameras"
 run data_gen/synthetic/make_ntu.py --seed "$seed" --in-turn --repetitions "$repetitions" \
     --difficulty 0.1 --settle 2 --out_folder "$runs/raw"
 
-step "2. one store for all protocols"
+step "2. one store for all protocols (synthetic data has no missing skeletons: ignore the warning about their list)"
 run data_gen/ntu_gendata.py --data_path "$runs/raw" --out_folder "$runs/data/ntu60"
 
 waving="$(grep -m 1 -o '^S...C...P...R...A023' "$runs/data/ntu60/clips.csv")"

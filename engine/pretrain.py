@@ -209,7 +209,8 @@ def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) ->
     monitor = Monitor(run.model.encoders, run.clips, run.view, run.seed, run.device, args.monitor_knn)
     warnings = Warnings(args.epochs)
     with RunLog(folder, args, run.epoch) if group.is_main else nullcontext() as log, StopRequest() as stop:
-        print(config_text(args), flush=True)
+        print(config_text(args))
+        print("per pair: loss relative to chance, ln(1 + K), and contrastive accuracy", flush=True)
         if group.is_main and (run.epoch, run.step) == (args.start_epoch, 0):
             log_views(log, run.clips, run.view, run.seed)
         while run.epoch < args.epochs:

@@ -9,7 +9,7 @@ from conftest import GOLDEN, TINY, TINY_SIZES, write_pretraining
 
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.pretrained import load_encoders
-from models.representations import REPRESENTATIONS, build_encoder
+from models.representations import REPRESENTATIONS, build_encoder, lay_out
 from options.errors import UserError
 
 KEYS = json.loads((GOLDEN / "official_checkpoint_keys.json").read_text())
@@ -200,7 +200,7 @@ def test_unusable_size_is_one_line_error(pretraining, change, message):
 def test_random_encoder_and_coordinates(representation):
     sizes = {**NO_SIZES, **TINY, "num_frames": 32}
     untrained = load_encoders("random", None, representation, sizes)
-    shape = (32, 150) if representation == "seq-based" else (3, 32, 25, 2)
-    assert untrained({representation: torch.randn(2, *shape)}).shape == (2, untrained.num_features)
+    views = lay_out(torch.randn(2, 32, 25, 3, 2), (representation,))
+    assert untrained(views).shape == (2, untrained.num_features)
     x = torch.randn(2, 64, 150)
     assert torch.equal(load_encoders("coordinates", None, None, NO_SIZES)({"seq-based": x}), x.flatten(1))

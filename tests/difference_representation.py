@@ -13,7 +13,7 @@ from models.representation import Representation, Size
 from options.skeletons import Skeleton
 
 
-class MotionEncoder(nn.Module):
+class DifferenceEncoder(nn.Module):
     """``forward_features`` maps ``(N, T - 1, input_size)`` to ``(N, width)``."""
 
     def __init__(self, num_classes: int, input_size: int, width: int) -> None:
@@ -29,15 +29,18 @@ class MotionEncoder(nn.Module):
         return self.fc(self.forward_features(x))
 
 
-def motion_layout(batch: Tensor) -> Tensor:
+def difference_layout(batch: Tensor) -> Tensor:
     """``(N, T, V, 3, M) -> (N, T - 1, 3 V M)``: differences between neighboring frames."""
     return torch.diff(sequence_layout(batch), dim=1)
 
 
-def build(num_classes: int, num_frames: int, skeleton: Skeleton, motion_width: int) -> MotionEncoder:
-    return MotionEncoder(num_classes, math.prod(skeleton.frame_shape), motion_width)
+def build(num_classes: int, num_frames: int, skeleton: Skeleton, difference_width: int) -> DifferenceEncoder:
+    return DifferenceEncoder(num_classes, math.prod(skeleton.frame_shape), difference_width)
 
 
-MOTION = Representation(
-    "motion-based", motion_layout, build, {"motion_width": Size(16, "channels of the motion encoder")}
+DIFFERENCE = Representation(
+    "difference-based",
+    difference_layout,
+    build,
+    {"difference_width": Size(16, "channels of the difference encoder")},
 )
