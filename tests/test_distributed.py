@@ -98,7 +98,7 @@ def test_two_processes_stopped_and_resumed_equal_one_process(train, tmp_path):
             torch.testing.assert_close(second["state_dict"][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
         assert (first["epoch"], first["step"]) == (second["epoch"], second["step"])
     one_run, two_runs = (
-        re.findall(r"loss (\S+) ", "".join(run.stdout for run in runs))
+        re.findall(r"loss (\d\S*) ", "".join(run.stdout for run in runs))
         for runs in ([one], [stopped, resumed])
     )
     assert len(one_run) == 3
