@@ -7,6 +7,8 @@ import pytest
 import torch
 from conftest import CLASSIFICATION, INTER, INTRA, RETRIEVAL, TINY, TINY_FLAGS
 
+import action_retrieval
+import extract_features
 from dataset.clips import open_clips
 from dataset.views import evaluation_view
 from engine.checkpoint import load_checkpoint, save_checkpoint
@@ -216,9 +218,30 @@ def test_retrieval_sums_the_cosine_similarities_of_several_encoders():
     assert unit_blocks(a, [3]) is a
 
 
-def test_retrieval_over_three_streams(run, tmp_path):
+def test_retrieval_over_three_streams(run, tmp_path, monkeypatch):
+    """The results name all streams, and each encoder's features are compared at unit length."""
+    compared = []
+
+    def record(function):
+        def call(queries, *rest):
+            compared.append(queries)
+            return function(queries, *rest)
+
+        return call
+
+    for module, name in ((action_retrieval, "knn_accuracy"), (extract_features, "nearest_neighbors")):
+        monkeypatch.setattr(module, name, record(getattr(module, name)))
     paths = [write_stream_checkpoint(tmp_path / f"{s}.pth.tar", s) for s in STREAMS]
     code, _, err = run(RETRIEVAL, "--pretrained", *paths, "--output-dir", tmp_path / "o")
     assert code == 0, err
     results = json.loads((tmp_path / "o/results.json").read_text())
     assert results["representation"] == "seq-based_and_seq-based:bone_and_seq-based:motion"
+    raw = tmp_path / "clip.npy"
+    np.save(raw, np.random.default_rng(0).normal(size=(30, 25, 3, 1)).astype(np.float32))
+    flags = ["--input", raw, "--pretrained", *paths, "--output", tmp_path / "f.npz", "--knn-neighbours", 1]
+    code, _, err = run("extract_features.py", *flags)
+    assert code == 0, err
+    assert len(compared) == 2
+    for features in compared:
+        norms = features.unflatten(1, (3, -1)).norm(dim=2)  # N x encoders
+        torch.testing.assert_close(norms, torch.ones_like(norms))
