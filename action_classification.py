@@ -30,6 +30,7 @@ from engine.classifier import find_resume
 from engine.evaluation import Evaluation, prepare_evaluation, results_folder
 from engine.finetune import FineTuning
 from engine.log import RunLog, config_text
+from engine.pretrained import last_checkpoints
 from engine.probe import LinearProbe
 from engine.randomness import LABELS, generator
 from engine.scores import Scores, save_scores
@@ -83,6 +84,7 @@ def main() -> int:
     """Train and evaluate a classifier; returns the exit code."""
     args = parse_args()
     defaults.check_mode(args)
+    args.pretrained = last_checkpoints(args.pretrained)
     default_lines = defaults.fill_classifier_defaults(args)
     defaults.check_epochs(args)
     if args.save_scores:

@@ -23,6 +23,7 @@ from torch import Tensor
 from engine.autoencoder import encode, train_autoencoder
 from engine.evaluation import Evaluation, prepare_evaluation
 from engine.log import config_text, write_config
+from engine.pretrained import last_checkpoints
 from engine.retrieve import knn_accuracy, nearest_neighbors, unit_blocks
 from models.representations import size_flags
 from options import flags
@@ -119,6 +120,7 @@ def accuracy(run: Evaluation, train: Tensor, val: Tensor, k: int) -> float:
 def main() -> int:
     """Evaluate by retrieval; returns the exit code."""
     args = parse_args()
+    args.pretrained = last_checkpoints(args.pretrained)
     check_outputs(args)
     run, k = prepare_evaluation(args, "retrieval"), args.knn_neighbours
     run.note_missing_classes()

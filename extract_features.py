@@ -20,7 +20,7 @@ from torch import Tensor
 from dataset.clips import ClipSet, open_clips
 from engine.device import describe, parallel, pick_device
 from engine.features import FeatureExtractor
-from engine.pretrained import load_encoders
+from engine.pretrained import last_checkpoints, load_encoders
 from engine.randomness import WEIGHTS, seed_globally
 from engine.raw_clips import read_raw_clips
 from engine.retrieve import majority_label, nearest_neighbors, unit_blocks
@@ -97,7 +97,7 @@ def main() -> int:
     gallery = open_gallery(args)
     seed_globally(SEED, WEIGHTS)
     encoders = load_encoders(
-        args.pretrained,
+        last_checkpoints(args.pretrained),
         args.pretrain_skeleton_representation,
         args.finetune_skeleton_representation,
         flags.given_sizes(args, size_flags()),

@@ -155,7 +155,7 @@ def train_epoch(
     with bar:
         for query, key in two_views(run, batches, args.workers):
             seed_globally(run.seed, DROPOUT, run.epoch, run.step, *([group.rank] if group.rank else []))
-            loss, logits = run.model(query, key, encode=run.encode, gather=group.gather)
+            loss, logits = run.model(query, key, encode=run.encode, gather=group.gather, rank=group.rank)
             run.optimizer.step(loss, run.step, group.sum)
             metrics.add(loss, logits)
             run.step += 1

@@ -28,7 +28,7 @@ from options.datasets import NUM_FRAMES
 from options.errors import UserError
 from options.skeletons import KINECT_V2, Skeleton, from_data
 
-from .checkpoint import checkpoint_errors, is_official, load_checkpoint
+from .checkpoint import LAST, checkpoint_errors, checkpoints_in, is_official, load_checkpoint
 
 RANDOM = "random"  # --pretrained random: untrained encoders
 COORDINATES = "coordinates"  # --pretrained coordinates: no encoder, the normalized coordinates
@@ -100,6 +100,19 @@ class EncoderCheckpoint:
         encoder = build_encoder(representation, 1, self.skeleton, **self.sizes)
         load_weights(encoder, self.weights[representation], self.path, f"the {representation} encoder")
         return encoder
+
+
+def last_checkpoints(pretrained: Sequence[str]) -> list[str]:
+    """Return ``pretrained``, with the folder of a pretraining replaced by its last numbered checkpoint."""
+    paths = []
+    for path in pretrained:
+        if path not in (RANDOM, COORDINATES) and Path(path).is_dir():
+            numbered = [file for file in checkpoints_in(Path(path)) if file.name != LAST]
+            if not numbered:
+                raise UserError(f"--pretrained {path}: the folder contains no checkpoint_NNNN.pth.tar")
+            path = str(numbered[-1])
+        paths.append(path)
+    return paths
 
 
 def load_weights(encoder: nn.Module, weights: dict[str, Tensor], path: str, role: str) -> None:

@@ -47,6 +47,7 @@ from .randomness import WEIGHTS, choose_seed, seed_globally
 # Flags that a resumed run may change; all others determine what is trained.
 FREE_FLAGS = {
     "epochs",
+    "steps",
     "start_epoch",
     "workers",
     "gpu",
@@ -74,12 +75,13 @@ def parse_pretraining_flags(
     documentation: str, representation_help: str, representation: str, pairs: Sequence[str] = ()
 ) -> argparse.Namespace:
     """Parse the flags of both pretraining scripts, which differ in representations and ``--pairs``."""
-    parser = flags.Parser(documentation)
+    parser = flags.Parser(documentation, presets=True)
     flags.add_data_flags(parser, "--pre-dataset")
     flags.add_contrast_flags(parser, representation_help, representation, pairs)
     flags.add_augmentation_flags(parser)
     flags.add_size_flags(parser, size_flags())
     flags.add_optimization_flags(parser, epochs=None, lr=0.01, schedule=None, weight_decay=1e-4)
+    flags.add_steps_flag(parser)
     flags.add_checkpoint_flags(parser)
     flags.add_monitor_flags(parser)
     flags.add_process_flags(parser)
@@ -133,7 +135,7 @@ def prepare(
     check_modes(args, device, group)
     use_tf32(args.tf32 == "on")
     clips = open_clips(args.data_root, args.dataset, args.protocol, "train")
-    default_lines = defaults.fill_pretraining_defaults(args)
+    default_lines = defaults.fill_pretraining_defaults(args, len(clips))
     default_lines += defaults.fill_augmentation_defaults(args, clips.skeleton)
     defaults.check_epochs(args)
     defaults.check_queue(args, len(clips))

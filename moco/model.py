@@ -50,6 +50,24 @@ def contrast_logits(query: Tensor, key: Tensor, queue: Tensor, temperature: floa
     return torch.cat([positive, negative], dim=1) / temperature
 
 
+def batch_contrast_logits(query: Tensor, keys: Tensor, first: int, temperature: float) -> Tensor:
+    """Cosine similarities of the queries to the keys of the batch: no queue, as in MoCo v3.
+
+    Args:
+        query: ``(N, D)`` unit vectors.
+        keys: ``(B, D)`` unit vectors of the global batch; the positive of query i is row ``first + i``.
+        first: row of the positive of the first query; not 0 in the other processes of a distributed run.
+        temperature: divides the similarities.
+
+    Returns:
+        ``(N, B)`` logits; column 0 is the positive pair, the others are in the order of the batch.
+    """
+    positive = first + torch.arange(query.shape[0], device=query.device)[:, None]  # N x 1
+    other = torch.arange(keys.shape[0] - 1, device=query.device)[None]  # 1 x (B - 1)
+    columns = torch.cat([positive, other + (other >= positive)], dim=1)  # N x B
+    return (query @ keys.t()).gather(1, columns) / temperature
+
+
 def info_nce(logits: Tensor) -> Tensor:
     """InfoNCE loss (eq. 1): cross-entropy with column 0, the positive pair, as the target."""
     target = torch.zeros(logits.shape[0], dtype=torch.long, device=logits.device)
@@ -134,7 +152,8 @@ class MoCo(nn.Module):
         build_encoder: ``build_encoder(name, dim)`` returns a module whose last layer is ``fc``.
         pairs: (query, key) names to contrast, from ``intra_pairs`` or ``inter_pairs``.
         dim: embedding dimension.
-        queue_size: keys in each queue; the batch size must divide it.
+        queue_size: keys in each queue, a multiple of the batch size; 0: the negatives are the keys of the
+            other clips of the batch.
         momentum: momentum of the key encoders.
         temperature: temperature of the softmax (eq. 1).
         mlp: MLP head instead of a linear one; the head is discarded after pretraining.
@@ -161,17 +180,35 @@ class MoCo(nn.Module):
             for encoder in encoders.values():
                 add_mlp_head(encoder)
         self.encoders = MomentumEncoders(encoders)
-        self.queues = nn.ModuleDict({name: KeyQueue(queue_size, dim) for name in representations})
+        queued = representations if queue_size else ()
+        self.queues = nn.ModuleDict({name: KeyQueue(queue_size, dim) for name in queued})
 
     def momentum_update(self) -> None:
         """Move every key encoder towards its query encoder; called before the keys are computed."""
-        for name in self.queues:
-            momentum_update(self.encoders.query[name], self.encoders.key[name], self.momentum)
+        for name, encoder in self.encoders.query.items():
+            momentum_update(encoder, self.encoders.key[name], self.momentum)
 
-    def contrast(self, queries: Mapping[str, Tensor], keys: Mapping[str, Tensor]) -> list[Tensor]:
-        """Logits ``(N, 1 + K)`` of each (query, key) pair, in the order of ``pairs``."""
+    def contrast(
+        self, queries: Mapping[str, Tensor], keys: Mapping[str, Tensor], first: int = 0
+    ) -> list[Tensor]:
+        """Logits ``(N, 1 + K)`` of each (query, key) pair, in the order of ``pairs``.
+
+        Args:
+            queries: embeddings ``(N, D)`` of this process's clips.
+            keys: embeddings ``(B, D)`` of the global batch; the positive of query i is row ``first + i``.
+            first: row of the positive of the first query.
+        """
+        if not self.queues:
+            return [
+                batch_contrast_logits(queries[q], keys[k], first, self.temperature) for q, k in self.pairs
+            ]
         return [
-            contrast_logits(queries[q], keys[k], self.queues[k].keys.clone(), self.temperature)
+            contrast_logits(
+                queries[q],
+                keys[k][first : first + len(queries[q])],
+                self.queues[k].keys.clone(),
+                self.temperature,
+            )
             for q, k in self.pairs
         ]
 
@@ -186,6 +223,7 @@ class MoCo(nn.Module):
         key_views: Views,
         encode: Callable | None = None,
         gather: Callable[[Tensor], Tensor] = lambda keys: keys,
+        rank: int = 0,
     ) -> tuple[Tensor, list[Tensor]]:
         """One training step: the loss (eq. 2, summed over pairs) and the logits of each pair.
 
@@ -197,9 +235,12 @@ class MoCo(nn.Module):
             key_views: another view of the same clips.
             encode: ``self.encoders`` or a wrapper of it (data parallel, mixed precision).
             gather: maps this process's ``(N, D)`` keys to those of all processes, in batch order.
+            rank: number of this process.
         """
         self.momentum_update()
         queries, keys = (encode or self.encoders)(query_views, key_views)
-        logits = self.contrast(queries, keys)
-        self.enqueue({name: gather(x) for name, x in keys.items()})
+        first = rank * len(next(iter(keys.values())))
+        keys = {name: gather(x) for name, x in keys.items()}  # of the global batch
+        logits = self.contrast(queries, keys, first)
+        self.enqueue(keys)
         return torch.stack([info_nce(x) for x in logits]).sum(), logits

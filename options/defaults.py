@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from .datasets import DATASETS, DatasetInfo
 from .errors import UserError
@@ -30,13 +31,20 @@ def fill_defaults(args: argparse.Namespace, defaults: dict, source: str) -> list
     return lines
 
 
-def fill_pretraining_defaults(args: argparse.Namespace) -> list[str]:
-    """Set queue size, epochs and schedule by the dataset; return a line about each for the log."""
+def fill_pretraining_defaults(args: argparse.Namespace, num_clips: int) -> list[str]:
+    """Set queue size, epochs and schedule by the dataset or ``--steps``; return a line about each."""
+    lines = []
+    if args.steps is not None:
+        if not args.cos and args.schedule is None:
+            raise UserError("--steps needs a learning-rate schedule: add --cos or --schedule")
+        per_epoch = max(num_clips // args.batch_size, 1)
+        args.epochs = math.ceil(args.steps / per_epoch)
+        lines.append(f"--epochs {args.epochs} (--steps {args.steps}, {per_epoch} per epoch)")
     info = DATASETS.get(args.dataset)
     source = args.dataset if info else "datasets without an entry in options/datasets.py"
     info = info or DatasetInfo(args.dataset, 0, ())
     defaults = {"moco_k": info.moco_k, "epochs": info.epochs, "schedule": list(info.schedule)}
-    return fill_defaults(args, defaults, source)
+    return lines + fill_defaults(args, defaults, source)
 
 
 def fill_augmentation_defaults(args: argparse.Namespace, skeleton: Skeleton) -> list[str]:
@@ -94,6 +102,8 @@ def check_queue(args: argparse.Namespace, num_clips: int) -> None:
             f"--batch-size {args.batch_size} does not divide --moco-k {args.moco_k}, but whole batches are "
             f"enqueued; try --moco-k {near}"
         )
+    if args.moco_k == 0 and args.batch_size == 1:
+        raise UserError("--moco-k 0 takes the negatives from the batch: raise --batch-size 1")
     if num_clips < args.batch_size:
         raise UserError(
             f"the training split has {num_clips} clips, fewer than --batch-size {args.batch_size}; "

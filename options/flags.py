@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -18,14 +19,34 @@ from .defaults import CLASSIFIER_DEFAULTS
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports errors in one line and accepts no abbreviated flags."""
+    """An argument parser that reports errors in one line and accepts no abbreviated flags.
 
-    def __init__(self, documentation: str) -> None:
+    Args:
+        documentation: shown by ``--help``.
+        presets: ``@FILE`` stands for the flags in a text file; ``#`` starts a comment.
+    """
+
+    def __init__(self, documentation: str, presets: bool = False) -> None:
         super().__init__(
             description=documentation,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            fromfile_prefix_chars="@" if presets else None,
         )
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """Return the flags in a line of a preset."""
+        try:
+            return shlex.split(arg_line.removeprefix("\ufeff"), comments=True)
+        except ValueError as error:
+            self.error(f"preset, line '{arg_line}': {error}".replace("\n", " "))
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse, with a one-line error for a preset that is not a text file."""
+        try:
+            return super().parse_known_args(*args, **kwargs)
+        except UnicodeDecodeError as error:
+            self.error(f"preset: not a text file ({error})")
 
     def error(self, message: str) -> NoReturn:
         """Print the error and exit with code 2."""
@@ -76,6 +97,18 @@ def path(text: str) -> str:
         cause = error.strerror if isinstance(error, OSError) else error
         raise argparse.ArgumentTypeError(f"{text} cannot be accessed: {cause}") from error
     return expanded
+
+
+class TrainingLength(argparse.Action):
+    """``--epochs`` or ``--steps``: the last one given counts, so that a flag overrides a preset."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
+    ) -> None:
+        for name in ("epochs", "steps"):
+            if hasattr(namespace, name):
+                setattr(namespace, name, None)
+        setattr(namespace, self.dest, values)
 
 
 STREAM_NAMES = ("joint", "bone", "motion")  # of models.streams, which imports torch
@@ -201,6 +234,7 @@ def add_optimization_flags(
     group.add_argument(
         "--epochs",
         type=POSITIVE_INT,
+        action=TrainingLength,
         default=epochs,
         metavar="N",
         help="total number of epochs" + default(epochs),
@@ -307,9 +341,10 @@ def add_contrast_flags(
     )
     group.add_argument(
         "--moco-k",
-        type=POSITIVE_INT,
+        type=COUNT,
         metavar="K",
-        help="queue size, the number of negatives (default: depends on the dataset, as in the paper)",
+        help="queue size, the number of negatives; 0: no queue, the negatives are the keys of the other "
+        "clips of the batch (default: depends on the dataset, as in the paper)",
     )
     group.add_argument(
         "--moco-m", type=FRACTION, default=0.999, metavar="M", help="key-encoder momentum (default 0.999)"
@@ -379,6 +414,17 @@ def given_sizes(args: argparse.Namespace, sizes: Mapping[str, Any]) -> dict[str,
     return {name: getattr(args, name) for name in sizes}
 
 
+def add_steps_flag(parser: Parser) -> None:
+    """Add the alternative to ``--epochs``."""
+    parser.add_argument_group("length").add_argument(
+        "--steps",
+        type=POSITIVE_INT,
+        action=TrainingLength,
+        metavar="N",
+        help="instead of --epochs: as many epochs as N steps need; the last one given of both counts",
+    )
+
+
 def add_checkpoint_flags(parser: Parser) -> None:
     """Add where and how often pretraining saves checkpoints."""
     group = parser.add_argument_group("checkpoints")
@@ -414,8 +460,9 @@ def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = 
         nargs="+",
         required=required,
         metavar="PATH",
-        help="a checkpoint of this repository or of the official code; 'random': an untrained encoder; "
-        "'coordinates': the normalized coordinates. Features of several checkpoints are concatenated",
+        help="a checkpoint of this repository or of the official code, or a pretraining's folder, for its "
+        "last numbered checkpoint; 'random': an untrained encoder; 'coordinates': normalized coordinates. "
+        "Features of several checkpoints are concatenated",
     )
     group.add_argument(
         "--pretrain-skeleton-representation",

@@ -10,6 +10,7 @@ from moco.model import (
     KeyQueue,
     MoCo,
     all_pairs,
+    batch_contrast_logits,
     contrast_logits,
     info_nce,
     inter_pairs,
@@ -38,6 +39,10 @@ def build(names=NAMES, pairs=inter_pairs, seed=0, **settings):
 def random_views(names=NAMES, batch=8, seed=1):
     source = torch.Generator().manual_seed(seed)
     return [{name: torch.randn(batch, len(name), generator=source) for name in names} for _ in range(2)]
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters()))
 
 
 def test_pairs():
@@ -113,6 +118,37 @@ def test_queries_are_contrasted_with_keys_of_other_representations():
         expected = contrast_logits(queries[q], keys[k], reference.queues[k].keys, 0.1)
         torch.testing.assert_close(found, expected)
     torch.testing.assert_close(loss, sum(info_nce(x) for x in logits))
+
+
+def test_without_a_queue_the_other_clips_of_the_batch_are_the_negatives():
+    query, keys = (nn.functional.normalize(torch.randn(n, 4), dim=1) for n in (3, 7))
+    for first in (0, 4):
+        logits = batch_contrast_logits(query, keys, first, temperature=0.5)
+        for i, row in enumerate(logits):
+            own = first + i
+            order = [own, *(j for j in range(7) if j != own)]
+            expected = torch.stack([query[i].dot(keys[j]) / 0.5 for j in order])
+            torch.testing.assert_close(row, expected)
+
+
+def test_without_a_queue_shards_of_a_batch_have_its_logits_and_momentum_continues():
+    model, views = build(queue_size=0), random_views()
+    assert not model.queues
+    before = copy.deepcopy(model)
+    queries, keys = before.encoders(*views)
+    whole = before.contrast(queries, keys)
+    for first in (0, 4):
+        part = before.contrast({name: x[first : first + 4] for name, x in queries.items()}, keys, first)
+        for found, expected in zip(part, whole):
+            torch.testing.assert_close(found, expected[first : first + 4])
+    loss, logits = model(*views)
+    assert [x.shape for x in logits] == [(8, 8)] * 6
+    loss.backward()
+    with torch.no_grad():
+        for parameter in model.encoders.query.parameters():
+            parameter -= parameter.grad
+    model(*views)
+    assert not same_weights(before.encoders.key, model.encoders.key)
 
 
 class SplitBatch(nn.Module):
