@@ -3,11 +3,13 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import INTER, INTRA, TINY, write_store
 
 from dataset.clips import open_clips
+from dataset.store_format import FRAMES_FILE
 from dataset.views import pretraining_view
 from engine.diagnostics import (
     Monitor,
@@ -107,3 +109,36 @@ def test_each_warning_is_given_once_and_not_at_the_start():
     (line,) = warnings.check(30, bad)
     assert line.startswith("warning, epoch 30: seq: the features have collapsed")
     assert warnings.check(40, bad) == []
+
+
+@pytest.fixture
+def still_clips(tmp_path):
+    """Flags for 64 clips of one random pose each, plus noise: easy to tell apart."""
+    count, length = 64, 20
+    names = [f"S001C002P{i + 1:03d}R001A{i % 4 + 1:03d}" for i in range(count)]
+    splits = {"cross_view": ["train"] * count}
+    folder = tmp_path / "still"
+    store = write_store(folder / "ntu60", names, [i % 4 for i in range(count)], [length] * count, splits)
+    noise = np.load(store / FRAMES_FILE)
+    poses = np.random.default_rng(0).normal(size=(count, *noise.shape[1:]))
+    np.save(store / FRAMES_FILE, (0.5 * np.repeat(poses, length, axis=0) + 0.1 * noise).astype(np.float32))
+    sizes = "--num-frames 4 --gru-hidden-size 16 --gru-num-layers 1 --graph-width 4 --graph-num-blocks 2"
+    views = "--augmentations crop --min-crop-frames 5"
+    flags = f"{sizes} {views} --batch-size 16 --no-mlp --cos --moco-t 0.2 --seed 0 --monitor-freq 2"
+    return ["--data-root", folder, *flags.split()]
+
+
+def test_healthy_run_has_no_warning(run, tmp_path, still_clips):
+    settings = "--moco-k 0 --moco-m 0.99 --lr 0.1 --epochs 12"
+    code, output, error = run(INTRA, *still_clips, *settings.split(), "--checkpoint-path", tmp_path / "run")
+    assert code == 0, error
+    assert "epoch   11/12" in output and "warning" not in output
+
+
+def test_collapsing_run_has_a_warning(run, tmp_path, still_clips):
+    """At this rate the key encoder moves so far per step that the keys of a batch differ by their age."""
+    settings = "--moco-k 32 --moco-m 0.9 --lr 1 --epochs 12"
+    code, output, error = run(INTER, *still_clips, *settings.split(), "--checkpoint-path", tmp_path / "run")
+    assert code == 0, error
+    assert "warning, epoch" in output
+    assert "told apart by their age" in output or "features have collapsed" in output
