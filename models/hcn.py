@@ -95,14 +95,19 @@ class HCNEncoder(nn.Module):
         return self.fc(self.forward_features(x))
 
 
-def build(num_classes: int, num_frames: int, skeleton: Skeleton, image_width: int) -> HCNEncoder:
+def build(
+    num_classes: int, num_frames: int, skeleton: Skeleton, image_width: int, image_dropout: float
+) -> HCNEncoder:
     """Build the encoder of the ``image-based`` representation."""
-    return HCNEncoder(num_classes, image_width, num_frames, skeleton.num_joints)
+    return HCNEncoder(num_classes, image_width, num_frames, skeleton.num_joints, dropout=image_dropout)
 
 
 IMAGE = Representation(
     name="image-based",
     layout=grid_layout,
     build=build,
-    sizes={"image_width": Size(64, "channels of the image encoder's first layers", multiple_of=POOLING)},
+    sizes={
+        "image_width": Size(64, "channels of the image encoder's first layers", multiple_of=POOLING),
+        "image_dropout": Size(0.5, "probability that the image encoder drops a channel in training"),
+    },
 )

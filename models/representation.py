@@ -15,19 +15,22 @@ class Size:
     """An encoder size that is a command-line flag.
 
     ``default`` is the paper's value (section 4.2). Integers must be at least 1, at most ``maximum``
-    and divisible by ``multiple_of``; strings must be one of ``choices``.
+    and divisible by ``multiple_of``; strings must be one of ``choices``; floats are probabilities below 1.
     """
 
-    default: int | str
+    default: int | float | str
     help: str
     choices: tuple[str, ...] = ()
     maximum: int | None = None
     multiple_of: int = 1
 
-    def problem(self, value: int | str) -> str | None:
+    def problem(self, value: int | float | str) -> str | None:
         """Return why ``value`` is not allowed, or None if it is."""
         if self.choices:
             return None if value in self.choices else f"choose from {', '.join(self.choices)}"
+        if isinstance(self.default, float):
+            is_valid = isinstance(value, (int, float)) and 0 <= value < 1
+            return None if is_valid else "must be at least 0 and below 1"
         if type(value) is not int or value < 1:
             return "must be an integer of at least 1"
         if self.maximum is not None and value > self.maximum:

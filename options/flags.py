@@ -403,9 +403,12 @@ def add_size_flags(parser: Parser, sizes: Mapping[str, Any], note: str = "") -> 
     """Add the encoder sizes ``models.representations.size_flags()``; None if not given."""
     group = parser.add_argument_group("encoders" + note)
     for name, size in sizes.items():
-        kind: dict[str, Any] = (
-            {"choices": size.choices} if size.choices else {"type": POSITIVE_INT, "metavar": "N"}
-        )
+        if size.choices:
+            kind: dict[str, Any] = {"choices": size.choices}
+        elif isinstance(size.default, float):
+            kind = {"type": FRACTION, "metavar": "P"}
+        else:
+            kind = {"type": POSITIVE_INT, "metavar": "N"}
         group.add_argument("--" + name.replace("_", "-"), help=f"{size.help} (paper: {size.default})", **kind)
 
 

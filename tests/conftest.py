@@ -38,7 +38,7 @@ TINY = {
     "graph_num_blocks": 2,
     "image_width": 16,
 }
-TINY_SIZES = {**TINY, "graph_encoder": "agcn", "num_frames": 64}  # all sizes
+TINY_SIZES = {**TINY, "graph_encoder": "agcn", "image_dropout": 0.5, "num_frames": 64}  # all sizes
 TINY_FLAGS = [part for name, value in TINY.items() for part in ("--" + name.replace("_", "-"), str(value))]
 PRETRAINING_FLAGS = ["--moco-k", "16", "--batch-size", "4", "--epochs", "2", "--seed", "5"]
 

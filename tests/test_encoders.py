@@ -71,6 +71,7 @@ def test_shorter_graph_encoder_grows_like_the_ten_blocks():
         ("graph-based", {"graph_width": 6}, "--graph-width 6: must be a multiple of 4"),
         ("graph-based", {"graph_encoder": "gcn"}, "--graph-encoder gcn: choose from agcn, stgcn"),
         ("image-based", {"image_width": 24}, "--image-width 24: must be a multiple of 16"),
+        ("image-based", {"image_dropout": 1.0}, "--image-dropout 1.0: must be at least 0 and below 1"),
         ("image-based", {"num_frames": 40}, "width 64 and 40 frames must be multiples of 16"),
         ("seq-based", {"gru_hidden_size": 0}, "--gru-hidden-size 0: must be an integer of at least 1"),
         ("seq-based", {"gru_units": 8}, "unknown encoder sizes: gru_units"),
@@ -79,6 +80,15 @@ def test_shorter_graph_encoder_grows_like_the_ten_blocks():
 def test_invalid_sizes_and_representations_raise(representation, sizes, message):
     with pytest.raises(UserError, match=message):
         build_encoder(representation, 5, **sizes)
+
+
+def test_image_dropout_reaches_every_dropout_layer():
+    encoder = build_encoder("image-based", 5, image_width=16, image_dropout=0.25)
+    assert {x.p for x in encoder.modules() if isinstance(x, torch.nn.Dropout2d)} == {0.25}
+    x = torch.randn(2, 3, 64, 25, 2)
+    assert not torch.equal(encoder(x), encoder(x))
+    encoder = build_encoder("image-based", 5, image_width=16, image_dropout=0.0)
+    assert torch.equal(encoder(x), encoder(x))
 
 
 def test_gru_equals_a_bidirectional_gru_fed_frame_by_frame():
