@@ -34,7 +34,7 @@ from visual.confusion import (
 )
 from visual.feature_map import sample_classes
 from visual.markup import data_uri, main_part, write_page
-from visual.page import Exhibit, Section
+from visual.page import Exhibit, Section, split_common
 from visual.pictures import spread
 from visual.skeleton import (
     GHOST,
@@ -306,7 +306,7 @@ def charts(text):
 def write_report_page(path, **values):
     names = ("streams", "views", "pretraining", "classifiers", "gallery", "feature_map", "confusion")
     sections = {name: Section([], "nothing") for name in names}
-    defaults = {"title": "", "method": "", "results": [], "commands": [], **sections}
+    defaults = {"title": "", "method": "", "common": {}, "results": [], "commands": [], **sections}
     write_page(path, "report.html.j2", **{**defaults, **values})
 
 
@@ -322,6 +322,7 @@ def test_pages_are_self_contained_and_escape_text(tmp_path):
     write_report_page(
         tmp_path / "page.html",
         title="A <title>",
+        common={"seed": "<p>"},
         results=[["x", "y"], ["1", "<script>"]],
         views=Section([exhibit], commands=["<s>"]),
         pretraining=Section([], "<img>", warnings=["<h1>"]),
@@ -333,6 +334,15 @@ def test_pages_are_self_contained_and_escape_text(tmp_path):
     assert outline.sources == ["data:,", "data:image/png;base64,iVBORw=="]
     assert "http" not in text.replace("http-equiv", "")
     assert "default-src 'none'" in text and "&lt;script&gt;" in text and "a&lt;b" in text
+
+
+def test_common_columns_of_the_results():
+    header = ["encoder", "representation", "seed", "linear last"]
+    rows = [header, ["a", "seq-based", "0", "9.1"], ["a", "seq-based:bone", "0", "9.1"]]
+    common, kept = split_common(rows)
+    assert common == {"seed": "0"} and [len(row) for row in kept] == [3, 3, 3]
+    assert kept[2] == ["a", "seq-based:bone", "9.1"]
+    assert split_common([header]) == ({}, [header])
 
 
 def test_main_part_of_a_page(tmp_path):
@@ -393,6 +403,7 @@ def test_report_page(run, tmp_path):
     assert (
         "<td>untrained</td>" in text and "There is no gallery" in text and "There is no feature map" in text
     )
+    assert "<p>All rows: representation seq-based, dataset ntu60, protocol cross_view, seed 1.</p>" in text
     shown = charts(text)
     assert [*shown] == [
         *("Contrastive loss", "Loss relative to chance", "Contrastive accuracy"),
