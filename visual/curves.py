@@ -40,8 +40,8 @@ PRETRAINING_CHARTS = [
         "Loss relative to chance",
         "loss / ln(1 + K)",
         "The loss of each pair, divided by that of a model that guesses among the positive key and the K "
-        "negative keys. At 1 nothing has been learned; a run that learns falls clearly below. Close to 0, "
-        "the task is solved, and little more can be learned from it.",
+        "negative keys. At 1 or above, nothing has been learned; a run that learns falls clearly below. "
+        "Close to 0, the task is solved, and little more can be learned from it.",
     ),
     Chart(
         "contrastive_accuracy",
