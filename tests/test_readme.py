@@ -213,7 +213,8 @@ def test_demo(tmp_path):
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//|url\(["']?(?:https?:)?//""", page)
     for heading in (
         "Results",
-        "Curves",
+        "Pretraining",
+        "Classifiers",
         "Augmented views",
         "Retrieval gallery",
         "Feature map",

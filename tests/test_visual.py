@@ -3,6 +3,7 @@
 import base64
 import csv
 import html.parser
+import json
 import re
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from visual.confusion import (
 )
 from visual.feature_map import sample_classes
 from visual.markup import data_uri, main_part, write_page
-from visual.page import Exhibit, Section
+from visual.page import Exhibit, Section, split_common
 from visual.pictures import spread
 from visual.skeleton import (
     GHOST,
@@ -275,7 +276,7 @@ def test_classes_of_the_feature_maps():
 class Outline(html.parser.HTMLParser):
     """The elements of a page; every element must be closed in order."""
 
-    VOID = {"meta", "link", "img", "br"}
+    VOID = {"meta", "link", "img", "br", "wbr"}
 
     def __init__(self, text):
         super().__init__()
@@ -297,16 +298,16 @@ class Outline(html.parser.HTMLParser):
 
 
 def charts(text):
-    """The SVG charts of a page."""
-    return [
-        base64.b64decode(data).decode() for data in re.findall(r'"data:image/svg\+xml;base64,([^"]+)"', text)
-    ]
+    """The SVG charts of a page by heading."""
+    found = re.findall(r'"data:image/svg\+xml;base64,([^"]+)" alt="([^"]+)" class="small"', text)
+    return {heading: base64.b64decode(data).decode() for data, heading in found}
 
 
 def write_report_page(path, **values):
-    write_page(
-        path, "report.html.j2", **{"title": "", "results": [], "sections": [], "commands": [], **values}
-    )
+    names = ("streams", "views", "pretraining", "classifiers", "gallery", "feature_map", "confusion")
+    sections = {name: Section([], "nothing") for name in names}
+    defaults = {"title": "", "method": "", "common": {}, "results": [], "commands": [], **sections}
+    write_page(path, "report.html.j2", **{**defaults, **values})
 
 
 def test_pages_are_self_contained_and_escape_text(tmp_path):
@@ -321,26 +322,37 @@ def test_pages_are_self_contained_and_escape_text(tmp_path):
     write_report_page(
         tmp_path / "page.html",
         title="A <title>",
+        common={"seed": "<p>"},
         results=[["x", "y"], ["1", "<script>"]],
-        sections=[Section("<h1>", "<p>", [exhibit], ""), Section("Empty", "", [], "<img>")],
+        views=Section([exhibit], commands=["<s>"]),
+        pretraining=Section([], "<img>", warnings=["<h1>"]),
         commands=["python <a>"],
     )
     text = (tmp_path / "page.html").read_text()
     outline = Outline(text)
-    assert not {"script", "b", "i", "u", "a"} & set(outline.seen) and outline.seen.count("h1") == 1
+    assert not {"script", "b", "i", "u", "a", "s"} & set(outline.seen) and outline.seen.count("h1") == 1
     assert outline.sources == ["data:,", "data:image/png;base64,iVBORw=="]
     assert "http" not in text.replace("http-equiv", "")
     assert "default-src 'none'" in text and "&lt;script&gt;" in text and "a&lt;b" in text
 
 
+def test_common_columns_of_the_results():
+    header = ["encoder", "representation", "seed", "linear last"]
+    rows = [header, ["a", "seq-based", "0", "9.1"], ["a", "seq-based:bone", "0", "9.1"]]
+    common, kept = split_common(rows)
+    assert common == {"seed": "0"} and [len(row) for row in kept] == [3, 3, 3]
+    assert kept[2] == ["a", "seq-based:bone", "9.1"]
+    assert split_common([header]) == ({}, [header])
+
+
 def test_main_part_of_a_page(tmp_path):
-    write_report_page(tmp_path / "page.html", sections=[Section("One & two", "", [], "nothing")])
+    write_report_page(tmp_path / "page.html", views=Section([Exhibit([], "One & two")]))
     part = main_part(tmp_path / "page.html")
-    assert part.strip().startswith("<section>\n<h2>Results</h2>") and "<h2>One &amp; two</h2>" in part
-    write_report_page(
-        tmp_path / "outer.html", sections=[Section("Outer", "", [Exhibit([], html=part)], "nothing")]
+    assert part.strip().startswith("<section>\n<h2>The method") and "<h3>One &amp; two</h3>" in part
+    write_report_page(tmp_path / "outer.html", gallery=Section([Exhibit([], html=part)]))
+    assert Outline((tmp_path / "outer.html").read_text()).seen.count("h2") == 2 * 8, (
+        "embedded without escaping"
     )
-    assert Outline((tmp_path / "outer.html").read_text()).seen.count("h2") == 4, "embedded without escaping"
     (tmp_path / "other.html").write_text("<p>")
     with pytest.raises(UserError, match="not written by this code base"):
         main_part(tmp_path / "other.html")
@@ -387,12 +399,20 @@ def test_report_page(run, tmp_path):
     assert code == 0 and f"written: {folder / 'index.html'}" in out, err
     text = (folder / "index.html").read_text()
     outline = Outline(text)
-    assert outline.seen.count("h2") == 7
+    assert outline.seen.count("h2") == 9 and "Streams" not in text
     assert (
         "<td>untrained</td>" in text and "There is no gallery" in text and "There is no feature map" in text
     )
-    loss, accuracy = charts(text)
-    assert "loss" in loss and "top-1 accuracy" in accuracy
+    assert "<p>All rows: representation seq-based, dataset ntu60, protocol cross_view, seed 1.</p>" in text
+    shown = charts(text)
+    assert [*shown] == [
+        *("Contrastive loss", "Loss relative to chance", "Contrastive accuracy"),
+        *("Effective rank of the features", "Effective rank of the embeddings"),
+        *("Alignment", "Uniformity", "Linear probe"),
+    ]
+    loss = shown["Contrastive loss"]
+    assert "loss" in loss and "top-1 accuracy" in shown["Linear probe"]
+    assert "seq-&gt;graph: " in shown["Loss relative to chance"] and "graph: " in shown["Alignment"]
     path = re.search(r'id="curve-0">\s*<path d="([^"]+)"', loss)[1]
     assert len(re.findall("[ML]", path)) == 3, "one point per epoch"
     assert text.index("main_moco_inter_skeleton.py") > text.index("image/svg+xml")
@@ -402,7 +422,7 @@ def test_report_page(run, tmp_path):
     assert run("visual.page", folder)[0] == 0
     assert (folder / "index.html").read_text() == first, "deterministic"
     (folder / "g").mkdir()
-    write_report_page(folder / "g/index.html", sections=[Section("", "", [], "a query")])
+    write_report_page(folder / "g/index.html", views=Section([], "a query"))
     (folder / "g/gallery.png").write_bytes(b"")
     assert run("visual.page", folder)[0] == 0
     text = (folder / "index.html").read_text()
@@ -421,7 +441,7 @@ def test_report_page_without_matplotlib(run, tmp_path, monkeypatch):
     )
     assert code == 0 and run("visual.page", folder)[0] == 0, err
     text = (folder / "index.html").read_text()
-    assert text.count("Matplotlib cannot be loaded") == 3, "curves, feature map, confusion matrix"
+    assert text.count("Matplotlib cannot be loaded") == 4, "two sections of curves, feature map, confusion"
     assert "<td>drink water</td>" in text
 
 
@@ -433,6 +453,81 @@ def test_report_page_of_a_damaged_run(run, tmp_path):
     (tmp_path / "runs/config.json").write_text("{}")
     code, _, err = run("visual.page", tmp_path / "runs")
     assert code == 0 and len(charts((tmp_path / "runs/index.html").read_text())) == 1, err
+    for entry in ('{"epoch": 0, "loss": "low"}', '{"epoch": 0, "top1": 50.0}'):
+        (tmp_path / "runs/log.jsonl").write_text(entry)
+        code, _, err = run("visual.page", tmp_path / "runs")
+        assert code == 2 and "log.jsonl cannot be read" in err and len(err.strip().splitlines()) == 1
+
+
+def write_log(folder, epochs, **metrics):
+    """A pretraining of ``epochs`` epochs that was measured every second epoch."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(f'{{"epochs": {epochs}}}')
+    with open(folder / "log.jsonl", "w") as file:
+        for epoch in range(epochs):
+            measured = (
+                {} if epoch % 2 else {"feature_rank/seq": 20.0 + epoch, "uniformity/seq": -2.0, **metrics}
+            )
+            entry = {"relative_loss/seq->seq": 0.6, "contrastive_accuracy/seq->seq": 30.0, **measured}
+            file.write(json.dumps({"epoch": epoch, "loss": 3.0, **entry}) + "\n")
+
+
+def test_report_page_warns_of_a_failed_pretraining(run, tmp_path):
+    folder = tmp_path / "runs"
+    write_log(folder / "healthy", 8)
+    assert run("visual.page", folder)[0] == 0
+    text = (folder / "index.html").read_text()
+    assert 'class="warning"' not in text and "1-NN accuracy on training labels" not in text
+    rank = charts(text)["Effective rank of the features"]
+    path = re.search(r'id="curve-0">\s*<path d="([^"]+)"', rank)[1]
+    assert len(re.findall("[ML]", path)) == 4 and "<text" in rank and "seq: 26" in rank
+    write_log(folder / "collapsed", 8, **{"feature_rank/seq": 1.01, "knn/seq": 12.5})
+    write_log(folder / "early", 1, **{"feature_rank/seq": 1.01})
+    assert run("visual.page", folder)[0] == 0
+    text = (folder / "index.html").read_text()
+    (warning,) = re.findall(r'<p class="warning">(.*)</p>', text)
+    assert warning.startswith("collapsed: warning, epoch 7: seq: the features have collapsed")
+    assert "healthy seq: 26" in charts(text)["Effective rank of the features"]
+    assert "collapsed seq: 12.5" in charts(text)["1-NN accuracy on training labels"]
+
+
+def test_report_and_page_show_streams_and_their_fusion(run, probe, tmp_path):
+    folder = tmp_path / "runs"
+    files = []
+    for stream in ("joint", "bone", "motion"):
+        files.append(folder / stream / "scores.npz")
+        flags = ["--stream", stream, "--epochs", 1, "--seed", 1, "--save-scores", files[-1]]
+        assert probe(folder / stream, *flags)[0] == 0
+    assert run("visual.page", folder)[0] == 0
+    assert "Streams and their fusion" not in (folder / "index.html").read_text()
+    command = ["ensemble.py", *files, "--weights", 1, 0.5, 2, "--output-dir", folder / "fusion"]
+    assert run(*command)[0] == 0
+    (folder / "commands.txt").write_text(f"python {' '.join(map(str, command))}\n")
+    code, out, err = run("engine.report", folder)
+    header, _, *rows = [[cell.strip() for cell in line.split("|")] for line in out.splitlines()[1:]]
+    assert code == 0 and "fusion" in header, err
+    column = header.index("representation")
+    fused, streams = "seq-based + seq-based:bone + seq-based:motion", ["seq-based:bone", "seq-based"]
+    assert [row[column] for row in rows] == [streams[0], fused, streams[1], "seq-based:motion"]
+    numbers = json.loads((folder / "fusion/results.json").read_text())["numbers"]
+    assert rows[1][header.index("fusion")] == f"{numbers['fusion']['top1']:.1f}"
+    code, _, err = run("visual.page", folder)
+    text = (folder / "index.html").read_text()
+    Outline(text)
+    assert code == 0, err
+    section = text.split("Streams and their fusion</h2>")[1].split("<h2>")[0]
+    cells = [re.findall(r"<td>(.*?)</td>", row) for row in section.split("<tr>")[2:]]
+    expected = [
+        ["joint", "seq-based", "1"],
+        ["bone", "seq-based:bone", "0.5"],
+        ["motion", "seq-based:motion", "2"],
+        ["fusion", "", ""],
+    ]
+    for row, start, entry in zip(cells, expected, [*numbers["single"], numbers["fusion"]], strict=True):
+        assert row == [*start, f"{entry['top1']:.1f}", f"{entry['top5']:.1f}"]
+    assert section.count("<img") == 1 and section.count("ensemble.py") == 1
+    confusion = text.split("Confusion matrix</h2>")[1].split("<h2>")[0]
+    assert confusion.count("<img") == 3, "that of the fusion is shown once"
 
 
 def test_report_page_of_a_folder_without_runs(run, tmp_path):

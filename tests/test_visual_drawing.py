@@ -254,6 +254,16 @@ def test_line_charts():
     assert chart == line_chart({"one": [(0, 0.0), (10, 1.0)], "a<b": [(0, 1.0)]}, "y")
 
 
+def test_many_curves_can_be_told_apart():
+    """Colors repeat with another line style; long names are wrapped; ``$`` is not a formula."""
+    names = [f"run{number}" for number in range(12)] + ["x" * 80, "$a$ and $b$"]
+    chart = line_chart({name: [(0, 0.0), (1, number)] for number, name in enumerate(names)}, "y").decode()
+    groups = re.findall(r'<g id="curve-\d+">\s*<path [^>]*style="([^"]+)"', chart)
+    assert len(groups) == len(names)
+    assert len({(re.search("stroke: ([^;]+)", x)[1], "dasharray" in x) for x in groups}) == len(names)
+    assert "x" * 52 + "<" in chart and "x" * 28 + "<" in chart and "$a$ and $b$" in chart
+
+
 def test_confusion_figure(tmp_path):
     from visual.confusion import report_confusion
 

@@ -4,7 +4,7 @@
 - ``clips``: a clip and its augmented views, as files and for TensorBoard
 - ``gallery``: queries of retrieval and their nearest neighbors
 - ``feature_map``: t-SNE maps; ``confusion``: confusion matrices; ``plots``: figures that they share
-- ``page``: the report page of a folder; ``markup`` and ``templates/``: its HTML
+- ``page``: the report page of a folder; ``curves``: its charts; ``markup`` and ``templates/``: its HTML
 
 Pillow, Matplotlib, Jinja2 and scikit-learn are imported when something is rendered: training and
 evaluation work on a machine on which one of them cannot be loaded.

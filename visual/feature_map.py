@@ -68,7 +68,7 @@ def plot_map(
         axes.scatter(
             x,
             y,
-            s=44,
+            s=110 if MARKERS[i] == "*" else 55,  # a star covers less of its square
             color=colormaps["tab10"](i),
             marker=MARKERS[i],
             edgecolors="white",

@@ -1,44 +1,43 @@
-"""Report page: results, curves, figures and commands of all runs under a folder.
+"""Report page: results, diagnostics, figures and commands of all runs under a folder, and how to read them.
 
     python -m visual.page runs/demo
 
 writes ``runs/demo/index.html``, a single file that opens from disk. It shows the table of
-``engine.report``, learning curves, and the figures of ``visual.clips``, ``--gallery``, ``--tsne`` and
-the classifiers. If the folder contains ``commands.txt``, one command per line, the page also shows
-which command produced what.
+``engine.report``, the diagnostics of pretraining, accuracy curves, the fusion of ``ensemble.py``, and
+the figures of ``visual.clips``, ``--gallery``, ``--tsne`` and the classifiers. If the folder contains
+``commands.txt``, one command per line, the page also shows which command produced what.
+
+The texts are in ``templates/report.html.j2``, those of the charts in ``visual.curves``.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.log import CONFIG_FILE, LOG_FILE, read_log
-from engine.report import read_results, results_rows
+from engine.log import LOG_FILE
+from engine.report import REPOSITORY, RESULTS, read_result, results_rows
+from models.representations import SEPARATOR, stream_of
 from options import flags
-from options.errors import UserError, first_line, run_script
+from options.errors import UserError, run_script
 from options.files import check_output_file, find_files
 from options.streams import encodable
 
 from . import confusion, feature_map, gallery, load_error
+from .curves import CHARTS, PRETRAINING, Training, labeled_curves
 from .markup import data_uri, main_part, write_page
-from .plots import Curve, line_chart
+from .plots import line_chart
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 PAGE, COMMANDS = "index.html", "commands.txt"
 VIEWS = "*_views.gif"  # written by visual.clips
-PRETRAINING = "pretraining"
-CURVES = {  # mode -> metric in the log, heading and label of the y axis
-    PRETRAINING: ("loss", "Pretraining: contrastive loss", "loss"),
-    "linear": ("top1", "Linear probe: accuracy on the validation clips", "top-1 accuracy (%)"),
-    "finetune": ("top1", "Fine-tuning: accuracy on the validation clips", "top-1 accuracy (%)"),
-    "supervised": ("top1", "Supervised training: accuracy on the validation clips", "top-1 accuracy (%)"),
-}
+COMMON_COLUMNS = ("representation", "dataset", "protocol", "seed")  # of the results
+METHOD = REPOSITORY / "images" / "method.svg"
 
 
 @dataclass(frozen=True)
@@ -57,68 +56,80 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, an explanation and exhibits, or the reason why there are none."""
+    """The exhibits of a section, or the reason why there are none."""
 
-    title: str
-    explanation: str
     exhibits: list[Exhibit]
-    missing: str
+    missing: str = ""
+    warnings: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)  # of all exhibits together
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The folder that the page is about and the commands that filled it."""
+    """The folder that the page is about and what it contains."""
 
     folder: Path
     commands: list[str]
+    results: dict[Path, dict]  # content of results.json by folder
+    trainings: list[Training]
+
+    @classmethod
+    def read(cls, folder: Path) -> Runs:
+        """Read commands, results and logs."""
+        path = folder / COMMANDS
+        text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
+        results = {path.parent: read_result(path) for path in find_files(folder, RESULTS)}
+        trainings = map(Training.read, find_files(folder, LOG_FILE))
+        return cls(folder, text.splitlines(), results, [training for training in trainings if training.log])
 
     def find(self, pattern: str) -> list[Path]:
         """Return the files under the folder that match ``pattern``."""
         return find_files(self.folder, pattern)
 
-    def commands_for(self, path: Path) -> list[str]:
-        """Return the commands that name the folder ``path``."""
-        return [
-            line for line in self.commands if os.path.normpath(path) in map(os.path.normpath, line.split())
-        ]
+    def commands_for(self, *paths: Path) -> list[str]:
+        """Return the commands that name one of the folders ``paths``."""
+        names = {os.path.normpath(path) for path in paths}
+        return [line for line in self.commands if names & {os.path.normpath(word) for word in line.split()}]
 
     def name(self, path: Path) -> str:
-        """Return ``path`` relative to the folder."""
-        return encodable(str(path.relative_to(self.folder)))
+        """Return ``path`` relative to the folder, or the name of the folder itself."""
+        relative = path.relative_to(self.folder)
+        return encodable(str(relative) if relative.parts else self.folder.resolve().name)
 
 
-def read_curves(runs: Runs) -> dict[str, dict[Path, Curve]]:
-    """Return the points (epoch, value) of each run, by mode and folder of the run."""
-    curves: dict[str, dict[Path, Curve]] = {mode: {} for mode in CURVES}
-    for path in runs.find(LOG_FILE):
-        try:
-            config = json.loads(path.with_name(CONFIG_FILE).read_text(encoding="utf-8"))
-            mode = config.get("mode", PRETRAINING)
-            metric = CURVES[mode][0]
-            points = [(entry["epoch"], entry[metric]) for entry in read_log(path)]
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"{path} cannot be read ({first_line(error)}); remove it or run again") from error
-        if points:
-            curves[mode][path.parent] = points
-    return curves
-
-
-def curves_section(runs: Runs) -> Section:
-    """Draw one chart per mode with a curve per run."""
+def charts_section(runs: Runs, modes: Iterable[str], missing: str) -> Section:
+    """Draw the charts of these modes, with a curve per run, or per run and pair or representation."""
     reason = load_error("Matplotlib")
-    exhibits = []
-    for mode, by_folder in read_curves(runs).items():
-        if by_folder and not reason:
-            _, heading, label = CURVES[mode]
-            chart = line_chart({runs.name(folder): curve for folder, curve in by_folder.items()}, label)
-            commands = [line for folder in by_folder for line in runs.commands_for(folder)]
-            exhibits.append(Exhibit(commands, heading, data_uri(chart, ".svg"), heading, "small"))
-    return Section(
-        "Curves",
-        "The progress of each run under this folder, by epoch.",
-        exhibits,
-        reason or "There are no curves under this folder",
-    )
+    exhibits: list[Exhibit] = []
+    commands: list[str] = []
+    for mode in modes:
+        trainings = {
+            runs.name(training.folder): training for training in runs.trainings if training.mode == mode
+        }
+        commands += runs.commands_for(*(training.folder for training in trainings.values()))
+        for chart in [] if reason else CHARTS[mode]:
+            if curves := labeled_curves(trainings, chart.metric):
+                image = data_uri(line_chart(curves, chart.label), ".svg")
+                exhibits.append(Exhibit([], chart.heading, image, chart.heading, "small", chart.meaning))
+    return Section(exhibits, reason or missing, commands=commands)
+
+
+def pretraining_section(runs: Runs) -> Section:
+    """Draw the diagnostics of pretraining and list the warnings of each run."""
+    warnings = [
+        f"{runs.name(training.folder)}: {line}"
+        for training in runs.trainings
+        if training.mode == PRETRAINING
+        for line in training.warnings()
+    ]
+    section = charts_section(runs, [PRETRAINING], "There are no curves of pretraining under this folder")
+    return replace(section, warnings=warnings)
+
+
+def classifiers_section(runs: Runs) -> Section:
+    """Draw the accuracy of each classifier."""
+    modes = [mode for mode in CHARTS if mode != PRETRAINING]
+    return charts_section(runs, modes, "There are no curves of classifiers under this folder")
 
 
 def views_section(runs: Runs) -> Section:
@@ -132,22 +143,18 @@ def views_section(runs: Runs) -> Section:
             Exhibit(runs.commands_for(path.parent), heading, image, f"{name} and augmented views of it")
         )
     return Section(
-        "Augmented views",
-        "A clip and random views of it. Pretraining learns to match the views of a clip and to distinguish "
-        "them from the views of other clips. In a view, the skeleton before the spatial augmentation is "
-        "gray, and jittered joints are marked.",
-        exhibits,
-        f"There are no views: {load_error('Pillow') or 'python -m visual.clips renders them'}",
+        exhibits, f"There are no views: {load_error('Pillow') or 'python -m visual.clips renders them'}"
     )
 
 
 def gallery_section(runs: Runs) -> Section:
     """Collect the content of each gallery page."""
-    pages = [path.with_name(gallery.PAGE) for path in runs.find(gallery.STRIP)]
+    exhibits = []
+    for path in runs.find(gallery.STRIP):
+        content = main_part(path.with_name(gallery.PAGE))
+        exhibits.append(Exhibit(runs.commands_for(path.parent), runs.name(path.parent), html=content))
     return Section(
-        "Retrieval gallery",
-        "",  # each gallery has its own introduction
-        [Exhibit(runs.commands_for(page.parent), html=main_part(page)) for page in pages],
+        exhibits,
         f"There is no gallery: {load_error('Pillow') or 'action_retrieval.py --gallery writes one'}",
     )
 
@@ -158,58 +165,94 @@ def feature_map_section(runs: Runs) -> Section:
     for path in runs.find(feature_map.PICTURE):
         image = data_uri(path.read_bytes(), path.suffix)
         alt = "t-SNE maps of the features of validation clips"
-        exhibits.append(Exhibit(runs.commands_for(path.parent), image=image, alt=alt, size="large"))
+        exhibits.append(
+            Exhibit(runs.commands_for(path.parent), runs.name(path.parent), image, alt, size="large")
+        )
     return Section(
-        "Feature map",
-        "t-SNE maps of the features of validation clips with cosine distance. Each color and marker is a "
-        "class. There are several samples of classes, because the choice of classes determines how well they "
-        "separate.",
         exhibits,
         f"There is no feature map: {load_error('Matplotlib') or 'action_retrieval.py --tsne writes one'}",
     )
 
 
+def confusion_exhibit(runs: Runs, folder: Path) -> Exhibit:
+    """Return the confusion matrix in a folder, or the accuracies per class if there is no figure."""
+    commands, heading = runs.commands_for(folder), runs.name(folder)
+    picture, accuracy = folder / confusion.PICTURE, confusion.read_accuracy(folder / confusion.TABLE)
+    if picture.is_file():
+        image = data_uri(picture.read_bytes(), picture.suffix)
+        # Scaled down, the names of many classes would be too small to read.
+        size = "large" if len(accuracy) <= confusion.NUMBERED else ""
+        return Exhibit(commands, heading, image, "confusion matrix and accuracy per class", size)
+    note = f"There is no figure: {load_error('Matplotlib') or 'run the evaluation again'}."
+    return Exhibit(commands, heading, note=note, rows=[["class", "clips", "accuracy (%)"], *accuracy])
+
+
 def confusion_section(runs: Runs) -> Section:
-    """Collect the confusion matrix of each classifier, or its accuracies if there is no figure."""
-    exhibits = []
-    for path in runs.find(confusion.TABLE):
-        lines, heading = runs.commands_for(path.parent), runs.name(path.parent)
-        picture, accuracy = path.with_name(confusion.PICTURE), confusion.read_accuracy(path)
-        if picture.is_file():
-            image = data_uri(picture.read_bytes(), picture.suffix)
-            # Scaled down, the names of many classes would be too small to read.
-            size = "large" if len(accuracy) <= confusion.NUMBERED else ""
-            alt = "confusion matrix and accuracy per class"
-            exhibits.append(Exhibit(lines, heading, image, alt, size))
-        else:
-            note = f"There is no figure: {load_error('Matplotlib') or 'run the evaluation again'}"
-            rows = [["class", "clips", "accuracy (%)"], *accuracy]
-            exhibits.append(Exhibit(lines, heading, note=note, rows=rows))
+    """Collect the confusion matrices of single classifiers."""
+    folders = [path.parent for path in runs.find(confusion.TABLE)]
+    fused = fusions(runs)
     return Section(
-        "Confusion matrix",
-        "Validation clips per true class (row) and predicted class (column) after the last epoch, with the "
-        "accuracy per class on the right.",
-        exhibits,
+        [confusion_exhibit(runs, folder) for folder in folders if folder not in fused],
         "No classifier was trained under this folder",
     )
 
 
+def fusions(runs: Runs) -> dict[Path, dict]:
+    """Return the numbers of each result of ``ensemble.py`` by folder."""
+    numbers = {folder: result["numbers"] for folder, result in runs.results.items()}
+    return {folder: found for folder, found in numbers.items() if "fusion" in found}
+
+
+def streams_section(runs: Runs) -> Section:
+    """Collect the accuracies of fused classifiers and the confusion matrix of each fusion."""
+    exhibits = []
+    for folder, numbers in fusions(runs).items():
+        rows = [["stream", "representation", "weight", "top-1 (%)", "top-5 (%)"]]
+        for entry in numbers["single"]:
+            name = entry["representation"]
+            streams = " and ".join(dict.fromkeys(map(stream_of, name.split(SEPARATOR))))
+            rows.append([streams, name, f"{entry['weight']:g}", *top_accuracies(entry)])
+        rows.append(["fusion", "", "", *top_accuracies(numbers["fusion"])])
+        exhibits.append(Exhibit([], runs.name(folder), rows=rows))
+        if (folder / confusion.TABLE).is_file():
+            heading = "Confusion matrix of the fusion"
+            exhibits.append(replace(confusion_exhibit(runs, folder), heading=heading))
+    return Section(exhibits)
+
+
+def top_accuracies(numbers: dict) -> list[str]:
+    """Return top-1 and top-5 accuracy in percent."""
+    return [f"{numbers[name]:.1f}" for name in ("top1", "top5")]
+
+
+def split_common(rows: list[list[str]]) -> tuple[dict[str, str], list[list[str]]]:
+    """Split off the columns of ``COMMON_COLUMNS`` that have the same value in all rows of a table."""
+    common = {
+        name: values[0] for name, *values in zip(*rows) if name in COMMON_COLUMNS and len(set(values)) == 1
+    }
+    kept = [column for column, name in enumerate(rows[0]) if name not in common]
+    return common, [[row[column] for column in kept] for row in rows]
+
+
 def write_report(folder: Path) -> None:
     """Write the page of ``folder`` to ``index.html`` there."""
-    path = folder / COMMANDS
-    commands = (
-        path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if path.is_file() else []
-    )
-    runs = Runs(folder, commands)
-    results = read_results(folder)
-    sections = (curves_section, views_section, gallery_section, feature_map_section, confusion_section)
+    runs = Runs.read(folder)
+    common, results = split_common(results_rows([*runs.results.values()]))
     write_page(
         folder / PAGE,
         "report.html.j2",
         title=f"Skeleton contrast: {folder.resolve().name}",
-        results=results_rows(results) if results else [],
-        sections=[section(runs) for section in sections],
-        commands=commands,
+        method=data_uri(METHOD.read_bytes(), METHOD.suffix) if METHOD.is_file() else "",
+        common=common,
+        results=results,
+        streams=streams_section(runs),
+        views=views_section(runs),
+        pretraining=pretraining_section(runs),
+        classifiers=classifiers_section(runs),
+        gallery=gallery_section(runs),
+        feature_map=feature_map_section(runs),
+        confusion=confusion_section(runs),
+        commands=runs.commands,
     )
 
 

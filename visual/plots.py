@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ Curve = Sequence[tuple[float, float]]  # (x, y) points
 
 DOTS_PER_INCH = 110
 MARKED_POINTS = 30  # curves of at most this many points have a marker at each
+LABEL_WIDTH = 52  # characters per line of a legend
+COLORS, LINE_STYLES = 10, ("-", "--", ":", "-.")  # after ten curves colors repeat, with another line style
 SVG_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "visual"}  # text as text; the same file each time
 
 
@@ -50,16 +53,18 @@ def figure_pixels(figure: Figure) -> Tensor:
 
 
 def line_chart(curves: Mapping[str, Curve], y_label: str) -> bytes:
-    """Plot curves over epochs as SVG; if there are several, a legend with their names is below."""
+    """Plot curves over epochs as SVG, with a legend below."""
     from matplotlib import rc_context
     from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(5.2, 2.8 + (0.2 * len(curves) if len(curves) > 1 else 0))
+    labels = [textwrap.fill(without_math(name), LABEL_WIDTH) for name in curves]
+    figure = new_figure(5.2, 2.8 + 0.2 * sum(label.count("\n") + 1 for label in labels))
     axes = figure.add_subplot()
-    for number, (name, points) in enumerate(curves.items()):
+    for number, (label, points) in enumerate(zip(labels, curves.values(), strict=True)):
         marker = "." if len(points) <= MARKED_POINTS else None
         epochs, values = zip(*points, strict=True)
-        axes.plot(epochs, values, marker=marker, label=name, gid=f"curve-{number}")
+        style = LINE_STYLES[number // COLORS % len(LINE_STYLES)]
+        axes.plot(epochs, values, style, marker=marker, label=label, gid=f"curve-{number}")
     last = max(epoch for points in curves.values() for epoch, _ in points)
     axes.set_xlim(right=max(last, 1) * 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -67,8 +72,7 @@ def line_chart(curves: Mapping[str, Curve], y_label: str) -> bytes:
     axes.set_ylabel(y_label)
     axes.grid(color="#dddddd")
     axes.spines[["top", "right"]].set_visible(False)
-    if len(curves) > 1:
-        figure.legend(loc="outside lower left", frameon=False)
+    figure.legend(loc="outside lower left", frameon=False)
     file = io.BytesIO()
     with rc_context(SVG_SETTINGS):
         figure.savefig(file, format="svg", metadata={"Date": None})
