@@ -49,9 +49,18 @@ def figure_pixels(figure: Figure) -> Tensor:
     return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1)
 
 
+def figure_svg(figure: Figure) -> bytes:
+    """Return a figure as SVG."""
+    from matplotlib import rc_context
+
+    file = io.BytesIO()
+    with rc_context(SVG_SETTINGS):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
 def line_chart(curves: Mapping[str, Curve], y_label: str) -> bytes:
     """Plot curves over epochs as SVG; if there are several, a legend with their names is below."""
-    from matplotlib import rc_context
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(5.2, 2.8 + (0.2 * len(curves) if len(curves) > 1 else 0))
@@ -69,7 +78,4 @@ def line_chart(curves: Mapping[str, Curve], y_label: str) -> bytes:
     axes.spines[["top", "right"]].set_visible(False)
     if len(curves) > 1:
         figure.legend(loc="outside lower left", frameon=False)
-    file = io.BytesIO()
-    with rc_context(SVG_SETTINGS):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return figure_svg(figure)
