@@ -39,7 +39,7 @@ from tables.write import format_accuracy, mean_and_std
 PRESET = REPOSITORY / "presets" / "small_dataset.txt"
 # Flags that an encoder needs besides the preset; they are added to every pretraining that contains it.
 ENCODER_FLAGS = {IMAGE.name: ("--lr", "0.03")}
-PROBE = {"epochs": 40, "schedule": (25, 35)}
+PROBE = {"epochs": 40, "schedule": (25, 35), "cached_crops": 8}
 DATASET, PROTOCOL = "ntu60", "cross_subject"
 CURVE_POINTS = 8  # checkpoints per pretraining, besides the one after the first epoch
 
