@@ -26,6 +26,8 @@ import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -43,9 +45,13 @@ from tables.write import format_accuracy, mean_and_std
 from visual import require_library
 from visual.plots import figure_svg, new_figure
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 PARTS = ("reference", "intra", "inter", "all", "streams")
 COLUMNS = ["pretraining", "encoder", "steps", "minutes", "1-NN", "linear best", "linear last"]
 STREAM_COLUMNS = ["stream", "1-NN", "linear best", "linear last"]
+STYLES = ("-", "--", ":", "-.")  # by the other representation of a pair
 COLORS = {"intra": "#555555", "inter": "#d95f02", "all": "#1b6ca8"}
 
 
@@ -114,41 +120,49 @@ def stream_table(runs: Runs, encoders: Sequence[Encoder], seeds: Sequence[int]) 
     return format_table([STREAM_COLUMNS, *rows])
 
 
-def plot_curves(runs: Runs, encoders: Sequence[Encoder], seeds: Sequence[int]) -> bytes:
+def plot_curve(axes: Axes, runs: Runs, contrast: Contrast, name: str, seeds: Sequence[int]) -> None:
+    """Plot the mean and the standard deviation over the finished seeds of one encoder of a pretraining."""
+    finished = [seed for seed in seeds if runs.pretraining(contrast, seed).is_done]
+    if not finished:
+        return
+    curves = [runs.learning_curves(contrast, seed)[name] for seed in finished]
+    steps = [step for step, _ in curves[0]]
+    means, deviations = zip(*(mean_and_std([y for _, y in points]) for points in zip(*curves)))
+    low, high = ([m + sign * (d or 0) for m, d in zip(means, deviations)] for sign in (-1, 1))
+    others = [x for x in contrast.representations if x != name]
+    label = " ".join([contrast.pairs, *(f"with {short_name(x)}" for x in others)])
+    partners = [x for x in REPRESENTATIONS if x != name]
+    style = STYLES[partners.index(others[0]) % len(STYLES)] if others else "-"
+    color = COLORS[contrast.pairs]
+    axes.plot(steps, means, style, color=color, marker=".", label=label)
+    axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def plot_reference(axes: Axes, runs: Runs, encoder: Encoder, seeds: Sequence[int]) -> None:
+    """Plot the mean 1-NN accuracy of coordinates or of an untrained encoder as a horizontal line."""
+    jobs = [runs.evaluation("retrieval", encoder, seed) for seed in seeds]
+    values = [read_result(job.output)["numbers"]["knn"] for job in jobs if job.is_done]
+    if values:
+        style = ":" if encoder.source == COORDINATES else "-."
+        label = COORDINATES if encoder.source == COORDINATES else encoder.title
+        axes.axhline(fmean(values), linestyle=style, color="black", linewidth=1, label=label)
+
+
+def plot_curves(runs: Runs, contrasts: Sequence[Contrast], seeds: Sequence[int]) -> bytes:
     """Plot 1-NN retrieval over steps as SVG: a panel per representation, a line per pretraining."""
-    contrasts = dict.fromkeys(
-        x for encoder in encoders if not isinstance(encoder.source, str) for x in encoder.source
-    )
     figure = new_figure(4 * len(REPRESENTATIONS), 4.6)
     panels = figure.subplots(1, len(REPRESENTATIONS), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, REPRESENTATIONS):
-        for contrast in (x for x in contrasts if name in x.representations):
-            finished = [seed for seed in seeds if runs.pretraining(contrast, seed).is_done]
-            if not finished:
-                continue
-            curves = [runs.learning_curves(contrast, seed)[name] for seed in finished]
-            steps = [step for step, _ in curves[0]]
-            means, deviations = zip(*(mean_and_std([y for _, y in points]) for points in zip(*curves)))
-            others = [x for x in contrast.representations if x != name]
-            label = " ".join([contrast.pairs, *(f"with {short_name(x)}" for x in others)])
-            style = "--" if others and others[0] == [x for x in REPRESENTATIONS if x != name][1] else "-"
-            color = COLORS[contrast.pairs]
-            axes.plot(steps, means, style, color=color, marker=".", label=label)
-            low, high = ([m + sign * (d or 0) for m, d in zip(means, deviations)] for sign in (-1, 1))
-            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-        for source, style in ((COORDINATES, ":"), (RANDOM, "-.")):
-            encoder = Encoder(SEQUENCE.name if source == COORDINATES else name, source)
-            jobs = [runs.evaluation("retrieval", encoder, seed) for seed in seeds]
-            values = [read_result(job.output)["numbers"]["knn"] for job in jobs if job.is_done]
-            if values:
-                label = {COORDINATES: "coordinates", RANDOM: "untrained"}[source]
-                axes.axhline(
-                    mean_and_std(values)[0], linestyle=style, color="black", linewidth=1, label=label
-                )
+        for contrast in contrasts:
+            if name in contrast.representations:
+                plot_curve(axes, runs, contrast, name, seeds)
+        for encoder in (Encoder(SEQUENCE.name, COORDINATES), Encoder(name, RANDOM)):
+            plot_reference(axes, runs, encoder, seeds)
         axes.set(title=f"{short_name(name)} encoder", xlabel="steps")
         axes.grid(color="#dddddd")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
+        if axes.lines:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
     panels[0].set_ylabel("1-NN accuracy on validation clips (%)")
     return figure_svg(figure)
 
@@ -203,7 +217,8 @@ def main() -> None:
         content = f"{text}\n".encode()
         atomic_write(folder / name, lambda file, content=content: file.write(content))
         print(f"\n{text}", flush=True)
-    svg = plot_curves(runs, rows, seeds)
+    contrasts = [x for encoder in rows if not isinstance(encoder.source, str) for x in encoder.source]
+    svg = plot_curves(runs, [*dict.fromkeys(contrasts)], seeds)
     atomic_write(folder / "curves.svg", lambda file: file.write(svg))
     print(f"\nwritten: {', '.join([*texts, 'curves.svg'])} in {folder}", flush=True)
     summary.check_complete(folder / "logs")
