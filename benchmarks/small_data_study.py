@@ -50,6 +50,10 @@ STUDY: dict[str, list[tuple[str, tuple[str, ...], str]]] = {
     "augmentations": [
         ("intra", SEQ, f"--augmentations {names}") for names in ("crop", "crop pose", "crop pose jitter")
     ],
+    "jitter": [
+        ("intra", SEQ, f"--jitter-joints {n} --jitter-zero-prob {p}")
+        for n, p in ((5, 0.2), (8, 0.2), (15, 0.5))
+    ],
     "head": [("intra", SEQ, flag) for flag in ("--no-mlp", "--mlp")],
     "hidden units": [("intra", SEQ, f"--gru-hidden-size {n}") for n in (64, 128)],
     "pairs": [

@@ -151,11 +151,11 @@ def test_few_labels_chooses_learning_rates_by_the_mean_and_plots_several_folders
     for path in checkpoints:
         write_pretraining(path, ["seq-based"])
     flags = ["--pretrained", *checkpoints, "--data-root", tmp_path / "data", "--epochs", 1]
-    flags += ["--fractions", 0.2, 1, "--label-seeds", 0, 1, 2]
-    start(monkeypatch, few_labels, *flags, "--lr", 0.001, 0.1, "--runs", tmp_path / "a")
-    start(monkeypatch, few_labels, *flags, "--lr", 0.01, "--runs", tmp_path / "b")
+    flags += ["--fractions", 0.2, "--label-seeds"]
+    start(monkeypatch, few_labels, *flags, 0, 1, 2, "--lr", 0.001, 0.1, "--runs", tmp_path / "a")
+    start(monkeypatch, few_labels, *flags, 0, "--lr", 0.01, "--runs", tmp_path / "b")
     results = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("a/*/results.json")}
-    assert len(results) == 2 * 2 * 3 * 2
+    assert len(results) == 2 * 2 * 3
     rows = json.loads((tmp_path / "a" / "few_labels.json").read_text())["rows"]
     for row in rows:
         for mode in ("finetune", "supervised"):
