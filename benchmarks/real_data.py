@@ -1,186 +1,227 @@
-"""Pretrain and evaluate all representations on a small real dataset, at small sizes, on a CPU.
+"""Pretrain and evaluate all representations and streams on a small real dataset, with the small-data preset.
 
-    python benchmarks/real_data.py --raw FOLDER [--epochs 60] [--seed 0] [--runs FOLDER]
+    python benchmarks/real_data.py --raw FOLDER [--seeds 0 1 2] [--steps N] [--intra-steps N] \\
+        [--only reference intra inter all streams] [--jobs 2] [--runs FOLDER]
 
 ``FOLDER`` contains .skeleton files in NTU's format, for example converted from UTD-MHAD or
-MSR-Action3D. The table compares untrained encoders, intra-skeleton pretraining of each representation
-and inter-skeleton pretraining of each combination, by retrieval and linear probe on cross_subject with
-the settings of the demo. It is printed and written as Markdown. Finished runs are skipped: choose
-another --runs for other raw files or to start over.
+MSR-Action3D. Written to the runs folder and printed, for all finished runs, mean and sample standard
+deviation over the seeds:
+
+- ``table.md``: coordinates, untrained encoders, intra-skeleton pretraining of each representation, and
+  inter-skeleton pretraining (pairs ``inter`` and ``all``) of each pair, at equal steps. 1-NN retrieval and
+  linear probe on cross_subject, also of the concatenated features of a pair. "minutes" is the longest
+  pretraining of a seed on one core.
+- ``streams.md``: the sequence encoder on joints, bones and motion (``--intra-steps``), and their fusion.
+- ``curves.svg``: 1-NN retrieval over the steps of pretraining.
+
+Finished runs are skipped: choose another --runs for other raw files, another preset or to start over.
+Parts can run at the same time in several processes, except that the streams share a run with ``intra`` if
+the steps are equal.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads do not speed up encoders this small
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.store_format import INFO_FILE
-from engine.checkpoint import checkpoint_name
+from benchmarks.small_runs import REPOSITORY, Contrast, Encoder, Runs, parse_preset, prepare_store, run_all
+from engine.pretrained import COORDINATES, RANDOM
 from engine.report import RESULTS, format_table, read_result
-from models.representations import REPRESENTATIONS, join_representations
+from models.gru import SEQUENCE
+from models.representations import REPRESENTATIONS, join_representations, short_name, with_stream
+from models.streams import STREAMS
 from options.errors import run_script
 from options.files import atomic_write, check_output_folder
 from options.flags import COUNT, POSITIVE_INT, Parser, path
-from tables.run import Job, run_jobs, script_command, sort_jobs
+from tables.run import Job, script_command
+from tables.write import format_accuracy, mean_and_std
+from visual import require_library
+from visual.plots import figure_svg, new_figure
 
-SIZES = {
-    "num_frames": 16,
-    "gru_hidden_size": 64,
-    "gru_num_layers": 2,
-    "graph_width": 8,
-    "graph_num_blocks": 2,
-    "image_width": 16,
-}
-PRETRAINING = {
-    "augmentations": ("crop", "pose"),
-    "min_crop_ratio": 0.5,
-    "min_crop_frames": 24,
-    "moco_k": 256,
-    "moco_m": 0.99,
-    "moco_t": 0.2,
-    "batch_size": 16,
-    "lr": 0.05,
-    "cos": True,
-    "no_mlp": True,  # with these few steps an MLP head learns worse features
-}
-PROBE = {"epochs": 40, "schedule": (25, 35)}
-COLUMNS = ["pretraining", "encoder", "retrieval", "linear best", "linear last"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PARTS = ("reference", "intra", "inter", "all", "streams")
+COLUMNS = ["pretraining", "encoder", "steps", "minutes", "1-NN", "linear best", "linear last"]
+STREAM_COLUMNS = ["stream", "1-NN", "linear best", "linear last"]
+STYLES = ("-", "--", ":", "-.")  # by the other representation of a pair
+COLORS = {"intra": "#555555", "inter": "#d95f02", "all": "#1b6ca8"}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of the table: the evaluations of one encoder."""
+def table_encoders(part: str, steps: int) -> list[Encoder]:
+    """Return the rows of the table for one part."""
+    names = [*REPRESENTATIONS]
+    if part == "reference":
+        return [Encoder(SEQUENCE.name, COORDINATES), *(Encoder(name, RANDOM) for name in names)]
+    pairs = list(combinations(names, 2))
+    if part == "intra":
+        contrasts = {name: Contrast("intra", (name,), steps) for name in names}
+        single = [Encoder(name, (contrast,)) for name, contrast in contrasts.items()]
+        return single + [
+            Encoder(join_representations((a, b)), (contrasts[a], contrasts[b])) for a, b in pairs
+        ]
+    return [
+        Encoder(features, (Contrast(part, pair, steps),))
+        for pair in pairs
+        for features in (*pair, join_representations(pair))
+    ]
 
-    pretraining: str
-    encoder: str
-    retrieval: Job
-    linear: Job
 
-    def cells(self) -> list[str]:
-        """The row as text; both evaluations must be finished."""
-        knn = read_result(self.retrieval.output)["numbers"]["knn"]
-        linear = read_result(self.linear.output)["numbers"]
-        accuracies = (knn, linear["best"]["top1"], linear["last"]["top1"])
-        return [self.pretraining, self.encoder, *(f"{accuracy:.1f}" for accuracy in accuracies)]
+def stream_encoders(steps: int) -> list[Encoder]:
+    """Return the sequence encoder of each stream."""
+    names = [with_stream(SEQUENCE.name, stream) for stream in STREAMS]
+    return [Encoder(name, (Contrast("intra", (name,), steps),)) for name in names]
 
 
-class Experiment:
-    """Builds the jobs of the table.
+def concatenated(encoders: Sequence[Encoder]) -> Encoder:
+    """Return the concatenation of pretrained encoders."""
+    contrasts = tuple(contrast for encoder in encoders for contrast in encoder.source)
+    return Encoder(join_representations([encoder.representation for encoder in encoders]), contrasts)
 
-    Args:
-        raw: folder with the skeleton files.
-        runs: folder for the store, checkpoints and results.
-        seed: seed of all runs.
-        epochs: epochs of every pretraining.
-    """
 
-    def __init__(self, raw: Path, runs: Path, seed: int, epochs: int) -> None:
-        self.runs, self.epochs = runs, epochs
-        self.data = {"data_root": runs / "data", "protocol": "cross_subject", "seed": seed}
-        store = runs / "data" / "ntu60"
-        prepare = script_command("data_gen/ntu_gendata.py", {"data_path": raw, "out_folder": store})
-        self.store = Job("store", prepare, store / INFO_FILE)
+def fusion(runs: Runs, encoders: Sequence[Encoder], seed: int) -> Job:
+    """The fusion of the linear probes of ``encoders``; its output is ``results.json``."""
+    jobs = tuple(runs.evaluation("linear", encoder, seed) for encoder in encoders)
+    output = runs.folder / f"{concatenated(encoders).folder}_seed{seed}" / "ensemble"
+    script, *given = script_command("ensemble.py", {"output_dir": output})
+    command = (script, *(str(job.output) for job in jobs), *given)
+    return Job(f"fusion {output.parent.name}", command, output / RESULTS, jobs)
 
-    def pretraining(self, contrast: str, names: str) -> Job:
-        """A pretraining; its output is the last checkpoint."""
-        folder = self.runs / f"{contrast}_{names}"
-        flags = {
-            "pre_dataset": "ntu60",
-            **self.data,
-            "skeleton_representation": names,
-            "checkpoint_path": folder,
-            "epochs": self.epochs,
-            **PRETRAINING,
-            **SIZES,
-            "resume": "auto",
-        }
-        command = script_command(f"main_moco_{contrast}_skeleton.py", flags)
-        checkpoint = folder / checkpoint_name(self.epochs - 1)
-        return Job(f"pretraining {folder.name}", command, checkpoint, (self.store,))
 
-    def row(
-        self, title: str, representation: str, pretrained: Job | str, sizes: Mapping[str, Any] | None = None
-    ) -> Row:
-        """Retrieval and linear probe of one encoder.
+def table(runs: Runs, encoders: Sequence[Encoder], seeds: Sequence[int]) -> str:
+    """Return the table of all finished evaluations as Markdown."""
+    rows = [COLUMNS]
+    for encoder in encoders:
+        accuracies, steps, minutes = runs.accuracies(encoder, seeds), "", ""
+        if not isinstance(encoder.source, str):
+            finished = [s for s in seeds if all(runs.pretraining(x, s).is_done for x in encoder.source)]
+            steps = str(encoder.source[0].steps)
+            durations = [sum(runs.minutes(x, seed) for x in encoder.source) for seed in finished]
+            minutes = f"{max(durations, default=0):.1f}"
+        if any(accuracies):
+            rows.append([encoder.title, encoder.label, steps, minutes, *accuracies])
+    return format_table(rows)
 
-        Args:
-            title: first cell of the row.
-            representation: encoder to evaluate.
-            pretrained: its pretraining, ``random`` or ``coordinates``.
-            sizes: encoder sizes, if not from a checkpoint.
-        """
-        if isinstance(pretrained, Job):
-            encoder, folder, dependency = str(pretrained.output), pretrained.output.parent, pretrained
-        else:
-            encoder, folder, dependency = pretrained, self.runs / pretrained, self.store
-        flags = {
-            "pretrained": encoder,
-            "finetune_skeleton_representation": representation,
-            **self.data,
-            **(sizes or {}),
-        }
-        jobs = []
-        for script, task, extra in (
-            ("action_retrieval.py", "retrieval", {}),
-            ("action_classification.py", "linear", PROBE),
-        ):
-            output = folder / f"{task}_{representation}"
-            command = script_command(script, {**flags, **extra, "output_dir": output})
-            jobs.append(
-                Job(f"{task} {folder.name} {representation}", command, output / RESULTS, (dependency,))
-            )
-        return Row(title, "coordinates" if encoder == "coordinates" else representation, *jobs)
 
-    def rows(self) -> Iterator[Row]:
-        """All rows of the table."""
-        yield self.row("none", "seq-based", "coordinates")
-        for name in REPRESENTATIONS:
-            yield self.row("untrained", name, "random", SIZES)
-        for count in range(1, len(REPRESENTATIONS) + 1):
-            contrast = "intra" if count == 1 else "inter"
-            for members in combinations(REPRESENTATIONS, count):
-                names = join_representations(members)
-                pretraining = self.pretraining(contrast, names)
-                for name in members:
-                    yield self.row(f"{contrast} {names}", name, pretraining)
+def stream_table(runs: Runs, encoders: Sequence[Encoder], seeds: Sequence[int]) -> str:
+    """Return the table of the streams and their fusion as Markdown."""
+    rows = [[stream, *runs.accuracies(encoder, seeds)] for stream, encoder in zip(STREAMS, encoders)]
+    fusions = [job.output for seed in seeds if (job := fusion(runs, encoders, seed)).is_done]
+    top1 = [read_result(output)["numbers"]["fusion"]["top1"] for output in fusions]
+    retrieval = runs.accuracies(concatenated(encoders), seeds)[0]
+    rows.append(["fusion", retrieval, "", format_accuracy(*mean_and_std(top1))])
+    return format_table([STREAM_COLUMNS, *rows])
+
+
+def plot_curve(axes: Axes, runs: Runs, contrast: Contrast, name: str, seeds: Sequence[int]) -> None:
+    """Plot the mean and the standard deviation over the finished seeds of one encoder of a pretraining."""
+    finished = [seed for seed in seeds if runs.pretraining(contrast, seed).is_done]
+    if not finished:
+        return
+    curves = [runs.learning_curves(contrast, seed)[name] for seed in finished]
+    steps = [step for step, _ in curves[0]]
+    means, deviations = zip(*(mean_and_std([y for _, y in points]) for points in zip(*curves)))
+    low, high = ([m + sign * (d or 0) for m, d in zip(means, deviations)] for sign in (-1, 1))
+    others = [x for x in contrast.representations if x != name]
+    label = " ".join([contrast.pairs, *(f"with {short_name(x)}" for x in others)])
+    partners = [x for x in REPRESENTATIONS if x != name]
+    style = STYLES[partners.index(others[0]) % len(STYLES)] if others else "-"
+    color = COLORS[contrast.pairs]
+    axes.plot(steps, means, style, color=color, marker=".", label=label)
+    axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def plot_reference(axes: Axes, runs: Runs, encoder: Encoder, seeds: Sequence[int]) -> None:
+    """Plot the mean 1-NN accuracy of coordinates or of an untrained encoder as a horizontal line."""
+    jobs = [runs.evaluation("retrieval", encoder, seed) for seed in seeds]
+    values = [read_result(job.output)["numbers"]["knn"] for job in jobs if job.is_done]
+    if values:
+        style = ":" if encoder.source == COORDINATES else "-."
+        label = COORDINATES if encoder.source == COORDINATES else encoder.title
+        axes.axhline(fmean(values), linestyle=style, color="black", linewidth=1, label=label)
+
+
+def plot_curves(runs: Runs, contrasts: Sequence[Contrast], seeds: Sequence[int]) -> bytes:
+    """Plot 1-NN retrieval over steps as SVG: a panel per representation, a line per pretraining."""
+    figure = new_figure(4 * len(REPRESENTATIONS), 4.6)
+    panels = figure.subplots(1, len(REPRESENTATIONS), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, REPRESENTATIONS):
+        for contrast in contrasts:
+            if name in contrast.representations:
+                plot_curve(axes, runs, contrast, name, seeds)
+        for encoder in (Encoder(SEQUENCE.name, COORDINATES), Encoder(name, RANDOM)):
+            plot_reference(axes, runs, encoder, seeds)
+        axes.set(title=f"{short_name(name)} encoder", xlabel="steps")
+        axes.grid(color="#dddddd")
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.lines:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
+    panels[0].set_ylabel("1-NN accuracy on validation clips (%)")
+    return figure_svg(figure)
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--raw", type=path, required=True, metavar="DIR", help="folder with skeleton files")
-    parser.add_argument("--epochs", type=POSITIVE_INT, default=60, metavar="N", help="(default 60)")
-    parser.add_argument("--seed", type=COUNT, default=0, help="(default 0)")
+    parser.add_argument("--seeds", type=COUNT, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
     parser.add_argument(
-        "--runs", type=path, metavar="DIR", help="output folder (default runs/real_data_seedS_Eepochs)"
+        "--steps", type=POSITIVE_INT, metavar="N", help="of every pretraining (default: the preset's)"
+    )
+    parser.add_argument(
+        "--intra-steps",
+        type=POSITIVE_INT,
+        metavar="N",
+        help="of the streams, and of a further row of the sequence encoder (default: as --steps)",
+    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run (default: all)")
+    parser.add_argument(
+        "--runs",
+        type=path,
+        metavar="DIR",
+        help="output folder (default runs/real_data_NAME of the raw files)",
     )
     parser.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default 1)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.steps = args.steps or parse_preset().steps
+    args.intra_steps = args.intra_steps or args.steps
+    return args
 
 
 def main() -> None:
     args = parse_args()
-    name = f"real_data_seed{args.seed}_{args.epochs}epochs"
-    runs = Path(args.runs or REPOSITORY / "runs" / name).resolve()
-    check_output_folder(runs, "--runs")
-    rows = list(Experiment(Path(args.raw).resolve(), runs, args.seed, args.epochs).rows())
-    jobs = sort_jobs((job for row in rows for job in (row.retrieval, row.linear)), skip_done=True)
-    logs = runs / "logs"
-    run_jobs(jobs, [{}] * args.jobs, logs).check_complete(logs)
-    table = format_table([COLUMNS, *(row.cells() for row in rows)])
-    try:
-        atomic_write(runs / "table.md", lambda file: file.write(f"{table}\n".encode()))
-    finally:  # also if the disk is full
-        print(f"\n{table}", flush=True)
+    require_library("curves.svg", "Matplotlib")
+    raw = Path(args.raw).resolve()
+    folder = Path(args.runs or REPOSITORY / "runs" / f"real_data_{raw.name}").resolve()
+    check_output_folder(folder, "--runs")
+    prepare_store(raw, folder)
+    runs, seeds = Runs(folder), args.seeds
+    by_part = {part: table_encoders(part, args.steps) for part in PARTS[:-1]}
+    streams = stream_encoders(args.intra_steps)
+    rows = [encoder for part in by_part.values() for encoder in part]
+    rows += [] if streams[0] in rows else [streams[0]]
+    jobs = runs.evaluations([encoder for part in args.only for encoder in by_part.get(part, [])], seeds)
+    if "streams" in args.only:
+        jobs += runs.evaluations(streams, seeds)
+        jobs += [runs.evaluation("retrieval", concatenated(streams), seed) for seed in seeds]
+        jobs += [fusion(runs, streams, seed) for seed in seeds]
+    summary = run_all(jobs, args.jobs, folder)
+    texts = {"table.md": table(runs, rows, seeds), "streams.md": stream_table(runs, streams, seeds)}
+    for name, text in texts.items():
+        content = f"{text}\n".encode()
+        atomic_write(folder / name, lambda file, content=content: file.write(content))
+        print(f"\n{text}", flush=True)
+    contrasts = [x for encoder in rows if not isinstance(encoder.source, str) for x in encoder.source]
+    svg = plot_curves(runs, [*dict.fromkeys(contrasts)], seeds)
+    atomic_write(folder / "curves.svg", lambda file: file.write(svg))
+    print(f"\nwritten: {', '.join([*texts, 'curves.svg'])} in {folder}", flush=True)
+    summary.check_complete(folder / "logs")
 
 
 if __name__ == "__main__":

@@ -52,9 +52,18 @@ def figure_pixels(figure: Figure) -> Tensor:
     return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1)
 
 
+def figure_svg(figure: Figure) -> bytes:
+    """Return a figure as SVG."""
+    from matplotlib import rc_context
+
+    file = io.BytesIO()
+    with rc_context(SVG_SETTINGS):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
 def line_chart(curves: Mapping[str, Curve], y_label: str) -> bytes:
     """Plot curves over epochs as SVG, with a legend below."""
-    from matplotlib import rc_context
     from matplotlib.ticker import MaxNLocator
 
     labels = [textwrap.fill(without_math(name), LABEL_WIDTH) for name in curves]
@@ -73,7 +82,4 @@ def line_chart(curves: Mapping[str, Curve], y_label: str) -> bytes:
     axes.grid(color="#dddddd")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower left", frameon=False)
-    file = io.BytesIO()
-    with rc_context(SVG_SETTINGS):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return figure_svg(figure)
