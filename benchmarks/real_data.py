@@ -1,22 +1,22 @@
 """Pretrain and evaluate all representations and streams on a small real dataset, with the small-data preset.
 
-    python benchmarks/real_data.py --raw FOLDER [--seeds 0 1 2] [--steps N] [--intra-steps N] \\
-        [--only reference intra inter all streams] [--jobs 2] [--runs FOLDER]
+    python benchmarks/real_data.py --raw FOLDER [--seeds 0 1 2] [--jobs 2] [--runs FOLDER] \\
+        [--only reference preset intra inter all streams]
 
 ``FOLDER`` contains .skeleton files in NTU's format, for example converted from UTD-MHAD or
 MSR-Action3D. Written to the runs folder and printed, for all finished runs, mean and sample standard
 deviation over the seeds:
 
-- ``table.md``: coordinates, untrained encoders, intra-skeleton pretraining of each representation, and
-  inter-skeleton pretraining (pairs ``inter`` and ``all``) of each pair, at equal steps. 1-NN retrieval and
+- ``table.md``: coordinates, untrained encoders, the preset unchanged (intra-skeleton, sequence encoder), and
+  at ``--steps`` each: intra-skeleton pretraining of each representation and inter-skeleton pretraining
+  (pairs ``inter`` and ``all``) of sequence and graph and of sequence and image. 1-NN retrieval and
   linear probe on cross_subject, also of the concatenated features of a pair. "minutes" is the longest
   pretraining of a seed on one core.
-- ``streams.md``: the sequence encoder on joints, bones and motion (``--intra-steps``), and their fusion.
+- ``streams.md``: the sequence encoder on joints, bones and motion (``--stream-steps``), and their fusion.
 - ``curves.svg``: 1-NN retrieval over the steps of pretraining.
 
 Finished runs are skipped: choose another --runs for other raw files, another preset or to start over.
-Parts can run at the same time in several processes, except that the streams share a run with ``intra`` if
-the steps are equal.
+Parts can run at the same time in several processes, unless they have the same number of steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from itertools import combinations
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -34,7 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.small_runs import REPOSITORY, Contrast, Encoder, Runs, parse_preset, prepare_store, run_all
 from engine.pretrained import COORDINATES, RANDOM
 from engine.report import RESULTS, format_table, read_result
+from models.agcn import GRAPH
 from models.gru import SEQUENCE
+from models.hcn import IMAGE
 from models.representations import REPRESENTATIONS, join_representations, short_name, with_stream
 from models.streams import STREAMS
 from options.errors import run_script
@@ -48,7 +50,8 @@ from visual.plots import figure_svg, new_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PARTS = ("reference", "intra", "inter", "all", "streams")
+PARTS = ("reference", "preset", "intra", "inter", "all", "streams")
+PAIRS = ((SEQUENCE.name, GRAPH.name), (SEQUENCE.name, IMAGE.name))
 COLUMNS = ["pretraining", "encoder", "steps", "minutes", "1-NN", "linear best", "linear last"]
 STREAM_COLUMNS = ["stream", "1-NN", "linear best", "linear last"]
 STYLES = ("-", "--", ":", "-.")  # by the other representation of a pair
@@ -60,16 +63,17 @@ def table_encoders(part: str, steps: int) -> list[Encoder]:
     names = [*REPRESENTATIONS]
     if part == "reference":
         return [Encoder(SEQUENCE.name, COORDINATES), *(Encoder(name, RANDOM) for name in names)]
-    pairs = list(combinations(names, 2))
+    if part == "preset":
+        return [Encoder(SEQUENCE.name, (Contrast("intra", (SEQUENCE.name,), parse_preset().steps),))]
     if part == "intra":
         contrasts = {name: Contrast("intra", (name,), steps) for name in names}
         single = [Encoder(name, (contrast,)) for name, contrast in contrasts.items()]
         return single + [
-            Encoder(join_representations((a, b)), (contrasts[a], contrasts[b])) for a, b in pairs
+            Encoder(join_representations((a, b)), (contrasts[a], contrasts[b])) for a, b in PAIRS
         ]
     return [
         Encoder(features, (Contrast(part, pair, steps),))
-        for pair in pairs
+        for pair in PAIRS
         for features in (*pair, join_representations(pair))
     ]
 
@@ -171,15 +175,9 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--raw", type=path, required=True, metavar="DIR", help="folder with skeleton files")
     parser.add_argument("--seeds", type=COUNT, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
-    parser.add_argument(
-        "--steps", type=POSITIVE_INT, metavar="N", help="of every pretraining (default: the preset's)"
-    )
-    parser.add_argument(
-        "--intra-steps",
-        type=POSITIVE_INT,
-        metavar="N",
-        help="of the streams, and of a further row of the sequence encoder (default: as --steps)",
-    )
+    add_steps = partial(parser.add_argument, type=POSITIVE_INT, metavar="N")
+    add_steps("--steps", default=2000, help="steps of intra, inter and all (default 2000)")
+    add_steps("--stream-steps", default=8000, help="steps of the streams (default 8000)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run (default: all)")
     parser.add_argument(
         "--runs",
@@ -188,10 +186,7 @@ def parse_args() -> argparse.Namespace:
         help="output folder (default runs/real_data_NAME of the raw files)",
     )
     parser.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default 1)")
-    args = parser.parse_args()
-    args.steps = args.steps or parse_preset().steps
-    args.intra_steps = args.intra_steps or args.steps
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -203,9 +198,8 @@ def main() -> None:
     prepare_store(raw, folder)
     runs, seeds = Runs(folder), args.seeds
     by_part = {part: table_encoders(part, args.steps) for part in PARTS[:-1]}
-    streams = stream_encoders(args.intra_steps)
+    streams = stream_encoders(args.stream_steps)
     rows = [encoder for part in by_part.values() for encoder in part]
-    rows += [] if streams[0] in rows else [streams[0]]
     jobs = runs.evaluations([encoder for part in args.only for encoder in by_part.get(part, [])], seeds)
     if "streams" in args.only:
         jobs += runs.evaluations(streams, seeds)

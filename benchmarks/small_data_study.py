@@ -46,13 +46,12 @@ STUDY: dict[str, list[tuple[str, tuple[str, ...], str]]] = {
     "negatives": [("intra", SEQ, f"--moco-k {k}") for k in (0, 256)],
     "batch size": [("intra", SEQ, f"--batch-size {n}") for n in (16, 32, 64)],
     "crop ratio": [("intra", SEQ, f"--min-crop-ratio {r}") for r in (0.1, 0.3, 0.5, 0.7)],
-    "pose strength": [("intra", SEQ, f"--pose-strength {s}") for s in (0.5, 1)],
     "augmentations": [
         ("intra", SEQ, f"--augmentations {names}") for names in ("crop", "crop pose", "crop pose jitter")
     ],
     "jitter": [
         ("intra", SEQ, f"--jitter-joints {n} --jitter-zero-prob {p}")
-        for n, p in ((5, 0.2), (8, 0.2), (15, 0.5))
+        for n, p in ((4, 0.2), (8, 0.2), (12, 0.2), (8, 0.5), (15, 0.5))
     ],
     "head": [("intra", SEQ, flag) for flag in ("--no-mlp", "--mlp")],
     "hidden units": [("intra", SEQ, f"--gru-hidden-size {n}") for n in (64, 128)],
@@ -63,8 +62,9 @@ STUDY: dict[str, list[tuple[str, tuple[str, ...], str]]] = {
         ("all", BOTH, ""),
     ],
     "pairs, queue": [("inter", BOTH, "--moco-k 256"), ("all", BOTH, "--moco-k 256")],
-    "image encoder, learning rate": [
-        ("intra", (IMAGE.name,), f"--lr {lr}") for lr in (0.003, 0.01, 0.03, 0.1)
+    "image encoder": [
+        ("intra", (IMAGE.name,), f"--lr {lr} --image-dropout {p}")
+        for lr, p in ((0.003, 0.1), (0.01, 0.1), (0.03, 0.1), (0.1, 0.1), (0.01, 0.5))
     ],
 }
 COLUMNS = ["factor", "pretraining", "flags", "encoder", "1-NN", "linear best", "linear last"]

@@ -127,6 +127,7 @@ def test_results_are_in_the_error_if_they_cannot_be_written(run, tmp_path, monke
         ("visual.clips", ["--name", "S001C002P001R001A001"], "--out"),
         ("benchmarks.few_labels", ["--pretrained", "a.tar", "--data-root", "data"], "--runs"),
         ("benchmarks.real_data", ["--raw", "data"], "--runs"),
+        ("benchmarks.small_data_study", ["--raw", "data"], "--runs"),
     ],
 )
 def test_folder_flags_reject_devices_fifos_and_files_before_the_work(run, tmp_path, script, flags, flag):
@@ -215,6 +216,7 @@ COMMANDS = {
     "engine.report": [""],
     "benchmarks.few_labels": ["--pretrained", "--data-root", "--runs"],
     "benchmarks.real_data": ["--raw", "--runs"],
+    "benchmarks.small_data_study": ["--raw", "--runs"],
 }
 
 

@@ -1,8 +1,10 @@
 """The commands of README.md and docs/ run as printed, at a small size; flags, files and links exist."""
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -33,6 +35,7 @@ CHECKPOINTS = "checkpoints/ntu_60_cross_view/interskeleton_seq_based_graph_based
 PRETRAIN = ["--epochs", 1, "--batch-size", 4, "--moco-k", 16, "--seed", 1, *TINY_FLAGS]
 SMALLER = {  # script -> flags to append; argparse uses the last of a repeated flag
     "main_moco_inter_skeleton.py": PRETRAIN,
+    "main_moco_intra_skeleton.py": ["--steps", 2, *PRETRAIN],
     "action_classification.py": ["--epochs", 1],
     "action_retrieval.py": [],
     "extract_features.py": [],
@@ -64,6 +67,10 @@ def home(run, small_store, tmp_path):
         with zipfile.ZipFile(GOLDEN / "ntu_skeletons.zip") as archive:
             for name in names:
                 (tmp_path / folder / f"{name}.skeleton").write_bytes(archive.read(f"{name}.skeleton"))
+    shutil.copytree(REPOSITORY / "presets", tmp_path / "presets")
+    mine = shutil.copytree(tmp_path / "data" / "ntu60", tmp_path / "data" / "mine")
+    info = json.loads((mine / "store.json").read_text())
+    (mine / "store.json").write_text(json.dumps({**info, "dataset": "mine"}))
     return tmp_path
 
 
@@ -123,7 +130,9 @@ def test_flags_exist(run):
     scripts = [path.stem for path in REPOSITORY.glob("*.py")]
     scripts += [f"data_gen.{path.stem}" for path in REPOSITORY.glob("data_gen/*_gendata.py")]
     scripts += [
-        f"benchmarks.{path.stem}" for path in REPOSITORY.glob("benchmarks/*.py") if path.stem != "reference"
+        f"benchmarks.{path.stem}"
+        for path in REPOSITORY.glob("benchmarks/*.py")
+        if path.stem not in ("reference", "small_runs")
     ]
     helps = "".join(run(f"{script}.py", "--help")[1] for script in scripts)
     known = set(re.findall(r"--[\w-]+", helps)) | {"--nproc-per-node", "--index-url", "--check"}
