@@ -68,9 +68,9 @@ def home(run, small_store, tmp_path):
             for name in names:
                 (tmp_path / folder / f"{name}.skeleton").write_bytes(archive.read(f"{name}.skeleton"))
     shutil.copytree(REPOSITORY / "presets", tmp_path / "presets")
-    mine = shutil.copytree(tmp_path / "data" / "ntu60", tmp_path / "data" / "mine")
-    info = json.loads((mine / "store.json").read_text())
-    (mine / "store.json").write_text(json.dumps({**info, "dataset": "mine"}))
+    ucla = shutil.copytree(tmp_path / "data" / "ntu60", tmp_path / "data" / "ucla")
+    info = json.loads((ucla / "store.json").read_text())
+    (ucla / "store.json").write_text(json.dumps({**info, "dataset": "ucla"}))
     return tmp_path
 
 
