@@ -1,6 +1,6 @@
 """Few labels: fine-tuning a pretrained encoder compared with supervised training.
 
-    python benchmarks/few_labels.py --pretrained runs/seed0/LAST.pth.tar runs/seed1/LAST.pth.tar \\
+    python benchmarks/few_labels.py --pretrained runs/seed0 runs/seed1 \\
         --data-root runs/demo/data --runs runs/few_labels_demo --title Demo
     python benchmarks/few_labels.py --plot runs/few_labels_demo runs/few_labels_utd --runs runs/few_labels
 
@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.small_runs import run_all
 from engine.checkpoint import load_checkpoint
+from engine.pretrained import last_checkpoints
 from engine.report import RESULTS, format_table, read_result
 from options.errors import UserError, check_stdout, run_script
 from options.files import atomic_write, check_output_folder, write_json
@@ -47,7 +48,11 @@ SUMMARY, FIGURE = "few_labels.json", "few_labels.svg"
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument(
-        "--pretrained", type=path, nargs="+", metavar="PATH", help="pretraining checkpoints, one per seed"
+        "--pretrained",
+        type=path,
+        nargs="+",
+        metavar="PATH",
+        help="pretrainings, one per seed: checkpoints or folders",
     )
     parser.add_argument(
         "--representation", default="seq-based", help="encoder to fine-tune (default seq-based)"
@@ -77,6 +82,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not args.plot and not (args.pretrained and args.data_root):
         parser.error("--pretrained and --data-root are required without --plot")
+    args.pretrained = last_checkpoints(args.pretrained or [])
     return args
 
 
