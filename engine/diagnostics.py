@@ -166,8 +166,8 @@ def problems(metrics: Mapping[str, float]) -> dict[str, str]:
     if shortcut:
         found["shortcut"] = (
             f"{', '.join(shortcut)}: accuracy is high although the loss is close to chance; the keys are "
-            "told apart by their age, not by the clip. Raise --moco-m (0.999), lower --moco-t or --lr, or take "
-            "the negatives from the batch (--moco-k 0)"
+            "told apart by their age, not by the clip. Raise --moco-m (0.999), lower --moco-t or --lr, or "
+            "take the negatives from the batch (--moco-k 0)"
         )
     if collapsed:
         found["collapse"] = (
