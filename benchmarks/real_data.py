@@ -134,7 +134,7 @@ def plot_curve(axes: Axes, runs: Runs, contrast: Contrast, name: str, seeds: Seq
     means, deviations = zip(*(mean_and_std([y for _, y in points]) for points in zip(*curves)))
     low, high = ([m + sign * (d or 0) for m, d in zip(means, deviations)] for sign in (-1, 1))
     others = [x for x in contrast.representations if x != name]
-    label = " ".join([contrast.pairs, *(f"with {short_name(x)}" for x in others)])
+    label = " ".join([contrast.pairs, *(f"with {short_name(x)}" for x in others), f"({steps[-1]} steps)"])
     partners = [x for x in REPRESENTATIONS if x != name]
     style = STYLES[partners.index(others[0]) % len(STYLES)] if others else "-"
     color = COLORS[contrast.pairs]
@@ -162,7 +162,7 @@ def plot_curves(runs: Runs, contrasts: Sequence[Contrast], seeds: Sequence[int])
                 plot_curve(axes, runs, contrast, name, seeds)
         for encoder in (Encoder(SEQUENCE.name, COORDINATES), Encoder(name, RANDOM)):
             plot_reference(axes, runs, encoder, seeds)
-        axes.set(title=f"{short_name(name)} encoder", xlabel="steps")
+        axes.set(title=f"{short_name(name)} encoder", xlabel="steps", xscale="log")
         axes.grid(color="#dddddd")
         axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
