@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_gen.normalize import normalize_clip
 from data_gen.synthetic import make_ntu
 from data_gen.synthetic.actions import ACTIONS, pose
 from data_gen.synthetic.body import (
@@ -22,9 +24,12 @@ from data_gen.synthetic.body import (
     forward_kinematics,
 )
 from data_gen.synthetic.performance import (
+    DEFAULT_IDLE,
+    FRAMES_PER_SECOND,
     LONGEST,
     SHORTEST,
     Performance,
+    Variation,
     interpolate,
     mirror,
     perform,
@@ -65,7 +70,7 @@ def parse(text: str) -> list[list[tuple[list[str], np.ndarray]]]:
 
 def positions_of(action: int, subject: int = 1, difficulty: float = 1.0) -> np.ndarray:
     """Return (T, 25, 3) of the first person of one performance, before any sensor."""
-    return perform(0, Performance(1, subject, 1, action), difficulty)[0].positions
+    return perform(0, Performance(1, subject, 1, action), Variation(difficulty))[0].positions
 
 
 def bone_lengths(positions: np.ndarray) -> np.ndarray:
@@ -228,6 +233,115 @@ def test_cameras_record_one_motion_up_to_a_rigid_transform_and_noise() -> None:
         assert np.abs(noisy - views[0][1]).mean() > 0.06  # raw coordinates differ
 
 
+ONE_PERSON = [action for action, roles in ACTIONS.items() if len(roles) == 1]
+
+
+def clips_of(variation: Variation, subjects: range = range(1, 3)) -> list[np.ndarray]:
+    """Return (T, 25, 3) of the person in a clip of every action of one person, for some subjects."""
+    return [
+        perform(0, Performance(1, subject, 1, action), variation)[0].positions
+        for subject in subjects
+        for action in ONE_PERSON
+    ]
+
+
+def heading(positions: np.ndarray) -> np.ndarray:
+    """Return (T,) the direction of the hips in degrees; positions are (T, 25, 3)."""
+    x, _, z = (positions[:, JOINT["HipRight"]] - positions[:, JOINT["HipLeft"]]).T
+    return np.degrees(np.arctan2(z, x))
+
+
+STILL = Variation(difficulty=0.0, settle=0.0)  # no motion except the action
+
+
+def moving_frames(positions: np.ndarray) -> np.ndarray:
+    """Return the frames in which some joint moves by more than 5 mm; positions are (T, 25, 3)."""
+    return np.flatnonzero(np.abs(np.diff(positions, axis=0)).max((1, 2)) > 0.005)
+
+
+def test_idle_time_lies_before_and_after_the_action() -> None:
+    """Longer idle time lengthens the still parts at both ends; the action keeps its duration."""
+    idle = 4.0
+    short, long = (clips_of(replace(STILL, idle=seconds)) for seconds in (DEFAULT_IDLE, idle))
+    for clips, longest in ((short, DEFAULT_IDLE), (long, idle)):
+        before = [moving_frames(clip)[0] / FRAMES_PER_SECOND for clip in clips]
+        after = [(len(clip) - moving_frames(clip)[-1]) / FRAMES_PER_SECOND for clip in clips]
+        for seconds in (before, after):
+            assert 0.5 * longest < max(seconds) < longest + 1.0 and min(seconds) < 0.2 * longest
+            assert np.std(seconds) > 0.15 * longest  # clips are cut at random moments
+    whole = [[np.ptp(moving_frames(clip)) for clip in clips] for clips in (short, long)]
+    assert np.mean(whole[1]) < 1.25 * np.mean(whole[0])
+
+
+def test_tempo_changes_the_duration_of_the_action() -> None:
+    def durations(tempo: float) -> np.ndarray:
+        idle = 4.0  # long enough for no clip to be shortened
+        return np.array(
+            [np.ptp(moving_frames(clip)) for clip in clips_of(replace(STILL, idle=idle, tempo=tempo))]
+        )
+
+    ratios = durations(0.4) / durations(0.0)
+    assert 1.25 < ratios.max() < 1.55 and 0.65 < ratios.min() < 0.8
+    assert abs(np.log(ratios).mean()) < 0.1  # neither faster nor slower on average
+
+
+def test_turn_rotates_the_person_in_the_first_frame_only() -> None:
+    largest = 60.0
+    turned = []
+    for straight, clip in zip(clips_of(STILL), clips_of(replace(STILL, turn=largest))):
+        angle = (heading(clip) - heading(straight) + 180) % 360 - 180
+        turned.append(angle[0])
+        np.testing.assert_allclose(clip[31:], straight[31:], atol=1e-9)
+    assert 0.8 * largest < np.abs(turned).max() < largest
+    assert min(turned) < -0.5 * largest and max(turned) > 0.5 * largest
+
+
+def test_turn_rotates_the_whole_normalized_clip() -> None:
+    """Normalization aligns the first frame."""
+    straight, turned = (
+        [normalize_clip(clip[None]) for clip in clips_of(variation)]
+        for variation in (STILL, replace(STILL, turn=60.0))
+    )
+    distances = [
+        np.linalg.norm(a[40:, :, :, 0] - b[40:, :, :, 0], axis=-1).mean() for a, b in zip(straight, turned)
+    ]
+    assert np.median(distances) > 0.05  # meters
+
+
+def test_body_changes_height_and_limb_lengths() -> None:
+    def joints(body: float) -> np.ndarray:
+        """Return (20 subjects, 25, 3) in the pose in which the angles are 0."""
+        rest = np.zeros((1, len(CHANNELS)))
+        people = [sample_subject(0, subject, Variation(body=body)) for subject in range(1, 21)]
+        return np.concatenate([forward_kinematics(rest, p.offsets, np.zeros((1, 3)))[0] for p in people])
+
+    default, varied = joints(0.0), joints(0.2)
+    height = varied[:, JOINT["Head"], 1] / default[:, JOINT["Head"], 1]
+    assert height.min() < 0.93 and height.max() > 1.07
+    scale = bone_lengths(varied) / bone_lengths(default)
+    assert scale.min() > 1.2**-2.01 and scale.max() < 1.2**2.01
+    relative = scale / height[:, None]
+    assert (relative.std(axis=1) > 0.01).all()  # limbs differ by other factors than the height
+
+
+def test_variation_flags_change_no_other_random_draw() -> None:
+    """The action and the length of a clip do not depend on turn and body."""
+    plain, varied = (clips_of(variation) for variation in (Variation(), Variation(turn=60.0, body=0.2)))
+    for a, b in zip(plain, varied):
+        assert len(a) == len(b) and not np.allclose(a, b)
+    assert all(np.array_equal(a, b) for a, b in zip(plain, clips_of(Variation())))
+
+
+@pytest.mark.parametrize(
+    "flags", (["--idle", "3"], ["--tempo", "0.4"], ["--turn", "60"], ["--body", "0.2"]), ids=" ".join
+)
+def test_flags_of_variation_change_the_files(tmp_path: Path, flags: list[str]) -> None:
+    default = generate(tmp_path / "a", "--workers", "1", "--cameras", "1")
+    varied = generate(tmp_path / "b", "--workers", "1", "--cameras", "1", *flags)
+    assert default.keys() == varied.keys()
+    assert all(default[name] != varied[name] for name in default)
+
+
 def test_quaternions_describe_their_rotation() -> None:
     rng = np.random.default_rng(0)
     matrices = np.linalg.qr(rng.normal(size=(50, 3, 3)))[0]
@@ -262,6 +376,10 @@ def test_default_dataset_has_both_splits_of_every_protocol() -> None:
         (["--subjects", "0"], "--subjects"),
         (["--difficulty", "-1"], "--difficulty"),
         (["--seed", "-3"], "--seed"),
+        (["--idle", "-1"], "--idle"),
+        (["--tempo", "3"], "--tempo"),
+        (["--turn", "181"], "--turn"),
+        (["--body", "1.5"], "--body"),
     ],
 )
 def test_invalid_flags_are_rejected(flags: list[str], word: str, capsys) -> None:

@@ -32,7 +32,7 @@ from data_gen.ntu_files import PROTOCOLS
 from data_gen.output_folder import atomic_folder, check_folder, content_of, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.synthetic.actions import ACTIONS
-from data_gen.synthetic.performance import Performance, perform
+from data_gen.synthetic.performance import DEFAULT_IDLE, Performance, Variation, perform
 from data_gen.synthetic.sensor import NUM_CAMERAS, observe, place_camera
 from data_gen.synthetic.skeleton_text import skeleton_text
 from options.datasets import ntu_splits, parse_ntu_name
@@ -67,6 +67,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add_flag(parser, "in_turn", action="store_true", help=in_turn_help)
     add_number("difficulty", amount, 1.0, "sway, idle gestures, style variation and sensor noise, 0 to 5")
     add_number("settle", amount, 1.0, "initial body misalignment, which affects normalization, 0 to 5")
+    add_number("idle", amount, DEFAULT_IDLE, "maximum idle time before and after the action, in seconds each")
+    add_number("tempo", number(float, 0, 2), 0.0, "clips are faster or slower by up to this fraction, 0 to 2")
+    turn_help = "maximum angle in degrees by which people are turned in the first frame, 0 to 180"
+    add_number("turn", number(float, 0, 180), 0.0, turn_help)
+    body_help = "body height and limb lengths differ by up to this additional fraction, 0 to 1"
+    add_number("body", number(float, 0, 1), 0.0, body_help)
     add_workers_flag(parser)
     return parser.parse_args(arguments)
 
@@ -120,7 +126,8 @@ def list_performances(args: argparse.Namespace) -> Iterator[Performance]:
 def write_skeleton_files(performance: Performance, folder: Path, args: argparse.Namespace) -> int:
     """Write one performance as its cameras record it; return the number of bytes."""
     setup, subject, repetition, action = performance
-    people = perform(args.seed, performance, args.difficulty, args.settle)
+    variation = Variation(args.difficulty, args.settle, args.idle, args.tempo, args.turn, args.body)
+    people = perform(args.seed, performance, variation)
     cameras = [(repetition - 1) % args.cameras + 1] if args.in_turn else range(1, args.cameras + 1)
     size = 0
     for camera in cameras:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data_gen.command_line import RUNS_FOLDER, add_flag, add_number_flag, add_path_flag, add_workers_flag
 from data_gen.output_folder import atomic_folder, check_folder, is_empty_folder, write_errors
 from data_gen.parallel import ordered_map
-from data_gen.synthetic.performance import Performance, perform
+from data_gen.synthetic.performance import Performance, Variation, perform
 from data_gen.synthetic.sensor import observe, place_camera
 from data_gen.synthetic.video import PKU_CLASS, join_clips, two_bodies
 from options.errors import UserError, run_script
@@ -92,7 +92,7 @@ def write_video(video: int, folder: Path, args: argparse.Namespace) -> None:
     actions = rng.choice(list(PKU_CLASS), count, replace=count > len(PKU_CLASS)).tolist()
     pauses = rng.integers(SHORTEST_PAUSE, LONGEST_PAUSE, count + 1).tolist()
     motions = [
-        perform(args.seed, Performance(setup, subject, repetition, action), args.difficulty)
+        perform(args.seed, Performance(setup, subject, repetition, action), Variation(args.difficulty))
         for action in actions
     ]
     for letter, camera_number in CAMERAS.items():

@@ -16,11 +16,13 @@ from data_gen.synthetic.actions import ACTIONS, ARM_POSES, GAP, IDLE_ARMS, TOGET
 from data_gen.synthetic.body import CHANNEL, CHANNELS, LATERAL, bone_offsets, forward_kinematics
 
 FRAMES_PER_SECOND = 30.0
-SHORTEST, LONGEST = 40, 110  # frames
+SHORTEST, LONGEST = 40, 110  # frames; LONGEST at the default idle time and tempo
 SPEED = 1.3  # the times in actions.py are for slow movements
-MAX_WAITING = 1.2  # seconds before and after the action
+DEFAULT_IDLE = 1.2  # seconds
 PARTNERS = 20  # a partner is one of the first PARTNERS subjects
 _SUBJECT_KEY = 7919  # separates the generators of subjects from those of clips
+# Separates the generators of tempo, turn and body size, so that these do not change any other random draw.
+_VARIATION_KEY = 15485863
 
 # Variation without meaning, in degrees at difficulty 1: of the key poses of a clip, and idle sway.
 _KEY_NOISE = {
@@ -63,6 +65,33 @@ _MISALIGNMENT = {"turn": 28, "side": 9, "bend": 12, "yaw": 15}  # degrees, in th
 _GESTURES = (("look", 32, 0.6), ("turn", 16, 0.5), ("nod", 14, 0.4), ("side", 9, 0.4), ("yaw", 32, 0.6))
 
 
+@dataclass(frozen=True)
+class Variation:
+    """How much the clips of one class differ.
+
+    Args:
+        difficulty: scales sway, gestures, style and sensor noise.
+        settle: scales the misalignment of the trunk in the first frames.
+        idle: maximum idle time before and after the action, in seconds each.
+        tempo: a clip is faster or slower by up to this fraction; the slowest takes 1 + tempo times the time.
+        turn: maximum angle in degrees, to either side, by which a person is turned in the first frame.
+        body: body height and the length of each limb differ by up to this fraction.
+    """
+
+    difficulty: float = 1.0
+    settle: float = 1.0
+    idle: float = DEFAULT_IDLE
+    tempo: float = 0.0
+    turn: float = 0.0
+    body: float = 0.0
+
+    @property
+    def longest(self) -> float:
+        """Frames of the longest clip."""
+        idle = max(0.0, self.idle - DEFAULT_IDLE)
+        return LONGEST * (1.0 + self.tempo) + 2.0 * idle * FRAMES_PER_SECOND
+
+
 class Performance(NamedTuple):
     """The numbers of an NTU file name that all cameras share, counted from 1."""
 
@@ -93,27 +122,21 @@ class Subject:
     arm_habits: np.ndarray  # probability of each of IDLE_ARMS
 
 
-def perform(
-    seed: int, performance: Performance, difficulty: float = 1.0, settle: float = 1.0
-) -> list[BodyMotion]:
+def perform(seed: int, performance: Performance, variation: Variation = Variation()) -> list[BodyMotion]:
     """Return the motion of each person; it is a function of the arguments.
 
     The floor is y = 0, and the performance is around x = z = 0.
-
-    Args:
-        seed: random seed.
-        performance: setup, subject, repetition and action.
-        difficulty: scales variation without meaning.
-        settle: scales the misalignment of the body in the first frames.
     """
     action = performance.action
     rng = np.random.default_rng([seed, *performance])
-    people = _sample_people(seed, performance, rng, difficulty)
+    variation_rng = np.random.default_rng([seed, *performance, _VARIATION_KEY])
+    people = _sample_people(seed, performance, rng, variation)
     scripts = [role(rng) for role in ACTIONS[action]]
     if action in TOGETHER:
         scripts[1] = scripts[0]
     tempo = people[0].tempo * float(np.exp(rng.normal(0, 0.15)))
-    times, frames = sample_times(scripts[0], tempo, rng)
+    tempo *= (1.0 + variation.tempo) ** variation_rng.uniform(-1, 1)
+    times, frames = sample_times(scripts[0], tempo, rng, variation)
     heading = _sample_heading(performance.repetition, len(people) == 2, rng)
     center = rng.normal(0, (0.25, 0.0, 0.25))
     gap = GAP.get(action, 0.0) * rng.normal(1, 0.05)
@@ -124,23 +147,25 @@ def perform(
             person_times = times[0] + np.cumsum([seconds / (SPEED * tempo) for seconds, _ in keys])
         # sometimes the other hand; hands are shaken with the right one
         other_hand = person.left_handed != (rng.random() < 0.2) and action not in TOGETHER
-        angles = move(keys, person_times, frames, person, rng, difficulty, settle)
+        angles = move(keys, person_times, frames, person, rng, variation)
         if other_hand:
             angles = mirror(angles)
         direction = heading + 180.0 * index
-        angles[:, CHANNEL["yaw"]] += direction
+        angles[:, CHANNEL["yaw"]] += direction + initial_turn(frames, variation_rng, variation.turn)
         forward = -np.array([np.sin(np.radians(direction)), 0.0, np.cos(np.radians(direction))])
         place = np.tile(center - 0.5 * gap * forward, (frames, 1))
         motions.append(BodyMotion(*forward_kinematics(angles, person.offsets, place)))
     return motions
 
 
-def sample_subject(seed: int, subject: int, difficulty: float = 1.0) -> Subject:
+def sample_subject(seed: int, subject: int, variation: Variation = Variation()) -> Subject:
     """Return the person with this number; the same one in every clip of a seed."""
     rng = np.random.default_rng([seed, subject, _SUBJECT_KEY])
     factors = 1.0 + rng.normal(0, (0.05, 0.05, 0.05, 0.08, 0.08, 0.06)).clip(-0.18, 0.18)
-    bones = dict(zip(("torso", "arms", "legs", "shoulders", "hips", "head"), factors))
-    offsets = bone_offsets(height=rng.uniform(0.88, 1.1), **bones)
+    variation_rng = np.random.default_rng([seed, subject, _SUBJECT_KEY, _VARIATION_KEY])
+    scale, *scales = (1.0 + variation.body) ** variation_rng.uniform(-1, 1, 1 + len(factors))
+    bones = dict(zip(("torso", "arms", "legs", "shoulders", "hips", "head"), factors * scales))
+    offsets = bone_offsets(height=scale * rng.uniform(0.88, 1.1), **bones)
     posture = np.zeros(len(CHANNELS))
     stance, knees = rng.uniform(1, 9), rng.uniform(2, 8)
     for side in ("l_", "r_"):
@@ -154,7 +179,7 @@ def sample_subject(seed: int, subject: int, difficulty: float = 1.0) -> Subject:
     return Subject(
         offsets,
         posture,
-        style=rng.normal(0, 0.8 * difficulty * _per_channel(_KEY_NOISE)),
+        style=rng.normal(0, 0.8 * variation.difficulty * _per_channel(_KEY_NOISE)),
         tempo=float(np.exp(rng.normal(0, 0.18))),
         amplitude=float(np.clip(rng.normal(0.97, 0.07), 0.8, 1.12)),
         left_handed=bool(rng.random() < 0.1),
@@ -162,12 +187,12 @@ def sample_subject(seed: int, subject: int, difficulty: float = 1.0) -> Subject:
     )
 
 
-def _sample_people(seed: int, performance: Performance, rng: Rng, difficulty: float) -> list[Subject]:
+def _sample_people(seed: int, performance: Performance, rng: Rng, variation: Variation) -> list[Subject]:
     """Return the subject, and a partner if the action needs one."""
-    people = [sample_subject(seed, performance.subject, difficulty)]
+    people = [sample_subject(seed, performance.subject, variation)]
     if len(ACTIONS[performance.action]) == 2:
         partner = (performance.subject - 1 + int(rng.integers(1, PARTNERS))) % PARTNERS + 1
-        people.append(sample_subject(seed, partner, difficulty))
+        people.append(sample_subject(seed, partner, variation))
     return people
 
 
@@ -181,20 +206,20 @@ def _sample_heading(repetition: int, two_people: bool, rng: Rng) -> float:
     return side * (90.0 if two_people else 45.0) + rng.normal(0, 12)
 
 
-def sample_times(keys: KeyPoses, tempo: float, rng: Rng) -> tuple[np.ndarray, int]:
+def sample_times(keys: KeyPoses, tempo: float, rng: Rng, variation: Variation) -> tuple[np.ndarray, int]:
     """Return the time (K,) of each key pose in seconds, and the number of frames of the clip."""
     steps = np.array([seconds for seconds, _ in keys]) / (SPEED * tempo)
     times = np.cumsum(steps * np.exp(rng.normal(0, 0.2, len(steps))))
-    before, after = rng.uniform(0, MAX_WAITING, 2) * (rng.random(2) < 0.8)
+    before, after = rng.uniform(0, variation.idle, 2) * (rng.random(2) < 0.8)
     total = before + times[-1] + after
-    longest = rng.uniform(0.8, 1.0) * LONGEST / FRAMES_PER_SECOND
+    longest = rng.uniform(0.8, 1.0) * variation.longest / FRAMES_PER_SECOND
     if total > longest:
         before, times, total = (value * longest / total for value in (before, times, total))
     if rng.random() < 0.3:  # the clip starts after the action
         late = before + rng.uniform(0, 0.2) * times[-1]
         before, total = before - late, total - late
     shortest = SHORTEST + int(rng.integers(0, 12))
-    return before + times, int(np.clip(total * FRAMES_PER_SECOND, shortest, LONGEST))
+    return before + times, int(np.clip(total * FRAMES_PER_SECOND, shortest, variation.longest))
 
 
 def move(
@@ -203,10 +228,10 @@ def move(
     frames: int,
     subject: Subject,
     rng: Rng,
-    difficulty: float,
-    settle: float,
+    variation: Variation,
 ) -> np.ndarray:
     """Return (T, channels): the joint angles of the subject in every frame."""
+    difficulty = variation.difficulty
     rest = sample_rest(subject, rng, difficulty)
     lag = rng.normal(0, 0.04 * difficulty, len(CHANNELS))
     lag[CHANNEL["lift"]] = 0.0
@@ -214,7 +239,7 @@ def move(
     angles = interpolate(sample_key_angles(keys, rest, subject, rng, difficulty), times, seconds, lag)
     used = {name for _, channels in keys for name in channels}
     angles = add_incidental_motion(angles, used, rng, difficulty)
-    angles = angles + initial_misalignment(frames, rng, settle)
+    angles = angles + initial_misalignment(frames, rng, variation.settle)
     # smoothing over three frames: people do not stop abruptly at a key pose
     padded = np.concatenate([angles[:1], angles, angles[-1:]])
     angles = 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]
@@ -313,6 +338,12 @@ def initial_misalignment(frames: int, rng: Rng, scale: float) -> np.ndarray:
     for name, spread in _MISALIGNMENT.items():
         angles[:, CHANNEL[name]] = scale * rng.normal(0, spread) * fade
     return angles
+
+
+def initial_turn(frames: int, rng: Rng, largest: float) -> np.ndarray:
+    """Return (T,) degrees to add to the heading: the person turns to the final heading within a second."""
+    fade = 1.0 - minimum_jerk(np.arange(frames) / rng.uniform(15, 30))
+    return largest * rng.uniform(-1, 1) * fade
 
 
 def mirror(angles: np.ndarray) -> np.ndarray:
