@@ -194,10 +194,12 @@ def test_figure_of_the_method(run, home):
     assert output.read_text().count("<path") > 100
 
 
-def test_demo(tmp_path):
-    """Every step of the demo, on a quarter of the clips and for one epoch."""
-    environment = {**os.environ, "QUICK": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    copy = tmp_path / "copy"
+def run_demo(copy, *folders):
+    """Run the demo on a quarter of the clips and for one epoch, in a copy of the repository.
+
+    Programs in ``folders`` come first on the PATH.
+    """
+    path = os.pathsep.join([*map(str, folders), str(Path(sys.executable).parent), os.environ["PATH"]])
     listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("needs a git checkout to copy the repository from")
@@ -205,18 +207,28 @@ def test_demo(tmp_path):
         if not name.startswith("tests/"):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((REPOSITORY / name).read_bytes())
-    done = subprocess.run(
+    environment = {**os.environ, "QUICK": "1", "PATH": path}
+    return subprocess.run(
         ["bash", "script_demo.sh"], cwd=copy, env=environment, capture_output=True, text=True
     )
+
+
+def test_demo(tmp_path):
+    copy = tmp_path / "copy"
+    done = run_demo(copy)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = copy / "runs/demo_quick"
     table = (runs / "table.md").read_text()
-    for row in (
-        "| normalized coordinates",
-        "| inter-skeleton seq-based_and_graph-based, 1 epochs",
-        "| untrained",
-    ):
-        assert re.search(re.escape(row) + r".* \d+\.\d", table), table
+    pretrained = "inter-skeleton seq-based_and_graph-based, 1 epochs"
+    for encoder, representation in (
+        ("normalized coordinates", "seq-based"),
+        ("untrained", "seq-based"),
+        (pretrained, "seq-based"),
+        (pretrained, "seq-based_and_graph-based"),
+    ):  # best and last of the linear probe, and retrieval
+        assert re.search(
+            rf"^\| {encoder} +\| {representation} .*(\| \d+\.\d +){{3}}\|$", table, re.MULTILINE
+        ), table
     page = (runs / "index.html").read_text()
     assert "main_moco_inter_skeleton.py" in page
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//|url\(["']?(?:https?:)?//""", page)
@@ -230,3 +242,23 @@ def test_demo(tmp_path):
         "Confusion matrix",
     ):
         assert f">{heading}</h2>" in page, heading
+
+
+@pytest.mark.parametrize("step", ("coordinates", "concatenated"))
+def test_demo_stops_if_a_step_in_the_background_fails(tmp_path, step):
+    """All Python scripts of the demo are replaced by one that only fails in this step."""
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin/python3"
+    fake.write_text(
+        f"""#!/usr/bin/env bash
+        case "$*" in
+            "- "*) exec "{sys.executable}" "$@" ;;  # script_environment.sh checks the requirements
+            *ntu_gendata*) mkdir -p "${{@: -1}}"; echo S001C001P001R001A023,22 > "${{@: -1}}/clips.csv" ;;
+            *action_retrieval*{step}*) echo "the cause"; exit 3 ;;
+        esac
+        """
+    )
+    fake.chmod(0o755)
+    done = run_demo(tmp_path / "copy", fake.parent)
+    assert done.returncode == 1 and done.stderr.endswith("the cause\n"), done.stdout + done.stderr
+    assert "== results" not in done.stdout
