@@ -1,4 +1,4 @@
-"""Speed of the linear probe on the data of the demo, compared with a reference training loop.
+"""Speed of the linear probe on synthetic data, compared with a reference training loop.
 
     python benchmarks/probe.py [--paper-sizes] [--device cuda]
 
@@ -47,8 +47,8 @@ from options.defaults import fill_classifier_defaults
 from options.errors import run_script
 from options.flags import POSITIVE_INT, Parser
 
-DEMO_RAW = "--seed 0 --in-turn --repetitions 4 --difficulty 0.1 --settle 2"
-DEMO_SIZES = "--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2"
+RAW_FLAGS = "--seed 0 --in-turn --repetitions 4 --difficulty 0.1 --settle 2"
+SMALL_SIZES = "--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2"
 VAL_BATCH = 64  # validation clips per batch of the reference
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # views (N, T, V, 3, M) and labels (N,)
@@ -140,10 +140,10 @@ def probe_of_this_repo(run: Evaluation, args: argparse.Namespace, cached_crops: 
     return probe.results()["best"]["top1"]
 
 
-def make_demo_data(folder: Path) -> Path:
-    """Make the store of script_demo.sh; return the folder for --data-root."""
+def make_data(folder: Path) -> Path:
+    """Make a store of synthetic clips; return the folder for --data-root."""
     for script, flags in (
-        ("synthetic/make_ntu.py", [*DEMO_RAW.split(), "--out_folder", folder / "raw"]),
+        ("synthetic/make_ntu.py", [*RAW_FLAGS.split(), "--out_folder", folder / "raw"]),
         ("ntu_gendata.py", ["--data_path", folder / "raw", "--out_folder", folder / "data" / "ntu60"]),
     ):
         command = [sys.executable, REPOSITORY / "data_gen" / script, *flags]
@@ -152,7 +152,7 @@ def make_demo_data(folder: Path) -> Path:
 
 
 def probe_flags(data: Path, folder: Path, epochs: int, sizes: str) -> argparse.Namespace:
-    """The flags of the demo's probe, parsed by action_classification.py."""
+    """The flags of the probe, parsed by action_classification.py."""
     sys.argv = ["action_classification.py", "--data-root", str(data), "--output-dir", str(folder)]
     sys.argv += ["--protocol", "cross_subject", "--seed", "0", "--pretrained", "random", *sizes.split()]
     sys.argv += ["--epochs", str(epochs), "--schedule", str(epochs * 5 // 8), str(epochs * 7 // 8)]
@@ -205,7 +205,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--cached-crops", type=POSITIVE_INT, default=5, metavar="K")
     parser.add_argument("--paper-sizes", action="store_true", help="the paper's encoder and 64 frames")
     parser.add_argument(
-        "--threads", type=POSITIVE_INT, default=1, metavar="N", help="CPU threads (default 1, as in the demo)"
+        "--threads", type=POSITIVE_INT, default=1, metavar="N", help="CPU threads (default 1)"
     )
     parser.add_argument("--repeats", type=POSITIVE_INT, default=5, metavar="N")
     return parser.parse_args()
@@ -217,8 +217,8 @@ def main() -> None:
     if options.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        data = make_demo_data(Path(folder))
-        sizes = "" if options.paper_sizes else DEMO_SIZES
+        data = make_data(Path(folder))
+        sizes = "" if options.paper_sizes else SMALL_SIZES
         args = probe_flags(data, Path(folder, "probe"), options.epochs, sizes)
         run = prepare_evaluation(args, "linear")
         single, batched = single_views(run, args), batched_views(run, args)
