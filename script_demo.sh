@@ -4,7 +4,7 @@
 #
 #   bash script_demo.sh            seed 0, output in runs/demo
 #   SEED=1 bash script_demo.sh     other synthetic subjects and initial weights, output in runs/demo_seed1
-#   QUICK=1 bash script_demo.sh    half a minute, only checks that every step runs, output in runs/demo_quick
+#   QUICK=1 bash script_demo.sh    a minute, only checks that every step runs, output in runs/demo_quick
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/script_environment.sh"
 cd "$REPOSITORY"

@@ -129,7 +129,8 @@ def plot_curve(axes: Axes, runs: Runs, contrast: Contrast, name: str, seeds: Seq
     finished = [seed for seed in seeds if runs.pretraining(contrast, seed).is_done]
     if not finished:
         return
-    curves = [runs.learning_curves(contrast, seed)[name] for seed in finished]
+    # Without the checkpoint after the first epoch, which is far to the left on a logarithmic axis.
+    curves = [runs.learning_curves(contrast, seed)[name][1:] for seed in finished]
     steps = [step for step, _ in curves[0]]
     means, deviations = zip(*(mean_and_std([y for _, y in points]) for points in zip(*curves)))
     low, high = ([m + sign * (d or 0) for m, d in zip(means, deviations)] for sign in (-1, 1))
