@@ -31,10 +31,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_gen.command_line import (
     DATA_FOLDER,
     add_class_flags,
-    add_common_flags,
     add_flag,
     add_path_flag,
     add_skeleton_flag,
+    add_store_flags,
     provenance,
     read_class_flags,
 )
@@ -53,7 +53,6 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", required=True, help="a name for the dataset")
     add_path_flag(parser, "data_path", required=True, help="an .npz file, or a folder with .npy files")
     add_path_flag(parser, "clips", required=True, help="the table of names, labels and splits")
-    add_path_flag(parser, "out_folder", help="the store to write (default: data/<dataset>)")
     add_skeleton_flag(parser, KINECT_V2.name, KINECT_V2.name)
     add_class_flags(parser, "largest label + 1")
     add_flag(
@@ -62,7 +61,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="store at most two people unchanged: no person selection, centering, rotation or scaling",
     )
-    add_common_flags(parser)
+    add_store_flags(parser)
     args = parser.parse_args(arguments)
     if args.dataset in DATASETS:
         parser.error(f"--dataset {args.dataset} is reserved; choose another name")

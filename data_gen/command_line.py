@@ -90,8 +90,12 @@ def add_workers_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    """Add ``--workers``, ``--on_error`` and ``--overwrite``."""
+def add_store_flags(parser: argparse.ArgumentParser, default: str = "data/<dataset>") -> None:
+    """Add ``--out_folder``, ``--workers``, ``--on_error`` and ``--overwrite``.
+
+    ``default`` describes the folder in the help text.
+    """
+    add_path_flag(parser, "out_folder", help=f"the store to write (default: {default})")
     add_workers_flag(parser)
     add_flag(
         parser,

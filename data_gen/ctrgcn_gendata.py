@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from data_gen.command_line import DATA_FOLDER, add_common_flags, add_flag, add_path_flag, provenance
+from data_gen.command_line import DATA_FOLDER, add_flag, add_path_flag, add_store_flags, provenance
 from data_gen.own_clips import frames_of_array
 from data_gen.sources import BadFile
 from data_gen.store_writer import (
@@ -97,11 +97,10 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=sorted(set(PROTOCOLS.values())),
         help="the protocol of each file (default: from the file names)",
     )
-    add_path_flag(parser, "out_folder", help="the store to write (default: data/<dataset>)")
     add_flag(
         parser, "dry_run", action="store_true", help="read the sizes only; print found and published counts"
     )
-    add_common_flags(parser)
+    add_store_flags(parser)
     args = parser.parse_args(arguments)
     matches = [_FILE_NAME.search(path.name) for path in args.data_path]
     if None in matches and not (args.dataset and args.protocol):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_gen.command_line import DATA_FOLDER, add_common_flags, add_flag, add_path_flag, provenance
+from data_gen.command_line import DATA_FOLDER, add_flag, add_path_flag, add_store_flags, provenance
 from data_gen.normalize import normalize_clip
 from data_gen.ntu_files import (
     PROTOCOLS,
@@ -60,14 +60,13 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         "ignored_sample_path",
         help="the published list of missing skeletons (default: found under --data_path)",
     )
-    add_path_flag(parser, "out_folder", help="the store to write (default: data/<dataset>)")
     add_flag(
         parser,
         "dry_run",
         action="store_true",
         help="scan file names only; print found and published counts, and what is missing",
     )
-    add_common_flags(parser)
+    add_store_flags(parser)
     args = parser.parse_args(arguments)
     args.out_folder = args.out_folder or DATA_FOLDER / args.dataset
     return args

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_gen.command_line import DATA_FOLDER, add_common_flags, add_path_flag, provenance
+from data_gen.command_line import DATA_FOLDER, add_path_flag, add_store_flags, provenance
 from data_gen.normalize import normalize_clip
 from data_gen.pku_files import (
     Video,
@@ -64,8 +64,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="a split file, or the folder with those of both protocols; the protocol is inferred from "
         "'subject' or 'view' in the file name, part II from 'v2'",
     )
-    add_path_flag(parser, "out_folder", help="the store to write (default: data/pku<part>)")
-    add_common_flags(parser)
+    add_store_flags(parser, "data/pku<part>")
     args = parser.parse_args(arguments)
     args.dataset = f"pku{args.part}"
     args.out_folder = args.out_folder or DATA_FOLDER / args.dataset

@@ -32,10 +32,10 @@ from data_gen.array_pickle import BadPickle, PickledArray, read_pickle
 from data_gen.command_line import (
     DATA_FOLDER,
     add_class_flags,
-    add_common_flags,
     add_flag,
     add_path_flag,
     add_skeleton_flag,
+    add_store_flags,
     provenance,
     read_class_flags,
 )
@@ -84,11 +84,6 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         "dataset",
         help=f"{', '.join(DATASETS)}, or a name of your choice (default: from the file name, for NTU RGB+D)",
     )
-    add_path_flag(
-        parser,
-        "out_folder",
-        help="the store to write (default: data/<dataset>, data/<dataset>_2d for 2D poses)",
-    )
     add_skeleton_flag(parser, None, "by the number of joints and coordinates")
     add_class_flags(parser, "that of the dataset, or largest label + 1")
     add_flag(
@@ -97,7 +92,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="read the names and labels only; print found and published counts",
     )
-    add_common_flags(parser)
+    add_store_flags(parser, "data/<dataset>, data/<dataset>_2d for 2D poses")
     args = parser.parse_args(arguments)
     args.dataset = args.dataset or _dataset_of(args.data_path.name)
     if args.dataset is None:

@@ -24,7 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_gen.command_line import DATA_FOLDER, add_common_flags, add_flag, add_path_flag, provenance
+from data_gen.command_line import DATA_FOLDER, add_flag, add_path_flag, add_store_flags, provenance
 from data_gen.own_clips import frames_of_array
 from data_gen.sources import BadFile, Issue, RawFile, find_files, load_contents
 from data_gen.store_writer import (
@@ -64,11 +64,10 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_path_flag(
         parser, "data_path", nargs="+", required=True, help="folders or zip archives with the .json files"
     )
-    add_path_flag(parser, "out_folder", help="the store to write (default: data/ucla)")
     add_flag(
         parser, "dry_run", action="store_true", help="scan file names only; print found and published counts"
     )
-    add_common_flags(parser)
+    add_store_flags(parser, "data/ucla")
     args = parser.parse_args(arguments)
     args.out_folder = args.out_folder or DATA_FOLDER / DATASET
     return args

@@ -25,7 +25,7 @@ RUN_BY_CI = {
     "bash script_test.sh",
     "python3 -m venv .venv && source .venv/bin/activate",
     "python -m pip install -r requirements.txt",
-    "python -m pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu",
+    "python -m pip install torch --index-url https://download.pytorch.org/whl/cpu",
 }
 RUN_ELSEWHERE = {
     "bash script_demo.sh": "test_demo",
