@@ -40,6 +40,7 @@ from options import defaults, flags
 from options.class_names import short_class_names
 from options.errors import run_script
 from options.files import check_output_file, exclusive_folder, write_csv
+from options.parser import Parser, expanded_path
 from visual.confusion import report_confusion
 
 LABEL_SUBSET = "label_subset.csv"
@@ -48,7 +49,7 @@ METHODS = {"linear": LinearProbe, "finetune": FineTuning, "supervised": FineTuni
 
 def parse_args() -> argparse.Namespace:
     """Parse the flags."""
-    parser = flags.Parser(__doc__)
+    parser = Parser(__doc__)
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_classifier_flags(parser)
     flags.add_pretrained_flags(parser, required=False)
@@ -60,7 +61,7 @@ def parse_args() -> argparse.Namespace:
     flags.add_run_flags(parser, print_freq=1, print_help="print every N epochs")
     parser.add_argument(
         "--save-scores",
-        type=flags.path,
+        type=expanded_path,
         metavar="FILE.npz",
         help="save the logits of the validation clips after the last epoch, for ensemble.py",
     )

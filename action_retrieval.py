@@ -29,6 +29,7 @@ from models.representations import size_flags
 from options import flags
 from options.errors import UserError, run_script
 from options.files import atomic_write, check_output_file, check_output_folder
+from options.parser import POSITIVE_INT, Parser, expanded_path
 from visual import require_library
 from visual.feature_map import write_feature_map
 from visual.gallery import NEIGHBORS, choose_queries, write_gallery
@@ -36,20 +37,20 @@ from visual.gallery import NEIGHBORS, choose_queries, write_gallery
 
 def parse_args() -> argparse.Namespace:
     """Parse the flags."""
-    parser = flags.Parser(__doc__)
+    parser = Parser(__doc__)
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_pretrained_flags(parser)
     group = parser.add_argument_group("retrieval")
     group.add_argument(
         "--knn-neighbours",
-        type=flags.POSITIVE_INT,
+        type=POSITIVE_INT,
         default=1,
         metavar="K",
         help="number of nearest neighbors that vote (default 1)",
     )
     group.add_argument(
         "--save-features",
-        type=flags.path,
+        type=expanded_path,
         metavar="FILE.npz",
         help="save features, labels and names of both splits, in the order of the store",
     )
@@ -61,7 +62,7 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("visualization")
     group.add_argument(
         "--gallery",
-        type=flags.path,
+        type=expanded_path,
         metavar="DIR",
         help="write an animated page of validation clips and their nearest training clips",
     )
@@ -73,7 +74,7 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument(
         "--tsne",
-        type=flags.path,
+        type=expanded_path,
         metavar="DIR",
         help="write t-SNE maps of ten random classes, and features for TensorBoard's projector",
     )

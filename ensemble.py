@@ -16,20 +16,20 @@ from engine.classifier import topk_accuracy
 from engine.log import RunLog
 from engine.report import write_results
 from engine.scores import Scores, check_agreement, fuse, load_scores
-from options import flags
 from options.errors import UserError, run_script
 from options.files import check_output_folder, exclusive_folder
+from options.parser import NON_NEGATIVE, Parser, expanded_path
 from visual.confusion import report_confusion
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the flags."""
-    parser = flags.Parser(__doc__)
-    parser.add_argument("scores", nargs="+", type=flags.path, metavar="FILE.npz", help="two or more files")
+    parser = Parser(__doc__)
+    parser.add_argument("scores", nargs="+", type=expanded_path, metavar="FILE.npz", help="two or more files")
     parser.add_argument(
         "--weights",
         nargs="+",
-        type=flags.NON_NEGATIVE,
+        type=NON_NEGATIVE,
         metavar="W",
         help="one weight per file (default: equal weights)",
     )
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--output-dir",
-        type=flags.path,
+        type=expanded_path,
         default="runs/ensemble",
         metavar="DIR",
         help="folder for results.json and the confusion matrix (default runs/ensemble)",

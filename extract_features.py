@@ -28,6 +28,7 @@ from models.representations import size_flags
 from options import flags
 from options.errors import UserError, run_script
 from options.files import atomic_write, check_output_file
+from options.parser import POSITIVE_INT, Parser, expanded_path
 
 MAX_PRINTED = 20  # clips whose class is printed; the output file contains all of them
 SEED = 0  # of --pretrained random
@@ -35,22 +36,26 @@ SEED = 0  # of --pretrained random
 
 def parse_args() -> argparse.Namespace:
     """Parse the flags."""
-    parser = flags.Parser(__doc__)
+    parser = Parser(__doc__)
     group = parser.add_argument_group("clips")
     group.add_argument(
         "--input",
-        type=flags.path,
+        type=expanded_path,
         nargs="+",
         required=True,
         metavar="PATH",
         help="files, folders and zip archives of .skeleton, .npy and .npz files",
     )
     group.add_argument(
-        "--output", type=flags.path, default="features.npz", metavar="FILE.npz", help="default features.npz"
+        "--output",
+        type=expanded_path,
+        default="features.npz",
+        metavar="FILE.npz",
+        help="default features.npz",
     )
     group.add_argument(
         "--knn-neighbours",
-        type=flags.POSITIVE_INT,
+        type=POSITIVE_INT,
         metavar="K",
         help="find the K nearest training clips of the dataset below (default: none, no dataset is needed)",
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 from engine.signals import EXIT_RESUMABLE
 from options.errors import UserError, check_stdout, run_script
 from options.files import check_output_folder, exclusive_folder
-from options.flags import COUNT, POSITIVE_INT, Parser, path
+from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
 from tables.estimate import print_estimate
 from tables.jobs import JobBuilder, mark_synthetic
 from tables.paper import TITLES, read_paper
@@ -50,14 +50,14 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--data-root",
-        type=path,
+        type=expanded_path,
         metavar="DIR",
         help="folder with the stores (default: data; at smoke scale a folder of synthetic data under --runs, "
         "created if missing)",
     )
     parser.add_argument(
         "--runs",
-        type=path,
+        type=expanded_path,
         default="runs",
         metavar="DIR",
         help="folder for checkpoints, results, logs and tables (default runs)",

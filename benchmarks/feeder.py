@@ -26,7 +26,7 @@ from dataset.clips import ClipSet
 from dataset.views import AugmentationSettings, pretraining_view
 from engine.randomness import VIEWS, generator
 from options.errors import run_script
-from options.flags import POSITIVE_INT, Parser
+from options.parser import POSITIVE_INT, Parser
 from options.skeletons import KINECT_V2
 
 LARGE_BLOCK = 7_000_000  # numbers, 28 MB

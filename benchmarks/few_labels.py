@@ -33,7 +33,7 @@ from engine.pretrained import last_checkpoints
 from engine.report import RESULTS, format_table, read_result
 from options.errors import UserError, check_stdout, run_script
 from options.files import atomic_write, check_output_folder, write_json
-from options.flags import COUNT, POSITIVE, POSITIVE_FRACTION, POSITIVE_INT, Parser, path
+from options.parser import COUNT, POSITIVE, POSITIVE_FRACTION, POSITIVE_INT, Parser, expanded_path
 from tables.run import Job, script_command
 from tables.write import format_accuracy, mean_and_std
 from visual import require_library
@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument(
         "--pretrained",
-        type=path,
+        type=expanded_path,
         nargs="+",
         metavar="PATH",
         help="pretrainings, one per seed: checkpoints or folders",
@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--representation", default="seq-based", help="encoder to fine-tune (default seq-based)"
     )
-    parser.add_argument("--data-root", type=path, metavar="DIR", help="folder with the stores")
+    parser.add_argument("--data-root", type=expanded_path, metavar="DIR", help="folder with the stores")
     parser.add_argument("--dataset", default="ntu60", metavar="NAME", help="(default ntu60)")
     parser.add_argument("--protocol", default="cross_subject", help="(default cross_subject)")
     parser.add_argument(
@@ -73,10 +73,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--lr", type=POSITIVE, nargs="+", default=[0.003, 0.01])
     parser.add_argument("--epochs", type=POSITIVE_INT, default=50, metavar="N", help="(default 50)")
     parser.add_argument("--batch-size", type=POSITIVE_INT, default=16, metavar="N")
-    parser.add_argument("--runs", type=path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--runs", type=expanded_path, required=True, metavar="DIR", help="folder for the results"
+    )
     parser.add_argument("--title", help="of the panel (default: the name of the folder)")
     parser.add_argument(
-        "--plot", type=path, nargs="+", metavar="DIR", help="only plot the results in these folders together"
+        "--plot",
+        type=expanded_path,
+        nargs="+",
+        metavar="DIR",
+        help="only plot the results in these folders together",
     )
     parser.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default 1)")
     args = parser.parse_args()

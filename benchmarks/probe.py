@@ -45,7 +45,7 @@ from engine.optimization import learning_rate, set_learning_rate
 from engine.probe import LinearProbe
 from options.defaults import fill_classifier_defaults
 from options.errors import run_script
-from options.flags import POSITIVE_INT, Parser
+from options.parser import POSITIVE_INT, Parser
 
 RAW_FLAGS = "--seed 0 --in-turn --repetitions 4 --difficulty 0.1 --settle 2"
 SMALL_SIZES = "--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2"

@@ -41,7 +41,7 @@ from models.representations import REPRESENTATIONS, join_representations, short_
 from models.streams import STREAMS
 from options.errors import run_script
 from options.files import atomic_write, check_output_folder
-from options.flags import COUNT, POSITIVE_INT, Parser, path
+from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
 from tables.run import Job, script_command
 from tables.write import format_accuracy, mean_and_std
 from visual import require_library
@@ -174,7 +174,9 @@ def plot_curves(runs: Runs, contrasts: Sequence[Contrast], seeds: Sequence[int])
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--raw", type=path, required=True, metavar="DIR", help="folder with skeleton files")
+    parser.add_argument(
+        "--raw", type=expanded_path, required=True, metavar="DIR", help="folder with skeleton files"
+    )
     parser.add_argument("--seeds", type=COUNT, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
     add_steps = partial(parser.add_argument, type=POSITIVE_INT, metavar="N")
     add_steps("--steps", default=2000, help="steps of intra, inter and all (default 2000)")
@@ -182,7 +184,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run (default: all)")
     parser.add_argument(
         "--runs",
-        type=path,
+        type=expanded_path,
         metavar="DIR",
         help="output folder (default runs/real_data_NAME of the raw files)",
     )

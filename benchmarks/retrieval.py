@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from engine.retrieve import knn_accuracy
 from options.errors import UserError, run_script
-from options.flags import POSITIVE_INT, Parser
+from options.parser import POSITIVE_INT, Parser
 
 NUM_CLASSES = 120
 THIS_REPO = "this repo"

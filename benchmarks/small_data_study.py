@@ -34,7 +34,7 @@ from models.gru import SEQUENCE
 from models.hcn import IMAGE
 from options.errors import run_script
 from options.files import atomic_write, check_output_folder
-from options.flags import COUNT, POSITIVE_INT, Parser, path
+from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
 
 SEQ, BOTH = (SEQUENCE.name,), (SEQUENCE.name, GRAPH.name)
 # Factor -> rows of (pairs, representations, flags that replace those of the preset).
@@ -79,14 +79,19 @@ def study_contrast(pairs: str, representations: tuple[str, ...], given: str, ste
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--raw", type=path, required=True, metavar="DIR", help="folder with skeleton files")
+    parser.add_argument(
+        "--raw", type=expanded_path, required=True, metavar="DIR", help="folder with skeleton files"
+    )
     parser.add_argument("--seeds", type=COUNT, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
     parser.add_argument(
         "--steps", type=POSITIVE_INT, metavar="N", help="of every pretraining (default: the preset's)"
     )
     parser.add_argument("--only", nargs="+", choices=STUDY, default=[*STUDY], help="factors (default: all)")
     parser.add_argument(
-        "--runs", type=path, metavar="DIR", help="output folder (default runs/study_NAME of the raw files)"
+        "--runs",
+        type=expanded_path,
+        metavar="DIR",
+        help="output folder (default runs/study_NAME of the raw files)",
     )
     parser.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default 1)")
     return parser.parse_args()

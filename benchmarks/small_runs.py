@@ -33,6 +33,7 @@ from models.hcn import IMAGE
 from models.representations import join_representations, size_flags
 from options import flags
 from options.files import write_json
+from options.parser import Parser
 from tables.run import Job, RunSummary, run_jobs, script_command, sort_jobs
 from tables.write import format_accuracy, mean_and_std
 
@@ -102,7 +103,7 @@ class Encoder:
 
 def parse_preset(given: Sequence[str] = ()) -> argparse.Namespace:
     """Return the values of the preset's flags, overridden by those of ``given``."""
-    parser = flags.Parser("", presets=True)
+    parser = Parser("", presets=True)
     flags.add_contrast_flags(parser, "", "")
     flags.add_augmentation_flags(parser)
     flags.add_size_flags(parser, size_flags())

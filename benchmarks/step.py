@@ -42,7 +42,7 @@ from models.gru import GRUEncoder
 from models.representations import build_encoder, lay_out
 from options.datasets import DATASETS
 from options.errors import UserError, run_script
-from options.flags import POSITIVE_INT, Parser
+from options.parser import POSITIVE_INT, Parser
 
 REPRESENTATIONS = ("seq-based", "graph-based")  # the paper's main configuration
 WARM_UP = 2  # calls before the measured ones

@@ -44,7 +44,7 @@ from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, f
 from data_gen.units import body_size, unit_warning
 from options.datasets import DATASETS
 from options.errors import run_script
-from options.flags import Parser
+from options.parser import Parser
 from options.skeletons import KINECT_V2, Skeleton, load_skeleton
 
 

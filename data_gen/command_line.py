@@ -10,7 +10,7 @@ from typing import Any
 from data_gen.parallel import MAX_DEFAULT_WORKERS, default_workers
 from options.class_names import read_class_names
 from options.errors import UserError
-from options.flags import POSITIVE_INT, path
+from options.parser import POSITIVE_INT, expanded_path
 from options.skeletons import SKELETONS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -26,7 +26,7 @@ def add_flag(parser: argparse.ArgumentParser, name: str, **settings: Any) -> Non
 
 def add_path_flag(parser: argparse.ArgumentParser, name: str, **settings: Any) -> None:
     """Add a flag whose values are paths."""
-    add_flag(parser, name, type=lambda text: Path(path(text)), metavar="PATH", **settings)
+    add_flag(parser, name, type=lambda text: Path(expanded_path(text)), metavar="PATH", **settings)
 
 
 def add_number_flag(
@@ -70,7 +70,7 @@ def add_skeleton_flag(parser: argparse.ArgumentParser, default: str | None, note
     """Add ``--skeleton``; ``note`` describes the default in the help text."""
     parser.add_argument(
         "--skeleton",
-        type=path,
+        type=expanded_path,
         default=default,
         metavar="NAME|FILE",
         help=f"{', '.join(SKELETONS)}, or a JSON file that defines another skeleton, as described in "

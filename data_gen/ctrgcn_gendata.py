@@ -44,7 +44,7 @@ from data_gen.store_writer import (
 )
 from options.datasets import DATASETS, MAX_FRAMES, NUM_COORDINATES, NUM_PEOPLE
 from options.errors import UserError, first_line, run_script
-from options.flags import Parser
+from options.parser import Parser
 from options.skeletons import KINECT_V2
 
 PARTS = {"train": "train", "test": "val"}  # in the names of the arrays -> split

@@ -34,7 +34,7 @@ from data_gen.sources import BadFile, Issue, RawFile, load_contents
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
 from options.datasets import DATASETS, ntu_splits, parse_ntu_name
 from options.errors import run_script
-from options.flags import Parser
+from options.parser import Parser
 
 FILES_PER_TASK = 16
 

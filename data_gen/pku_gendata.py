@@ -37,7 +37,7 @@ from data_gen.sources import BadFile, Issue
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
 from options.datasets import DATASETS, MAX_FRAMES
 from options.errors import run_script
-from options.flags import Parser
+from options.parser import Parser
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:

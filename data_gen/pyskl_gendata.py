@@ -52,7 +52,7 @@ from data_gen.store_writer import (
 )
 from options.datasets import DATASETS, MAX_FRAMES, parse_ntu_name
 from options.errors import UserError, run_script
-from options.flags import Parser
+from options.parser import Parser
 from options.skeletons import KINECT_V2, SKELETONS, Skeleton, load_skeleton
 
 PROTOCOLS = {"xsub": "cross_subject", "xview": "cross_view", "xset": "cross_setup"}  # pyskl's name -> ours

@@ -39,7 +39,7 @@ from data_gen.store_writer import (
 )
 from options.datasets import DATASETS
 from options.errors import UserError, run_script
-from options.flags import Parser
+from options.parser import Parser
 from options.skeletons import KINECT_V1
 
 DATASET = "ucla"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from options.errors import UserError
-from options.flags import spelled
+from options.parser import spelled
 
 from .checkpoint import SAVE_MINUTES, RollingCheckpoint, checkpoint_errors, load_checkpoint, save_checkpoint
 from .device import memory_metrics

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from options import flags
 from options.errors import UserError, check_stdout, run_script
 from options.files import find_files, write_json
+from options.parser import Parser, expanded_path
 
 RESULTS = "results.json"
 KEY_COLUMNS = ("pretrained", "encoder", "representation", "dataset", "protocol", "seed")
@@ -127,8 +127,8 @@ def result_cells(result: dict) -> dict[str, str]:
 
 def main() -> int:
     """Print the table of all results below a folder; returns the exit code."""
-    parser = flags.Parser(__doc__)
-    parser.add_argument("folder", type=flags.path, help=f"folder with {RESULTS} files below it")
+    parser = Parser(__doc__)
+    parser.add_argument("folder", type=expanded_path, help=f"folder with {RESULTS} files below it")
     folder = Path(parser.parse_args().folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; usage: python -m engine.report FOLDER")

@@ -25,6 +25,7 @@ from models.representations import (
 from options import defaults, flags
 from options.errors import UserError
 from options.files import check_output_folder, exclusive_folder
+from options.parser import Parser, spelled
 
 from .checkpoint import checkpoint_errors, checkpoints_in, load_checkpoint, newest_checkpoint
 from .device import (
@@ -75,7 +76,7 @@ def parse_pretraining_flags(
     documentation: str, representation_help: str, representation: str, pairs: Sequence[str] = ()
 ) -> argparse.Namespace:
     """Parse the flags of both pretraining scripts, which differ in representations and ``--pairs``."""
-    parser = flags.Parser(documentation, presets=True)
+    parser = Parser(documentation, presets=True)
     flags.add_data_flags(parser, "--pre-dataset")
     flags.add_contrast_flags(parser, representation_help, representation, pairs)
     flags.add_augmentation_flags(parser)
@@ -309,14 +310,14 @@ def check_same_run(
     for name, value in stored.items():
         if name in free:
             continue
-        trained_with = f"{path} was trained with {flags.spelled(name, value, 'pre-dataset')}"
+        trained_with = f"{path} was trained with {spelled(name, value, 'pre-dataset')}"
         if not hasattr(args, name):
             raise UserError(
                 f"{trained_with}, a flag that this version does not have: use the version that wrote it"
             )
         if getattr(args, name) != value:
             raise UserError(
-                f"{flags.spelled(name, getattr(args, name), 'pre-dataset')}, but {trained_with}: use the "
+                f"{spelled(name, getattr(args, name), 'pre-dataset')}, but {trained_with}: use the "
                 "same value, or choose another --checkpoint-path to start over"
             )
     if checkpoint["clips_sha256"] != clips_digest(clips):

@@ -8,95 +8,21 @@ dataset (queue size, epochs, schedule), from ``--mode``, or from the checkpoint 
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .datasets import DATASETS
 from .defaults import CLASSIFIER_DEFAULTS
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that reports errors in one line and accepts no abbreviated flags.
-
-    Args:
-        documentation: shown by ``--help``.
-        presets: ``@FILE`` stands for the flags in a text file; ``#`` starts a comment.
-    """
-
-    def __init__(self, documentation: str, presets: bool = False) -> None:
-        super().__init__(
-            description=documentation,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            fromfile_prefix_chars="@" if presets else None,
-        )
-
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        """Return the flags in a line of a preset."""
-        try:
-            return shlex.split(arg_line.removeprefix("\ufeff"), comments=True)
-        except ValueError as error:
-            self.error(f"preset, line '{arg_line}': {error}".replace("\n", " "))
-
-    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse, with a one-line error for a preset that is not a text file."""
-        try:
-            return super().parse_known_args(*args, **kwargs)
-        except UnicodeDecodeError as error:
-            self.error(f"preset: not a text file ({error})")
-
-    def error(self, message: str) -> NoReturn:
-        """Print the error and exit with code 2."""
-        print(f"error: {message} (--help lists the flags)", file=sys.stderr)
-        sys.exit(2)
-
-
-def spelled(name: str, value: Any, dataset_flag: str = "dataset") -> str:
-    """Return a parsed flag as the user would write it: ``--moco-k 256``, ``--no-mlp``."""
-    flag = {"dataset": dataset_flag}.get(name, name.replace("_", "-"))
-    if value is None:
-        return f"no --{flag}"
-    if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
-    shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-    return f"--{flag} {shown}"
-
-
-def number(kind: type, low: float, high: float = float("inf"), above: bool = False) -> Callable:
-    """Return an argparse type: an int or float of at least ``low`` (or above it) and at most ``high``."""
-
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError as error:
-            name = {"int": "an integer", "float": "a number"}[kind.__name__]
-            raise argparse.ArgumentTypeError(f"'{text}' is not {name}") from error
-        if not (low < value if above else low <= value) or not value <= high:
-            bound = "above" if above else "at least"
-            limit = f" and at most {high}" if high != float("inf") else ""
-            raise argparse.ArgumentTypeError(f"{text} must be {bound} {low}{limit}")
-        return value
-
-    return parse
-
-
-def path(text: str) -> str:
-    """An argparse type: a path with ``~`` expanded; missing files are allowed, inaccessible ones are not."""
-    expanded = os.path.expanduser(text)
-    if expanded.startswith("~"):
-        reason = "no home folder is known; write ./~ for a file with this name"
-        raise argparse.ArgumentTypeError(f"{text} cannot be expanded: {reason}")
-    try:
-        os.stat(expanded)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except (OSError, ValueError) as error:  # ValueError: a NUL character
-        cause = error.strerror if isinstance(error, OSError) else error
-        raise argparse.ArgumentTypeError(f"{text} cannot be accessed: {cause}") from error
-    return expanded
+from .parser import (
+    COUNT,
+    FRACTION,
+    NON_NEGATIVE,
+    POSITIVE,
+    POSITIVE_FRACTION,
+    POSITIVE_INT,
+    Parser,
+    expanded_path,
+)
 
 
 class TrainingLength(argparse.Action):
@@ -112,12 +38,6 @@ class TrainingLength(argparse.Action):
 
 
 STREAM_NAMES = ("joint", "bone", "motion")  # of models.streams, which imports torch
-POSITIVE_INT = number(int, 1)
-COUNT = number(int, 0)
-POSITIVE = number(float, 0.0, above=True)
-NON_NEGATIVE = number(float, 0.0)
-FRACTION = number(float, 0.0, 1.0)
-POSITIVE_FRACTION = number(float, 0.0, 1.0, above=True)
 
 
 def add_gpu_flag(group: argparse._ArgumentGroup) -> None:
@@ -279,7 +199,7 @@ def add_optimization_flags(
     )
     group.add_argument(
         "--resume",
-        type=path,
+        type=expanded_path,
         metavar="PATH",
         help="checkpoint to resume from; 'auto': the most advanced one in the folder, if any",
     )
@@ -302,7 +222,11 @@ def add_data_flags(parser: Parser, dataset_flag: str) -> None:
         "your own store (default cross_view)",
     )
     group.add_argument(
-        "--data-root", type=path, default="data", metavar="DIR", help="folder with the stores (default data)"
+        "--data-root",
+        type=expanded_path,
+        default="data",
+        metavar="DIR",
+        help="folder with the stores (default data)",
     )
 
 
@@ -433,7 +357,7 @@ def add_checkpoint_flags(parser: Parser) -> None:
     group = parser.add_argument_group("checkpoints")
     group.add_argument(
         "--checkpoint-path",
-        type=path,
+        type=expanded_path,
         metavar="DIR",
         help="folder for checkpoints and logs (default: "
         "checkpoints/DATASET_PROTOCOL/CONTRAST_REPRESENTATIONS)",
@@ -459,7 +383,7 @@ def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = 
     group = parser.add_argument_group("encoder")
     group.add_argument(
         "--pretrained",
-        type=path,
+        type=expanded_path,
         nargs="+",
         required=required,
         metavar="PATH",
@@ -482,7 +406,7 @@ def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = 
     if results:
         group.add_argument(
             "--output-dir",
-            type=path,
+            type=expanded_path,
             metavar="DIR",
             help="folder for results.json and logs (default: a folder next to the checkpoint, or under runs/ "
             "without one)",

@@ -19,7 +19,7 @@ from engine.distributed import processes
 from engine.report import RESULTS
 from options.errors import UserError
 from options.files import atomic_write, check_output_file, check_output_folder, ensure_folder, find_files
-from options.flags import path as path_flag
+from options.parser import expanded_path as path_flag
 
 EXTRACTION = "extract_features.py"
 RANDOM = ["--pretrained", "random", *TINY_FLAGS]

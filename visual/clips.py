@@ -28,6 +28,7 @@ from engine.randomness import PICTURES, VIEWS, choose_seed, generator
 from options import defaults, flags
 from options.errors import UserError, run_script
 from options.files import check_output_folder
+from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
 from options.skeletons import KINECT_V2, Skeleton
 
 from . import load_error
@@ -115,30 +116,30 @@ def log_views(log: RunLog, clips: ClipSet, view: View, seed: int) -> None:
 
 def parse_args() -> argparse.Namespace:
     """Parse the flags."""
-    parser = flags.Parser(__doc__)
+    parser = Parser(__doc__)
     flags.add_data_flags(parser, "--dataset")
     group = parser.add_argument_group("pictures")
     group.add_argument("--name", required=True, help="name of the clip in the store")
     group.add_argument(
         "--views",
-        type=flags.COUNT,
+        type=COUNT,
         default=2,
         metavar="N",
         help="number of augmented views to render next to the clip (default 2)",
     )
     group.add_argument(
         "--out",
-        type=flags.path,
+        type=expanded_path,
         default="runs/clips",
         metavar="DIR",
         help="output folder (default runs/clips)",
     )
     group.add_argument(
-        "--seed", type=flags.COUNT, help="random seed of the views (default: a random seed, which is printed)"
+        "--seed", type=COUNT, help="random seed of the views (default: a random seed, which is printed)"
     )
     group.add_argument(
         "--num-frames",
-        type=flags.POSITIVE_INT,
+        type=POSITIVE_INT,
         default=64,
         metavar="N",
         help="number of frames to which a view is resized (default 64)",

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from engine.log import LOG_FILE
 from engine.report import REPOSITORY, RESULTS, read_result, results_rows
 from models.representations import SEPARATOR, stream_of
-from options import flags
 from options.errors import UserError, run_script
 from options.files import check_output_file, find_files
+from options.parser import Parser, expanded_path
 from options.streams import encodable
 
 from . import confusion, feature_map, gallery, load_error
@@ -258,8 +258,8 @@ def write_report(folder: Path) -> None:
 
 def main() -> int:
     """Write the report page; returns the exit code."""
-    parser = flags.Parser(__doc__)
-    parser.add_argument("folder", type=flags.path, help="folder that contains runs")
+    parser = Parser(__doc__)
+    parser.add_argument("folder", type=expanded_path, help="folder that contains runs")
     folder = Path(parser.parse_args().folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give a folder that contains runs")

@@ -37,7 +37,7 @@ from data_gen.synthetic.sensor import NUM_CAMERAS, observe, place_camera
 from data_gen.synthetic.skeleton_text import skeleton_text
 from options.datasets import ntu_splits, parse_ntu_name
 from options.errors import UserError, run_script
-from options.flags import COUNT, Parser, number
+from options.parser import COUNT, Parser, number
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
