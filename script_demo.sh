@@ -45,7 +45,7 @@ probe="--epochs $probe_epochs --schedule 25 35 --print-freq 10"
 # Flags after the preset override it: a smaller graph encoder and fewer steps, which fit in minutes, and no
 # joint jittering, which takes more steps to pay off.
 views="--augmentations crop pose --min-crop-ratio 0.5 --min-crop-frames 24"
-preset="@presets/small_dataset.txt $views --graph-width 4 --graph-num-blocks 3 --steps $steps"
+preset="@presets/small_dataset.txt $views --graph-width 8 --steps $steps"
 untrained="--pretrained random --num-frames 16 --gru-hidden-size 64 --gru-num-layers 2" # as in the preset
 pretrained="--pretrained $runs/pretrained"
 concatenated="--finetune-skeleton-representation seq-based_and_graph-based"

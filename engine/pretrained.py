@@ -182,6 +182,11 @@ def check_skeleton(trained: Skeleton, path: str, skeleton: Skeleton) -> None:
         )
 
 
+def contrast_title(contrast: str, flags: Mapping[str, Any]) -> str:
+    """Return the name of a contrast, for logs and results: ``intra`` or ``inter``, and the run's flags."""
+    return "intra- and inter-skeleton" if flags.get("pairs") == "all" else f"{contrast}-skeleton"
+
+
 def read_pretraining(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> EncoderCheckpoint:
     """Read the query encoders from a pretraining checkpoint of this repository.
 
@@ -201,7 +206,8 @@ def read_pretraining(checkpoint: dict, path: str, pretrain: str | None, sizes: d
     check_contradictions(checkpoint["sizes"], sizes, path)
     state = checkpoint["state_dict"]
     weights = {name: submodule_weights(state, f"encoders.query.{name}.") for name in stored}
-    title = f"{checkpoint['contrast']}-skeleton {join_representations(stored)}, {checkpoint['epoch']} epochs"
+    contrast = contrast_title(checkpoint["contrast"], checkpoint["flags"])
+    title = f"{contrast} {join_representations(stored)}, {checkpoint['epoch']} epochs"
     if checkpoint.get("step"):  # saved within an epoch
         title += f" and {checkpoint['step']} steps"
     complete = stored_sizes(checkpoint["sizes"], path)

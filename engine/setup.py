@@ -42,7 +42,7 @@ from .device import (
 from .distributed import Group, check_shards, process_group
 from .optimization import GuardedOptimizer, make_sgd
 from .pretrain import Pretraining, pretrain
-from .pretrained import check_contradictions, check_skeleton, stored_skeleton
+from .pretrained import check_contradictions, check_skeleton, contrast_title, stored_skeleton
 from .randomness import WEIGHTS, choose_seed, seed_globally
 
 # Flags that a resumed run may change; all others determine what is trained.
@@ -181,9 +181,10 @@ def prepare(
             run.restore(checkpoint)
         print(f"resumed {path}: epoch {run.epoch}, step {run.step}")
     print(
-        f"{contrast}-skeleton contrast of {args.skeleton_representation} on {args.dataset} "
-        f"{args.protocol}: {len(clips)} clips from {clips.source}, {describe(device, args.gpu, group)}; "
-        f"{'MLP' if args.mlp else 'linear'} head, embedding dimension {args.moco_dim}"
+        f"{contrast_title(contrast, vars(args))} contrast of {args.skeleton_representation} on "
+        f"{args.dataset} {args.protocol}: {len(clips)} clips from {clips.source}, "
+        f"{describe(device, args.gpu, group)}; {'MLP' if args.mlp else 'linear'} head, embedding dimension "
+        f"{args.moco_dim}"
     )
     for line in [*default_lines, *defaults.queue_note(args, len(clips))]:
         print(line)

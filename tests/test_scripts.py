@@ -25,6 +25,7 @@ from processes import REPOSITORY
 
 import engine.autoencoder
 from engine.checkpoint import LAST, load_checkpoint
+from engine.pretrained import load_encoders
 from models.representations import REPRESENTATIONS, SEPARATOR, join_representations
 
 # The commands in the README of the official code, without the choice of GPUs.
@@ -78,6 +79,10 @@ def test_inter_skeleton_contrast(pretrain, tmp_path, names):
 def test_all_pairs_include_own_keys(pretrain, tmp_path):
     code, out, err = pretrain(tmp_path / "c", "--pairs", "all", "--epochs", 1)
     assert code == 0, err
+    assert "intra- and inter-skeleton contrast of seq-based_and_graph-based" in out
+    assert load_encoders(str(tmp_path / "c" / "checkpoint_0000.pth.tar"), None, "seq-based", {}).title == (
+        "intra- and inter-skeleton seq-based_and_graph-based, 1 epochs"
+    )
     for pair in ("seq->graph", "graph->seq", "seq->seq", "graph->graph"):
         assert f"{pair} " in out and f"contrastive_accuracy/{pair}" in log_lines(tmp_path / "c")[0]
 
