@@ -9,9 +9,8 @@ deviation over the seeds:
 
 - ``table.md``: coordinates, untrained encoders, the preset unchanged (intra-skeleton, sequence encoder), and
   at ``--steps`` each: intra-skeleton pretraining of each representation and inter-skeleton pretraining
-  (pairs ``inter`` and ``all``) of sequence and graph and of sequence and image. 1-NN retrieval and
-  linear probe on cross_subject, also of the concatenated features of a pair. "minutes" is the longest
-  pretraining of a seed on one core.
+  (pairs ``inter`` and ``all``) of every two. 1-NN retrieval and linear probe on cross_subject, also of
+  concatenated features. "minutes" is the longest pretraining of a seed on one core.
 - ``streams.md``: the sequence encoder on joints, bones and motion (``--stream-steps``), and their fusion.
 - ``curves.svg``: 1-NN retrieval over the steps of pretraining.
 
@@ -25,6 +24,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -34,9 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.small_runs import REPOSITORY, Contrast, Encoder, Runs, parse_preset, prepare_store, run_all
 from engine.pretrained import COORDINATES, RANDOM
 from engine.report import RESULTS, format_table, read_result
-from models.agcn import GRAPH
 from models.gru import SEQUENCE
-from models.hcn import IMAGE
 from models.representations import REPRESENTATIONS, join_representations, short_name, with_stream
 from models.streams import STREAMS
 from options.errors import run_script
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PARTS = ("reference", "preset", "intra", "inter", "all", "streams")
-PAIRS = ((SEQUENCE.name, GRAPH.name), (SEQUENCE.name, IMAGE.name))
+PAIRS = (*combinations(REPRESENTATIONS, 2),)
 COLUMNS = ["pretraining", "encoder", "steps", "minutes", "1-NN", "linear best", "linear last"]
 STREAM_COLUMNS = ["stream", "1-NN", "linear best", "linear last"]
 STYLES = ("-", "--", ":", "-.")  # by the other representation of a pair
