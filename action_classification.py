@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.label_subset import keep_clips, sample_labelled
+from dataset.label_subset import keep_clips, sample_labeled
 from engine.classifier import find_resume
 from engine.evaluation import Evaluation, prepare_evaluation, results_folder
 from engine.finetune import FineTuning
@@ -72,7 +72,7 @@ def restrict_labels(run: Evaluation, args: argparse.Namespace) -> None:
     """Restrict ``run.train`` to ``--label-fraction``, and note validation classes without training clips."""
     if args.label_fraction is not None:
         everything, source = run.train, generator(args.label_seed, LABELS)
-        kept = sample_labelled(everything, args.label_fraction, args.label_sampling, source)
+        kept = sample_labeled(everything, args.label_fraction, args.label_sampling, source)
         run.train = keep_clips(everything, kept)
         print(
             f"labels of {len(kept)} of {len(everything)} training clips ({args.label_fraction:g}, "

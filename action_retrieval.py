@@ -130,7 +130,7 @@ def main() -> int:
     queries = choose_queries(run.val, args.gallery_queries, run.seed) if args.gallery else []
     write_config(run.folder, args)
     print(config_text(args), flush=True)
-    train, val = (run.extractor.of_center_crops(c, f"{c.split} features") for c in (run.train, run.val))
+    train, val = (run.extractor.center_crop_features(c, f"{c.split} features") for c in (run.train, run.val))
     unsaved = None
     if args.save_features:
         try:

@@ -82,7 +82,7 @@ def find_neighbors(
     extractor: FeatureExtractor, features: Tensor, gallery: ClipSet, k: int
 ) -> tuple[dict[str, np.ndarray], list[int]]:
     """Return the ``k`` nearest clips of ``gallery`` as arrays ``(N, k)``, and the class they vote for."""
-    known = extractor.of_center_crops(gallery, "training features")
+    known = extractor.center_crop_features(gallery, "training features")
     widths = extractor.encoders.widths
     nearest, similarities = nearest_neighbors(unit_blocks(features, widths), unit_blocks(known, widths), k)
     labels = gallery.labels.to(nearest.device)[nearest]
@@ -117,8 +117,8 @@ def main() -> int:
         f"{describe(device, args.gpu)}",
         flush=True,
     )
-    extractor = FeatureExtractor(encoders, parallel(encoders, device, args.gpu), device)
-    features = extractor.of_center_crops(clips, "features")
+    extractor = FeatureExtractor(encoders, device, parallel(encoders, device, args.gpu))
+    features = extractor.center_crop_features(clips, "features")
     arrays = {"names": np.array(clips.names), "features": features.cpu().numpy()}
     lines: list[str] = []
     if gallery is not None:

@@ -12,7 +12,7 @@ are used. On SIGTERM, SIGINT (Ctrl-C), SIGHUP or SIGUSR1 the run finishes the cu
 exits with code 75; the same command with --resume auto continues it.
 """
 
-from engine.setup import parse_pretraining_flags, run_pretraining
+from engine.setup import Contrast, parse_pretraining_flags, run_pretraining
 from moco.model import all_pairs, inter_pairs
 from models.representations import REPRESENTATIONS, parse_representations
 from options.errors import UserError, run_script
@@ -34,7 +34,7 @@ def main() -> int:
             "at least two representations; for one, use main_moco_intra_skeleton.py"
         )
     pairs = {"inter": inter_pairs, "all": all_pairs}[args.pairs](representations)
-    return run_pretraining(args, "inter", representations, pairs, log_views)
+    return run_pretraining(args, Contrast("inter", representations, pairs), log_views)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ All visible GPUs are used. On SIGTERM, SIGINT (Ctrl-C), SIGHUP or SIGUSR1 the ru
 step, saves and exits with code 75; the same command with --resume auto continues it.
 """
 
-from engine.setup import parse_pretraining_flags, run_pretraining
+from engine.setup import Contrast, parse_pretraining_flags, run_pretraining
 from moco.model import intra_pairs
 from models.representations import REPRESENTATIONS, parse_representations
 from options.errors import UserError, run_script
@@ -31,7 +31,8 @@ def main() -> int:
             f"--skeleton-representation {args.skeleton_representation}: intra-skeleton contrast takes one "
             "representation; to contrast several, use main_moco_inter_skeleton.py"
         )
-    return run_pretraining(args, "intra", representations, intra_pairs(representations), log_views)
+    contrast = Contrast("intra", representations, intra_pairs(representations))
+    return run_pretraining(args, contrast, log_views)
 
 
 if __name__ == "__main__":

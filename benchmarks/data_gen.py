@@ -55,7 +55,6 @@ def main() -> None:
     )
     parser.add_argument(
         "--reference-files",
-        "--plain-files",
         type=POSITIVE_INT,
         default=40,
         help="number of files for the reference, which is slow (default: 40)",

@@ -103,7 +103,7 @@ def main() -> None:
     torch.ones(LARGE_BLOCK)
     feeders = {"reference": (reference_feed, clips), "this repo": (feed, clips)}
     if args.device == "cuda":
-        feeders["this repo, frames on the GPU"] = feed, clips.on(torch.device("cuda"))
+        feeders["this repo, frames on the GPU"] = feed, clips.to(torch.device("cuda"))
     speeds: dict[str, list[float]] = {name: [] for name in feeders}
     for _ in range(args.repeats + 1):
         for name, (feeder, source) in feeders.items():

@@ -37,7 +37,7 @@ from options.parser import COUNT, POSITIVE, POSITIVE_FRACTION, POSITIVE_INT, Par
 from tables.run import Job, script_command
 from tables.write import format_accuracy, mean_and_std
 from visual import require_library
-from visual.plots import figure_svg, new_figure, without_math
+from visual.plots import figure_svg, new_figure, style_axes, without_math
 
 MODES = {"finetune": "fine-tuned", "supervised": "supervised only"}
 COLUMNS = ["labels", "clips", *MODES.values(), "learning rates", "fine-tuned better"]
@@ -162,8 +162,7 @@ def plot(summaries: Sequence[Mapping[str, Any]]) -> bytes:
         axes.set_xticks(fractions, [f"{fraction:g}" for fraction in fractions])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_ylabel("top-1 accuracy (%)")
-        axes.grid(color="#dddddd")
-        axes.spines[["top", "right"]].set_visible(False)
+        style_axes(axes)
         axes.legend(loc="lower right", frameon=False)
     return figure_svg(figure)
 

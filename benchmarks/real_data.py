@@ -43,7 +43,7 @@ from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
 from tables.run import Job, script_command
 from tables.write import format_accuracy, mean_and_std
 from visual import require_library
-from visual.plots import figure_svg, new_figure
+from visual.plots import figure_svg, new_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -162,8 +162,7 @@ def plot_curves(runs: Runs, contrasts: Sequence[Contrast], seeds: Sequence[int])
         for encoder in (Encoder(SEQUENCE.name, COORDINATES), Encoder(name, RANDOM)):
             plot_reference(axes, runs, encoder, seeds)
         axes.set(title=f"{short_name(name)} encoder", xlabel="steps", xscale="log")
-        axes.grid(color="#dddddd")
-        axes.spines[["top", "right"]].set_visible(False)
+        style_axes(axes)
         if axes.lines:
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
     panels[0].set_ylabel("1-NN accuracy on validation clips (%)")

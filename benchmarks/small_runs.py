@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads do not speed up en
 
 import torch
 
+from dataset.augment import augmentation_names
 from dataset.clips import ClipSet, open_clips
 from dataset.store_format import INFO_FILE
 from engine.checkpoint import checkpoint_name
@@ -105,7 +106,7 @@ def parse_preset(given: Sequence[str] = ()) -> argparse.Namespace:
     """Return the values of the preset's flags, overridden by those of ``given``."""
     parser = Parser("", presets=True)
     flags.add_contrast_flags(parser, "", "")
-    flags.add_augmentation_flags(parser)
+    flags.add_augmentation_flags(parser, augmentation_names())
     flags.add_size_flags(parser, size_flags())
     flags.add_optimization_flags(parser, epochs=None, lr=None, schedule=None, weight_decay=0.0)
     flags.add_steps_flag(parser)
@@ -126,9 +127,9 @@ def prepare_store(raw: Path, folder: Path) -> None:
 
 def retrieval_accuracy(checkpoint: Path, representation: str, train: ClipSet, val: ClipSet) -> float:
     """Return the 1-NN accuracy of one encoder of a checkpoint in percent, as ``action_retrieval.py``."""
-    encoders = load_encoders(str(checkpoint), None, representation, {}, skeleton=train.skeleton)
-    extractor = FeatureExtractor(encoders, encoders, torch.device("cpu"))
-    gallery, queries = (extractor.of_center_crops(clips, clips.split) for clips in (train, val))
+    encoders = load_encoders(str(checkpoint), representations=representation, skeleton=train.skeleton)
+    extractor = FeatureExtractor(encoders, torch.device("cpu"))
+    gallery, queries = (extractor.center_crop_features(clips, clips.split) for clips in (train, val))
     return knn_accuracy(queries, val.labels, gallery, train.labels, 1, train.num_classes)
 
 

@@ -236,7 +236,7 @@ def main() -> None:
     modes = {mode.name: mode for mode in (GPU_MODES if device.type == "cuda" else CPU_MODES)}
     if args.profile and args.profile not in modes:
         raise UserError(f"--profile '{args.profile}': choose from {'; '.join(modes)}")
-    clips = synthetic_clips(2000).on(device)
+    clips = synthetic_clips(2000).to(device)
     torch.manual_seed(0)
     pairs = inter_pairs(REPRESENTATIONS)
     model = MoCo(REPRESENTATIONS, build_encoder, pairs, queue_size=16384).to(device)

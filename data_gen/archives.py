@@ -156,15 +156,8 @@ def read_limited(content: IO[bytes], size: int = -1) -> bytes:
     return data
 
 
-def walk_archive(
-    path: str | Path, skip: Callable[[str], bool] = lambda path: False
-) -> Iterator[Member | Problem]:
-    """Yield the files of an archive, and of all archives inside it, in their order in the archive.
-
-    Args:
-        path: the archive.
-        skip: whether the archive inside with this path is skipped.
-    """
+def walk_archive(path: str | Path) -> Iterator[Member | Problem]:
+    """Yield the files of an archive, and of all archives inside it, in their order in the archive."""
     try:
         with archive_errors():
             file = open_regular(path)
@@ -172,12 +165,10 @@ def walk_archive(
         yield Problem("", f"cannot be read: {error}")
         return
     with file:
-        yield from _walk(file, Path(path).name, "", 0, _Budget(), skip)
+        yield from _walk(file, Path(path).name, "", 0, _Budget())
 
 
-def _walk(
-    file: IO[bytes], name: str, path: str, depth: int, budget: _Budget, skip: Callable[[str], bool]
-) -> Iterator[Member | Problem]:
+def _walk(file: IO[bytes], name: str, path: str, depth: int, budget: _Budget) -> Iterator[Member | Problem]:
     """Walk the archive ``file``; ``path`` is the path of the archive inside the outermost one, or ""."""
     suffix = archive_suffix(name)
     if suffix in ALIASES:
@@ -194,16 +185,14 @@ def _walk(
                 count += 1
                 if isinstance(member, Problem) or archive_suffix(file_name(member.path)) is None:
                     yield member
-                elif not skip(member.path):
-                    yield from _walk_nested(member, depth + 1, budget, skip)
+                else:
+                    yield from _walk_nested(member, depth + 1, budget)
     except ArchiveError as error:
         after = f"is damaged after the first {count:,} files ({error}); download it again"
         yield Problem(path, after if count else _open_failure(file, suffix, error))
 
 
-def _walk_nested(
-    member: Member, depth: int, budget: _Budget, skip: Callable[[str], bool]
-) -> Iterator[Member | Problem]:
+def _walk_nested(member: Member, depth: int, budget: _Budget) -> Iterator[Member | Problem]:
     name = file_name(member.path)
     budget.num_archives -= 1
     if budget.num_archives < 0:
@@ -211,14 +200,14 @@ def _walk_nested(
     try:
         with archive_errors(), member.open() as content:
             if archive_suffix(name) != ".zip":
-                yield from _walk(content, name, member.path, depth, budget, skip)
+                yield from _walk(content, name, member.path, depth, budget)
                 return
             with tempfile.TemporaryFile() as copy:
                 while chunk := content.read(_CHUNK):
                     budget.spend(len(chunk))
                     copy.write(chunk)
                 copy.seek(0)
-                yield from _walk(copy, name, member.path, depth, budget, skip)
+                yield from _walk(copy, name, member.path, depth, budget)
     except ArchiveError as error:
         yield Problem(member.path, f"cannot be read: {error}")
 

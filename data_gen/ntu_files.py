@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_gen.archives import archive_suffix
-from data_gen.sources import BadFile, Found, Issue, RawFile, load_contents, printable, search
+from data_gen.sources import BadFile, Found, Issue, RawFile, first_reason, load_contents, printable, search
 from data_gen.store_writer import count_splits, preview
 from options.datasets import DATASETS, NTU60_LAST_SETUP, ntu_splits, parse_ntu_name
 from options.errors import UserError
@@ -94,10 +94,9 @@ def find_skeleton_files(roots: Sequence[Path], accept_name_lists: bool) -> Found
     found.files += [file for path in lists for file in read_name_list(path)]
     found.files.sort()
     if not found.files:
-        reason = f"; the first reason: {found.problems[0]}" if found.problems else ""
         raise UserError(
             f"no {SKELETON_SUFFIX} file below {', '.join(map(str, roots))}; set --data_path to "
-            f"the folders or archives that contain the skeleton files{reason}"
+            f"the folders or archives that contain the skeleton files{first_reason(found.problems)}"
         )
     return found
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_gen.archives import file_name
-from data_gen.sources import BadFile, Issue, RawFile, find_files, load_contents, printable
+from data_gen.sources import BadFile, Issue, RawFile, find_files, first_reason, load_contents, printable
 from options.errors import UserError
 
 SUFFIX = ".txt"
@@ -62,10 +62,9 @@ def find_videos(
     # The names of clips begin with the video's name and an underscore.
     keys = sorted(skeletons.keys() & labels.keys(), key=lambda key: f"{skeletons[key].name}_")
     if not keys:
-        reason = f"; the first reason: {left_out[0]}" if left_out else ""
         raise UserError(
             f"no video has a skeleton file below --data_path ({skeleton_counts}) and a label file of the "
-            f"same name below --label_path ({label_counts}){reason}"
+            f"same name below --label_path ({label_counts}){first_reason(left_out)}"
         )
     for files, others, reason in (
         (skeletons, labels, "no label file has this name"),
@@ -205,10 +204,9 @@ def read_splits(path: Path, part: str) -> dict[str, dict[str, str]]:
         except BadFile as error:
             raise UserError(f"the split file {file.display_name} cannot be used: {error.reason}") from error
     if not splits:
-        reason = f"; the first reason: {left_out[0]}" if left_out else ""
         raise UserError(
             f"no split file in {path}: its name must contain 'subject' or 'view', as in "
-            f"cross-subject.txt{reason}"
+            f"cross-subject.txt{first_reason(left_out)}"
         )
     return splits
 

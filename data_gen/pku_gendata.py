@@ -4,9 +4,9 @@
         --label_path Label/Train_Label_PKU_final --split_path Split
 
 The label files define which frames of a video are an action. The resulting clips are normalized like those of
-NTU RGB+D. All paths can be folders or archives, also one
-and the same. The store (dataset/store_format.py) is written
-atomically. Its store.json lists every video and label line that was left out, with the line and the reason.
+NTU RGB+D. The paths can be folders or archives, and may be identical. The store (dataset/store_format.py) is
+written atomically. Its store.json lists every video and label line that was left out, with the line and the
+reason.
 """
 
 from __future__ import annotations

@@ -83,6 +83,11 @@ def printable(text: str) -> str:
     )
 
 
+def first_reason(issues: Sequence[object]) -> str:
+    """Return the first of ``issues`` as the end of an error message, or "" if there are none."""
+    return f"; the first reason: {issues[0]}" if issues else ""
+
+
 @dataclass(frozen=True, order=True)
 class RawFile:
     """One raw file. ``name`` is its file name without suffix, ``display_name`` is its name in reports.
@@ -372,8 +377,9 @@ def find_arrays(path: Path, left_out: list[Issue]) -> dict[str, RawFile]:
             for member in members
         ]
     if not files:
-        reason = f"; the first reason: {left_out[0]}" if left_out else ""
-        raise UserError(f"no array in {path}; give an .npz file or a folder with .npy files{reason}")
+        raise UserError(
+            f"no array in {path}; give an .npz file or a folder with .npy files{first_reason(left_out)}"
+        )
     arrays: dict[str, RawFile] = {}
     for file in files:
         used = arrays.setdefault(file.name, replace(file, display_name=f"{path.name}/{file.display_name}"))

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from data_gen.output_folder import atomic_folder, check_folder, is_empty_folder, write_errors
 from data_gen.parallel import ordered_map
-from data_gen.sources import Issue, printable
+from data_gen.sources import Issue, first_reason, printable
 from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
 from options.class_names import published_class_names
 from options.datasets import DATASETS
@@ -314,7 +314,7 @@ class StoreWriter:
 
     def _finish(self, folder: Path) -> None:
         if not self.num_clips:
-            reason = f"; the first reason: {self.left_out[0]}" if self.left_out else ""
+            reason = first_reason(self.left_out)
             raise UserError(f"the input contains no valid clip, so no store was written{reason}")
         if list(self.rows) != sorted(self.rows):
             self._sort(folder)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen.command_line import DATA_FOLDER, add_flag, add_path_flag, add_store_flags, provenance
 from data_gen.own_clips import frames_of_array
-from data_gen.sources import BadFile, Issue, RawFile, find_files, load_contents
+from data_gen.sources import BadFile, Issue, RawFile, find_files, first_reason, load_contents
 from data_gen.store_writer import (
     Clip,
     FileResult,
@@ -45,7 +45,7 @@ from options.skeletons import KINECT_V1
 DATASET = "ucla"
 SUFFIX = ".json"
 ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)  # in file names; classes 0 to 9
-TEST_VIEWS = {"cross_view": 3, "view1": 1, "view2": 2}  # protocol -> view of the validation clips
+VAL_VIEWS = {"cross_view": 3, "view1": 1, "view2": 2}  # protocol -> view of the validation clips
 FILES_PER_TASK = 16
 _NAME = re.compile(r"a(\d{2})_s(\d{2})_e(\d{2})_v(\d{2})", re.ASCII)
 
@@ -112,10 +112,9 @@ def select_files(files: Sequence[RawFile], left_out: list[Issue]) -> list[RawFil
         else:
             selected.append(file)
     if not selected:
-        reason = f"; the first reason: {left_out[0]}" if left_out else ""
         raise UserError(
             "no file is named like a01_s01_e00_v01.json; set --data_path to the folder or zip archive of the "
-            f"dataset{reason}"
+            f"dataset{first_reason(left_out)}"
         )
     return selected
 
@@ -128,14 +127,14 @@ def parse_name(name: str) -> UclaName:
     parsed = UclaName(*map(int, match.groups()))
     if parsed.action not in ACTIONS:
         raise BadFile(f"action {parsed.action} is not one of {', '.join(map(str, ACTIONS))}")
-    if parsed.view not in TEST_VIEWS.values():
+    if parsed.view not in VAL_VIEWS.values():
         raise BadFile(f"view {parsed.view} is not one of 1, 2, 3")
     return parsed
 
 
 def splits_of(name: UclaName) -> dict[str, str]:
     """Return protocol -> "train" or "val"."""
-    return {protocol: "val" if name.view == view else "train" for protocol, view in TEST_VIEWS.items()}
+    return {protocol: "val" if name.view == view else "train" for protocol, view in VAL_VIEWS.items()}
 
 
 def read_clip(file: RawFile) -> FileResult:

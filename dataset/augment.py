@@ -2,8 +2,8 @@
 
 An augmentation is a small object: ``sample`` returns random parameters for a batch, ``apply``
 is pure and runs on the device of the clips. Parameters are sampled once per view and are the same for
-all its frames and both people. To add a spatial augmentation, write one class, append it to ``SPATIAL``
-and name it in the help text of ``--augmentations``.
+all its frames and both people. To add a spatial augmentation, write one class and append it to
+``SPATIAL``.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class ClipSet:
         """Identifies the frames; splits of one store share them."""
         return self.source, "" if self.first_frame is not None else self.split
 
-    def on(self, device: torch.device) -> ClipSet:
+    def to(self, device: torch.device) -> ClipSet:
         """Return the clips with their frames copied to ``device``, block by block."""
         frames = torch.empty(self.frames.shape, dtype=self.frames.dtype, device=device)
         for target, block in zip(frames.split(COPY_BLOCK), self.frames.split(COPY_BLOCK)):

@@ -15,8 +15,6 @@ from torch import Generator, Tensor
 
 from .clips import ClipSet
 
-SAMPLINGS = ("balanced", "uniform")
-
 
 def fraction_of(count: int, fraction: float) -> int:
     """Return ``fraction`` of ``count`` clips, rounded half up, but at least one if there are any.
@@ -27,7 +25,7 @@ def fraction_of(count: int, fraction: float) -> int:
     return min(max(math.floor(exact + Fraction(1, 2)), 1), count)
 
 
-def sample_labelled(clips: ClipSet, fraction: float, sampling: str, generator: Generator) -> Tensor:
+def sample_labeled(clips: ClipSet, fraction: float, sampling: str, generator: Generator) -> Tensor:
     """Sample the clips that keep their label; returns their indices ``(K,)``, ascending.
 
     Args:

@@ -35,7 +35,8 @@ from .augment import (
 )
 from .clips import ClipSet
 
-CLASSIFIER_MIN_RATIO = 0.5  # shortest crop on which a classifier is trained
+# Shortest crop on which a classifier is trained: fraction of the clip, frames.
+CLASSIFIER_MIN_RATIO, CLASSIFIER_MIN_FRAMES = 0.5, 64
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def pretraining_view(
 
 def classifier_view(num_frames: int = NUM_FRAMES) -> View:
     """A random crop of at least half of the clip, as classifiers are trained on."""
-    return View(RandomCrop(CLASSIFIER_MIN_RATIO, NUM_FRAMES), num_frames=num_frames)
+    return View(RandomCrop(CLASSIFIER_MIN_RATIO, CLASSIFIER_MIN_FRAMES), num_frames=num_frames)
 
 
 def evaluation_view(num_frames: int = NUM_FRAMES) -> View:

@@ -166,5 +166,5 @@ def place_clips(splits: Sequence[ClipSet], where: str, device: torch.device) -> 
     if where == "auto" and size > AUTO_MEMORY_FRACTION * free:
         return list(splits)
     print(f"copying {size / 1e9:.2f} GB of clips to {device}", flush=True)
-    moved = {name: clips.on(device) for name, clips in owners.items()}
+    moved = {name: clips.to(device) for name, clips in owners.items()}
     return [clips.with_frames_of(moved[clips.frames_id]) for clips in splits]

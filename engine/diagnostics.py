@@ -118,7 +118,7 @@ SHORTCUT_LOSS, SHORTCUT_ACCURACY = 0.8, 25.0
 
 
 class Warnings:
-    """Prints one clear warning for each way in which a pretraining can fail.
+    """Collects the warnings of a pretraining run, each of which is returned once.
 
     Args:
         epochs: total number of epochs; nothing is reported during the first quarter of them, in which a
@@ -127,15 +127,15 @@ class Warnings:
 
     def __init__(self, epochs: int) -> None:
         self._first_epoch = max(epochs // 4, 2)
-        self._printed: set[str] = set()
+        self._reported: set[str] = set()
 
     def check(self, epoch: int, metrics: Mapping[str, float]) -> list[str]:
         """Return the warnings of this epoch that were not returned before."""
         if epoch < self._first_epoch:
             return []
-        found = {problem: text for problem, text in problems(metrics).items() if problem not in self._printed}
-        self._printed |= found.keys()
-        return [f"warning, epoch {epoch}: {text}" for text in found.values()]
+        new = {name: text for name, text in problems(metrics).items() if name not in self._reported}
+        self._reported |= new.keys()
+        return [f"warning, epoch {epoch}: {text}" for text in new.values()]
 
 
 def named(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:

@@ -52,7 +52,7 @@ class Evaluation:
     def write(self, task: str, args: argparse.Namespace, numbers: dict) -> Path:
         """Write ``results.json``: the metrics ``numbers`` and what was evaluated; returns its path."""
         encoders = self.extractor.encoders
-        what = {
+        metadata = {
             "encoder": encoders.title,
             "pretrained": " and ".join(args.pretrained),
             "representation": join_representations(encoders.representations),
@@ -65,7 +65,7 @@ class Evaluation:
             "flags": vars(args),
             "device": describe(self.extractor.device, args.gpu),
         }
-        return write_results(self.folder, task, what, numbers)
+        return write_results(self.folder, task, metadata, numbers)
 
 
 def default_folder(args: argparse.Namespace, task: str) -> Path:
@@ -138,9 +138,9 @@ def prepare_evaluation(
         args.pretrain_skeleton_representation,
         args.finetune_skeleton_representation,
         given_sizes(args, size_flags()),
-        frozen,
-        splits[0].skeleton,
-        args.stream,
+        frozen=frozen,
+        skeleton=splits[0].skeleton,
+        stream=args.stream,
     ).to(device)
     print(
         f"{task} of {join_representations(encoders.representations)} ({encoders.title}) on {args.dataset} "
@@ -152,5 +152,5 @@ def prepare_evaluation(
     if args.workers is None:
         args.workers = default_workers(train, device)
     encode = parallel(in_precision(encoders, args.amp, device), device, args.gpu)
-    extractor = FeatureExtractor(encoders, encode, device, args.workers)
+    extractor = FeatureExtractor(encoders, device, encode, args.workers)
     return Evaluation(extractor, train, val, args.seed, folder)

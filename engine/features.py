@@ -48,19 +48,23 @@ def random_crops(
 class FeatureExtractor:
     """Encoders together with how and where they run.
 
-    ``encode`` calls ``encoders`` in the precision of the run and on all its devices. Features are on
-    ``device``. ``workers`` threads prepare batches ahead.
+    Args:
+        encoders: on ``device``.
+        device: where features are computed and returned.
+        encode: ``encoders`` in the precision of the run and on all its devices; None: ``encoders``.
+        workers: threads that prepare batches ahead.
     """
 
     encoders: ConcatenatedEncoders | CoordinateBaseline
-    encode: Callable[[Mapping[str, Tensor]], Tensor]
     device: torch.device
+    encode: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     workers: int = 0
 
     def features(self, view: Tensor) -> Tensor:
         """Encode a view ``(N, T, V, 3, M)`` to features ``(N, D)``."""
         representations, skeleton = self.encoders.representations, self.encoders.skeleton
-        return self.encode(lay_out(to_device(view, self.device), representations, skeleton))
+        views = lay_out(to_device(view, self.device), representations, skeleton)
+        return (self.encode or self.encoders)(views)
 
     @torch.no_grad()
     def extract(self, batches: list[Tensor], make_view: Callable[[int], Tensor], title: str) -> Tensor:
@@ -77,13 +81,13 @@ class FeatureExtractor:
             done += len(batch)
         return features
 
-    def of_random_crops(self, clips: ClipSet, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+    def random_crop_features(self, clips: ClipSet, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
         """Return features ``(N, D)`` and labels ``(N,)`` of one random crop per clip, shuffled."""
         batches, make_view = random_crops(clips, FEATURE_BATCH, self.encoders.num_frames, seed, epoch)
         features = self.extract(batches, make_view, f"features of epoch {epoch}")
         return features, clips.labels.to(self.device)[torch.cat(batches).to(self.device)]
 
-    def of_center_crops(self, clips: ClipSet, title: str) -> Tensor:
+    def center_crop_features(self, clips: ClipSet, title: str) -> Tensor:
         """Return features ``(N, D)`` of the center crops of ``clips``, in their order."""
         batches = ordered_batches(len(clips), FEATURE_BATCH)
         view = evaluation_view(self.encoders.num_frames)
@@ -94,7 +98,7 @@ def training_features(
     extractor: FeatureExtractor, clips: ClipSet, seed: int, cached_crops: int | None
 ) -> EpochFeatures:
     """Return a function from epoch to features and labels: of new random crops, or of cached ones."""
-    extract = partial(extractor.of_random_crops, clips, seed)
+    extract = partial(extractor.random_crop_features, clips, seed)
     if cached_crops is None:
         return extract
     size = 4 * cached_crops * len(clips) * extractor.encoders.num_features  # bytes

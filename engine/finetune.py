@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from dataset.batches import prefetch
 
 from .checkpoint import RollingCheckpoint
 from .classifier import ClassifierTraining
 from .features import random_crops
+from .log import step_bar
 from .optimization import sync_interval
 from .randomness import DROPOUT, seed_globally
 from .signals import StopRequest
@@ -44,16 +44,7 @@ class FineTuning(ClassifierTraining):
         total, count = torch.zeros((), device=extractor.device), 0
         sync_every = sync_interval(extractor.device)
         self.module.train()
-        bar = tqdm(
-            total=len(batches),
-            initial=self.step,
-            desc=f"epoch {epoch}",
-            unit="step",
-            leave=False,
-            disable=None,
-            dynamic_ncols=True,
-        )
-        with bar:
+        with step_bar(epoch, len(batches), self.step) as bar:
             for view in prefetch(make_view, range(self.step, len(batches)), extractor.workers):
                 index = batches[self.step]
                 seed_globally(run.seed, DROPOUT, epoch, self.step)
@@ -79,4 +70,4 @@ class FineTuning(ClassifierTraining):
     def val_logits(self) -> Tensor:
         """Return the logits ``(N, C)`` of the validation clips, in evaluation mode."""
         self.module.eval()
-        return self.head(self.run.extractor.of_center_crops(self.run.val, "validation features"))
+        return self.head(self.run.extractor.center_crop_features(self.run.val, "validation features"))

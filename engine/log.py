@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from tqdm import tqdm
 
 from options.errors import first_line
 from options.files import atomic_write, write_json
@@ -65,6 +66,19 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             if isinstance(entry, dict) and isinstance(entry.get("epoch"), int):
                 entries.append(entry)
     return entries
+
+
+def step_bar(epoch: int, steps: int, done: int, disable: bool | None = None) -> tqdm:
+    """Return the progress bar of an epoch; None for ``disable`` shows it on terminals only."""
+    return tqdm(
+        total=steps,
+        initial=done,
+        desc=f"epoch {epoch}",
+        unit="step",
+        leave=False,
+        disable=disable,
+        dynamic_ncols=True,
+    )
 
 
 class RunLog:

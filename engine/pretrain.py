@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dataset.batches import prefetch, shuffled_batches
 from dataset.clips import ClipSet
@@ -24,7 +23,7 @@ from .checkpoint import LAST, RollingCheckpoint, checkpoint_name, save_checkpoin
 from .device import memory_metrics, to_device
 from .diagnostics import Monitor, Warnings, named
 from .distributed import Group
-from .log import RunLog, config_text
+from .log import RunLog, config_text, step_bar
 from .optimization import GuardedOptimizer, learning_rate, set_learning_rate, sync_interval
 from .randomness import DROPOUT, ORDER, VIEWS, generator, seed_globally
 from .signals import EXIT_RESUMABLE, StopRequest
@@ -81,8 +80,8 @@ class EpochMetrics:
     def add(self, loss: Tensor, logits: list[Tensor]) -> None:
         """Add a step.
 
-        A query counts as correct if its positive key is strictly nearer than every key of the queue,
-        so a collapsed encoder, whose keys are all equal, has accuracy zero.
+        A query counts as correct if its positive key is strictly more similar than every negative key,
+        so a collapsed encoder, whose keys are all equal, has an accuracy of 0.
         """
         self.loss += loss.detach()
         for sums, x in zip(self.sums, logits):
@@ -143,16 +142,7 @@ def train_epoch(
     sync_every = sync_interval(run.device)
     state = run.state if group.is_main else None
     run.model.train()
-    bar = tqdm(
-        total=len(batches),
-        initial=run.step,
-        desc=f"epoch {run.epoch}",
-        unit="step",
-        leave=False,
-        disable=None if group.is_main else True,
-        dynamic_ncols=True,
-    )
-    with bar:
+    with step_bar(run.epoch, len(batches), run.step, None if group.is_main else True) as bar:
         for query, key in two_views(run, batches, args.workers):
             seed_globally(run.seed, DROPOUT, run.epoch, run.step, *([group.rank] if group.rank else []))
             loss, logits = run.model(query, key, encode=run.encode, gather=group.gather, rank=group.rank)
@@ -195,6 +185,15 @@ def epoch_line(epoch: int, args: argparse.Namespace, metrics: dict[str, float], 
     )
 
 
+def save_epoch(run: Pretraining, args: argparse.Namespace, log: RunLog, metrics: dict[str, float]) -> None:
+    """Log the metrics of the epoch before ``run.epoch`` and save its checkpoint, if it is due."""
+    epoch = run.epoch - 1
+    # Before the checkpoint: a run that resumes from it does not repeat this epoch.
+    log.epoch("pretrain", epoch, metrics)
+    if epoch % args.save_freq == 0 or run.epoch == args.epochs:
+        save_checkpoint(Path(args.checkpoint_path) / checkpoint_name(epoch), run.state())
+
+
 def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) -> int:
     """Train from the position of ``run`` to ``args.epochs``; returns the exit code.
 
@@ -225,13 +224,9 @@ def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) ->
                 seconds = max(time.monotonic() - epoch_start, 1e-9)
                 metrics |= {"learning_rate": rate, "clips_per_second": group.size * sums.clips / seconds}
                 metrics |= memory_metrics(run.device)
-                last = run.epoch == args.epochs
-                if epoch % args.monitor_freq == 0 or last:
+                if epoch % args.monitor_freq == 0 or run.epoch == args.epochs:
                     metrics |= monitor.measure()
-                # Before the checkpoint: a run that resumes from it does not repeat this epoch.
-                log.epoch("pretrain", epoch, metrics)
-                if epoch % args.save_freq == 0 or last:
-                    save_checkpoint(folder / checkpoint_name(epoch), run.state())
+                save_epoch(run, args, log, metrics)
                 per_epoch = (time.monotonic() - start) / (run.epoch - first_epoch)
                 print(epoch_line(epoch, args, metrics, per_epoch * (args.epochs - run.epoch)), flush=True)
                 for line in warnings.check(epoch, metrics):

@@ -315,9 +315,10 @@ def check_stream(stream: str | None, checkpoints: Sequence[EncoderCheckpoint]) -
 
 def load_encoders(
     pretrained: str | Sequence[str],
-    pretrain: str | Sequence[str] | None,
-    finetune: str | None,
-    sizes: dict,
+    pretrain_representations: str | Sequence[str] | None = None,
+    representations: str | None = None,
+    sizes: Mapping[str, Any] | None = None,
+    *,
     frozen: bool = True,
     skeleton: Skeleton | None = None,
     stream: str | None = None,
@@ -326,41 +327,41 @@ def load_encoders(
 
     Args:
         pretrained: ``random``, ``coordinates``, or the paths of one or several checkpoints.
-        pretrain: the representations in each checkpoint, None if not given.
-        finetune: the representations to take from them, None if not given.
-        sizes: the size flags, None if not given.
+        pretrain_representations: the representations in each checkpoint; required for official ones.
+        representations: those to take from the checkpoints; optional if each contains one.
+        sizes: the size flags, None for those that are not given.
         frozen: return the encoders in evaluation mode and without gradients, otherwise trainable.
-        stream: ``--stream``; None means that of the checkpoints, joint without any.
-        skeleton: the skeleton of the clips; None accepts that of the checkpoints, Kinect v2 without any.
+        skeleton: the skeleton of the clips; None: that of the checkpoints, or Kinect v2 if there are none.
+        stream: ``--stream``; None: that of the checkpoints, or joint if there are none.
 
     Raises:
         UserError: among others, a checkpoint was trained on another skeleton.
     """
     paths = [pretrained] if isinstance(pretrained, str) else list(pretrained)
-    names = [pretrain] if isinstance(pretrain, str) else list(pretrain or [])
-    check_lists(paths, names)
+    stored = pretrain_representations
+    names = [stored] if isinstance(stored, str) else list(stored or [])
+    sizes = {name: value for name, value in (sizes or {}).items() if value is not None}
+    check_pretrained_flags(paths, names)
     if paths == [COORDINATES]:
-        given = [k for k, v in sizes.items() if v is not None]
-        if given or finetune not in (None, SEQUENCE.name):
+        if sizes or representations not in (None, SEQUENCE.name):
             raise UserError(
                 f"--pretrained {COORDINATES} has no encoder: omit the size flags and "
                 "--finetune-skeleton-representation"
             )
         return CoordinateBaseline(skeleton or KINECT_V2, stream or JOINT)
     if paths == [RANDOM]:
-        representations = finetune or (names[0] if names else SEQUENCE.name)
-        chosen = parse_representations(representations, stream)
+        chosen = parse_representations(representations or (names or [SEQUENCE.name])[0], stream)
         encoders = random_encoders(chosen, sizes, skeleton or KINECT_V2)
     else:
         checkpoints = [read_encoders(path, name, sizes) for path, name in zip_longest(paths, names)]
         check_stream(stream, checkpoints)
         for checkpoint in checkpoints:
             check_skeleton(checkpoint.skeleton, checkpoint.path, skeleton or checkpoints[0].skeleton)
-        encoders = concatenate_encoders(checkpoints, finetune)
+        encoders = concatenate_encoders(checkpoints, representations)
     return encoders.requires_grad_(False).eval() if frozen else encoders
 
 
-def check_lists(paths: list[str], names: list[str]) -> None:
+def check_pretrained_flags(paths: list[str], names: list[str]) -> None:
     """Raise ``UserError`` if ``--pretrained`` and ``--pretrain-skeleton-representation`` do not match."""
     for word in (RANDOM, COORDINATES):
         if word in paths and len(paths) > 1:

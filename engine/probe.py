@@ -58,7 +58,7 @@ class LinearProbe(ClassifierTraining):
     @cached_property
     def val_features(self) -> Tensor:
         """Features ``(N, D)`` of the validation clips, which do not change."""
-        return self.run.extractor.of_center_crops(self.run.val, "validation features")
+        return self.run.extractor.center_crop_features(self.run.val, "validation features")
 
     @torch.no_grad()
     def val_logits(self) -> Tensor:

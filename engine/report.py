@@ -1,4 +1,4 @@
-"""``results.json`` of an evaluation, and a summary table of many of them:
+"""Read and write ``results.json``, and print a summary table:
 
 python -m engine.report runs/demo
 """
@@ -31,19 +31,19 @@ def current_commit() -> str | None:
         return None
 
 
-def write_results(folder: Path, task: str, what: dict, numbers: dict) -> Path:
+def write_results(folder: Path, task: str, metadata: dict, numbers: dict) -> Path:
     """Write ``results.json`` and return its path.
 
     Args:
         folder: the folder of the run.
         task: ``retrieval`` or a ``--mode``.
-        what: encoders, clips and flags.
+        metadata: encoders, clips and flags.
         numbers: the metrics.
     """
     path = folder / RESULTS
     version = {"commit": current_commit(), "torch": torch.__version__}
     with numbers_in_errors(numbers):
-        write_json(path, {"task": task, **what, "numbers": numbers, **version})
+        write_json(path, {"task": task, **metadata, "numbers": numbers, **version})
     return path
 
 

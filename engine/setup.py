@@ -6,12 +6,15 @@ import argparse
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from dataset.augment import augmentation_names
 from dataset.clips import ClipSet, open_clips
 from dataset.views import AugmentationSettings, pretraining_view
 from moco.model import MoCo
@@ -79,7 +82,7 @@ def parse_pretraining_flags(
     parser = Parser(documentation, presets=True)
     flags.add_data_flags(parser, "--pre-dataset")
     flags.add_contrast_flags(parser, representation_help, representation, pairs)
-    flags.add_augmentation_flags(parser)
+    flags.add_augmentation_flags(parser, augmentation_names())
     flags.add_size_flags(parser, size_flags())
     flags.add_optimization_flags(parser, epochs=None, lr=0.01, schedule=None, weight_decay=1e-4)
     flags.add_steps_flag(parser)
@@ -90,31 +93,38 @@ def parse_pretraining_flags(
     return parser.parse_args()
 
 
-def run_pretraining(
-    args: argparse.Namespace,
-    contrast: str,
-    representations: tuple[str, ...],
-    pairs: list[tuple[str, str]],
-    log_views: Callable,
-) -> int:
+@dataclass(frozen=True)
+class Contrast:
+    """What a pretraining contrasts.
+
+    Args:
+        name: ``intra`` or ``inter``.
+        representations: names, in the registry's order.
+        pairs: (query, key) names.
+    """
+
+    name: str
+    representations: tuple[str, ...]
+    pairs: list[tuple[str, str]]
+
+
+def run_pretraining(args: argparse.Namespace, contrast: Contrast, log_views: Callable) -> int:
     """Pretrain with ``args``; all flags are checked before anything is written.
 
     Args:
         args: from ``parse_pretraining_flags``.
-        contrast: ``intra`` or ``inter``.
-        representations: names, in the registry's order.
-        pairs: (query, key) names to contrast.
+        contrast: what to contrast.
         log_views: ``log_views(log, clips, view, seed)`` logs a sample of augmented views.
 
     Returns:
         The exit code.
     """
-    args.skeleton_representation = join_representations(representations)
+    args.skeleton_representation = join_representations(contrast.representations)
     with process_group() as group:
-        folder = checkpoint_folder(args, contrast, args.skeleton_representation)
+        folder = checkpoint_folder(args, contrast.name, args.skeleton_representation)
         args.checkpoint_path = str(folder)
         found = checkpoints_in(folder)
-        run = prepare(args, contrast, representations, pairs, group)
+        run = prepare(args, contrast, group)
         with exclusive_folder(folder, "--checkpoint-path") if group.is_main else nullcontext():
             if checkpoints_in(folder) != found:
                 raise UserError(f"another run has just written checkpoints to {folder}; start this one again")
@@ -124,14 +134,8 @@ def run_pretraining(
             return pretrain(run, args, log_views)
 
 
-def prepare(
-    args: argparse.Namespace,
-    contrast: str,
-    representations: tuple[str, ...],
-    pairs: list[tuple[str, str]],
-    group: Group,
-) -> Pretraining:
-    """Build clips, model and optimizer of a new or resumed run; fills in the defaults in ``args``."""
+def prepare(args: argparse.Namespace, contrast: Contrast, group: Group) -> Pretraining:
+    """Build a new or resumed run; fills in the defaults in ``args``."""
     device = pick_device(args.gpu)
     check_modes(args, device, group)
     use_tf32(args.tf32 == "on")
@@ -144,27 +148,51 @@ def prepare(
     if resumed:
         path, checkpoint = resumed
         with checkpoint_errors(path):
-            check_same_run(path, checkpoint, contrast, args, clips)
+            check_same_run(path, checkpoint, contrast.name, args, clips)
             sizes, args.seed = complete_sizes(checkpoint["sizes"]), int(checkpoint["seed"])
     else:
         sizes = complete_sizes(flags.given_sizes(args, size_flags()))
         args.seed = group.first(choose_seed(args.seed))
+    run = build_run(args, contrast, sizes, clips, device, group)
+    if resumed:
+        with checkpoint_errors(path):
+            run.restore(checkpoint)
+        print(f"resumed {path}: epoch {run.epoch}, step {run.step}")
+    print(
+        f"{contrast_title(contrast.name, vars(args))} contrast of {args.skeleton_representation} on "
+        f"{args.dataset} {args.protocol}: {len(clips)} clips from {clips.source}, "
+        f"{describe(device, args.gpu, group)}; {'MLP' if args.mlp else 'linear'} head, embedding dimension "
+        f"{args.moco_dim}"
+    )
+    for line in [*default_lines, *defaults.queue_note(args, len(clips))]:
+        print(line)
+    return run
+
+
+def build_run(
+    args: argparse.Namespace,
+    contrast: Contrast,
+    sizes: dict[str, Any],
+    clips: ClipSet,
+    device: torch.device,
+    group: Group,
+) -> Pretraining:
+    """Build a run at its first step: model, optimizer and view; ``sizes`` are all encoder sizes."""
     vars(args).update(sizes)  # the configuration that is logged
     description = {
         "kind": "pretraining",
-        "contrast": contrast,
-        "representations": list(representations),
+        "contrast": contrast.name,
+        "representations": list(contrast.representations),
         "sizes": sizes,
         "flags": vars(args),
         "dataset": args.dataset,
         "skeleton": clips.skeleton.to_dict(),
         "clips_sha256": clips_digest(clips),
     }
-    build = partial(build_encoder, skeleton=clips.skeleton, **sizes)
-    model = build_model(args, representations, pairs, build, device)
+    model = build_model(args, contrast, partial(build_encoder, skeleton=clips.skeleton, **sizes), device)
     # The key encoders are not optimized; they follow by their momentum update.
     sgd = make_sgd(model.encoders.query.parameters(), args.lr, args.momentum, args.weight_decay)
-    run = Pretraining(
+    return Pretraining(
         model=model,
         encode=parallel(in_precision(model.encoders, args.amp, device), device, args.gpu, group),
         optimizer=GuardedOptimizer(sgd, args.amp, device),
@@ -176,34 +204,20 @@ def prepare(
         group=group,
         epoch=args.start_epoch,
     )
-    if resumed:
-        with checkpoint_errors(path):
-            run.restore(checkpoint)
-        print(f"resumed {path}: epoch {run.epoch}, step {run.step}")
-    print(
-        f"{contrast_title(contrast, vars(args))} contrast of {args.skeleton_representation} on "
-        f"{args.dataset} {args.protocol}: {len(clips)} clips from {clips.source}, "
-        f"{describe(device, args.gpu, group)}; {'MLP' if args.mlp else 'linear'} head, embedding dimension "
-        f"{args.moco_dim}"
-    )
-    for line in [*default_lines, *defaults.queue_note(args, len(clips))]:
-        print(line)
-    return run
 
 
 def build_model(
     args: argparse.Namespace,
-    representations: tuple[str, ...],
-    pairs: list[tuple[str, str]],
+    contrast: Contrast,
     build: Callable[[str, int], nn.Module],
     device: torch.device,
 ) -> MoCo:
     """Build the contrastive model on ``device``, initialized; ``build(name, dim)`` builds an encoder."""
     seed_globally(args.seed, WEIGHTS)
     model = MoCo(
-        representations,
+        contrast.representations,
         build,
-        pairs,
+        contrast.pairs,
         args.moco_dim,
         args.moco_k,
         args.moco_m,

@@ -150,7 +150,7 @@ class MoCo(nn.Module):
     Args:
         representations: names, in the order that determines the random initialization.
         build_encoder: ``build_encoder(name, dim)`` returns a module whose last layer is ``fc``.
-        pairs: (query, key) names to contrast, from ``intra_pairs`` or ``inter_pairs``.
+        pairs: (query, key) names to contrast, from ``intra_pairs``, ``inter_pairs`` or ``all_pairs``.
         dim: embedding dimension.
         queue_size: keys in each queue, a multiple of the batch size; 0: the negatives are the keys of the
             other clips of the batch.
@@ -191,7 +191,9 @@ class MoCo(nn.Module):
     def contrast(
         self, queries: Mapping[str, Tensor], keys: Mapping[str, Tensor], first: int = 0
     ) -> list[Tensor]:
-        """Logits ``(N, 1 + K)`` of each (query, key) pair, in the order of ``pairs``.
+        """Return the logits of each (query, key) pair, in the order of ``pairs``.
+
+        They are ``(N, 1 + K)``, or ``(N, B)`` without a queue; column 0 is the positive pair.
 
         Args:
             queries: embeddings ``(N, D)`` of this process's clips.

@@ -78,7 +78,7 @@ def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
         choices=["auto", "cpu", "cuda"],
         default="auto",
         help="cuda: keep the clips in GPU memory; cpu: in a memory map of the store; auto: on the GPU if "
-        "they fit (default auto). Results do not depend on it",
+        "they take at most 30%% of its free memory (default auto). Results do not depend on it",
     )
     group.add_argument(
         "--amp",
@@ -284,15 +284,15 @@ def add_contrast_flags(
     )
 
 
-def add_augmentation_flags(parser: Parser) -> None:
-    """Add the augmentation flags (section 3.4; Tables 5, 8 and 9)."""
+def add_augmentation_flags(parser: Parser, names: Sequence[str]) -> None:
+    """Add the augmentation flags (section 3.4; Tables 5, 8, 9); ``names`` are those of all augmentations."""
     group = parser.add_argument_group("augmentation")
     group.add_argument(
         "--augmentations",
         nargs="*",
         default=["crop", "pose", "jitter"],
         metavar="A",
-        help="any of crop, pose, jitter; no value: no augmentation (Table 5; default crop pose jitter)",
+        help=f"any of {', '.join(names)}; no value: no augmentation (Table 5; default crop pose jitter)",
     )
     group.add_argument(
         "--jitter-joints",
@@ -348,7 +348,8 @@ def add_steps_flag(parser: Parser) -> None:
         type=POSITIVE_INT,
         action=TrainingLength,
         metavar="N",
-        help="instead of --epochs: as many epochs as N steps need; the last one given of both counts",
+        help="train for N steps, rounded up to whole epochs; of --epochs and --steps, the last one given "
+        "applies",
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.representations import complete_sizes
 from options.datasets import DATASETS
 from options.defaults import CLASSIFIER_DEFAULTS
 
@@ -51,15 +52,7 @@ PAPER = Scale(  # sections 3.4, 4.2 and 4.3, and the scripts of the official cod
         mode: {**flags, "batch_size": 64, "momentum": 0.9 if flags["optimizer"] == "sgd" else None, "wd": 0.0}
         for mode, flags in CLASSIFIER_DEFAULTS.items()
     },
-    sizes={
-        "num_frames": 64,
-        "gru_hidden_size": 1024,
-        "gru_num_layers": 3,
-        "graph_encoder": "agcn",
-        "graph_width": 64,
-        "graph_num_blocks": 10,
-        "image_width": 64,
-    },
+    sizes=complete_sizes({}),
     label_seeds=(0, 1, 2, 3, 4),
     synthetic=False,
 )

@@ -113,7 +113,7 @@ def test_views_of_clips_on_the_gpu_equal_those_on_the_cpu(clips):
 def test_step_does_not_synchronize(clips, amp):
     """Views, contrast, backward and optimizer only queue work; PyTorch raises an error at any wait."""
     device = torch.device("cuda", 0)
-    clips = clips.on(device)
+    clips = clips.to(device)
     model = small_moco().to(device)
     query = model.encoders.query
     optimizer = GuardedOptimizer(make_sgd(query.parameters(), 0.01, 0.9, 1e-4), amp, device)

@@ -6,7 +6,7 @@ import torch
 from conftest import write_store
 
 from dataset.clips import open_clips
-from dataset.label_subset import classes_without_clip, fraction_of, keep_clips, sample_labelled
+from dataset.label_subset import classes_without_clip, fraction_of, keep_clips, sample_labeled
 from engine.randomness import LABELS, generator
 
 PER_CLASS = [1, 3, 10, 25, 50, 150]  # training clips of each class
@@ -25,7 +25,7 @@ def clips(tmp_path_factory):
 
 
 def sample(clips, fraction, seed=0, sampling="balanced"):
-    return sample_labelled(clips, fraction, sampling, generator(seed, LABELS))
+    return sample_labeled(clips, fraction, sampling, generator(seed, LABELS))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def features_of(small_store):
     clips = open_clips(small_store, "ntu60", "cross_view", "train")
     torch.manual_seed(0)
     encoders = load_encoders("random", None, "seq-based", {"gru_hidden_size": 8, "gru_num_layers": 1})
-    extractor = FeatureExtractor(encoders, encoders, CPU)
+    extractor = FeatureExtractor(encoders, CPU)
     return lambda cached_crops: training_features(extractor, clips, 3, cached_crops)
 
 

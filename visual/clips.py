@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from dataset.augment import WholeClip
+from dataset.augment import WholeClip, augmentation_names
 from dataset.clips import ClipSet, open_clips
 from dataset.store_format import SPLITS
 from dataset.views import AugmentationSettings, View, pretraining_view
@@ -144,7 +144,7 @@ def parse_args() -> argparse.Namespace:
         metavar="N",
         help="number of frames to which a view is resized (default 64)",
     )
-    flags.add_augmentation_flags(parser)
+    flags.add_augmentation_flags(parser, augmentation_names())
     return parser.parse_args()
 
 

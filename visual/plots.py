@@ -15,6 +15,7 @@ from torch import Tensor
 from options.files import atomic_write
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Curve = Sequence[tuple[float, float]]  # (x, y) points
@@ -31,6 +32,12 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+
+
+def style_axes(axes: Axes) -> None:
+    """Add a light grid and hide the frame at the top and on the right."""
+    axes.grid(color="#dddddd")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def without_math(text: str) -> str:
@@ -79,7 +86,6 @@ def line_chart(curves: Mapping[str, Curve], y_label: str) -> bytes:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel("epoch")
     axes.set_ylabel(y_label)
-    axes.grid(color="#dddddd")
-    axes.spines[["top", "right"]].set_visible(False)
+    style_axes(axes)
     figure.legend(loc="outside lower left", frameon=False)
     return figure_svg(figure)
