@@ -95,7 +95,7 @@ def parse_args() -> argparse.Namespace:
 def training_job(
     args: argparse.Namespace, mode: str, fraction: float, lr: float, draw: int, sizes: Mapping[str, Any]
 ) -> Job:
-    """One training; the learning rate is divided by 10 after 60% and 80% of the epochs, as in the paper."""
+    """Return the job of one training; the learning rate is divided by 10 at 60% and 80% of the epochs."""
     label_seed, checkpoint = args.label_seeds[draw], args.pretrained[draw % len(args.pretrained)]
     name = f"{mode}_{fraction}_lr{lr}_labels{label_seed}"
     command = script_command(
@@ -113,7 +113,7 @@ def training_job(
             "seed": label_seed,
             "lr": lr,
             "epochs": args.epochs,
-            "schedule": (round(0.6 * args.epochs), round(0.8 * args.epochs)),
+            "schedule": (round(0.6 * args.epochs), round(0.8 * args.epochs)),  # as in the paper
             "batch_size": args.batch_size,
             "resume": "auto",
             "output_dir": Path(args.runs, name),
@@ -135,7 +135,7 @@ def best_results(jobs: Mapping[float, Sequence[Job]]) -> dict[str, Any]:
 
 
 def table_row(fraction: float, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The row of one fraction of the labels."""
+    """Return the table row of one fraction of the labels."""
     cells = []
     for mode in MODES:
         best, last = (format_accuracy(*mean_and_std(results[mode][epoch])) for epoch in ("best", "last"))

@@ -100,7 +100,7 @@ class Monitor:
         return metrics
 
     def _encode(self, encoder: Any, name: str, view: View, number: int) -> tuple[Tensor, Tensor]:
-        """Features ``(N, D)`` and unit embeddings ``(N, dim)`` of view ``number`` of the sample."""
+        """Return features ``(N, D)`` and unit embeddings ``(N, dim)`` of view ``number`` of the sample."""
         features = []
         for position, index in enumerate(self.index.split(BATCH)):
             batch = view.of(self.clips, index, generator(self.seed, MONITOR, number, position))

@@ -137,7 +137,7 @@ class GRUEncoder(nn.Module):
 
 
 def sequence_layout(batch: Tensor) -> Tensor:
-    """``(N, T, V, 3, M) -> (N, T, 3 V M)`` in the order joint, coordinate, person."""
+    """Lay out ``(N, T, V, 3, M) -> (N, T, 3 V M)`` in the order joint, coordinate, person."""
     return batch.flatten(start_dim=2)
 
 
