@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
         type=POSITIVE_INT,
         default=1,
         metavar="K",
-        help="number of nearest neighbors that vote (default 1)",
+        help="number of nearest neighbors that vote (default: 1)",
     )
     group.add_argument(
         "--save-features",

@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
         type=expanded_path,
         default="features.npz",
         metavar="FILE.npz",
-        help="default features.npz",
+        help="output file (default: features.npz)",
     )
     group.add_argument(
         "--knn-neighbours",

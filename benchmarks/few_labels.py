@@ -55,23 +55,23 @@ def parse_args() -> argparse.Namespace:
         help="pretrainings, one per seed: checkpoints or folders",
     )
     parser.add_argument(
-        "--representation", default="seq-based", help="encoder to fine-tune (default seq-based)"
+        "--representation", default="seq-based", help="encoder to fine-tune (default: seq-based)"
     )
     parser.add_argument("--data-root", type=expanded_path, metavar="DIR", help="folder with the stores")
-    parser.add_argument("--dataset", default="ntu60", metavar="NAME", help="(default ntu60)")
-    parser.add_argument("--protocol", default="cross_subject", help="(default cross_subject)")
+    parser.add_argument("--dataset", default="ntu60", metavar="NAME", help="(default: ntu60)")
+    parser.add_argument("--protocol", default="cross_subject", help="(default: cross_subject)")
     parser.add_argument(
         "--fractions",
         type=POSITIVE_FRACTION,
         nargs="+",
         default=[0.01, 0.05, 0.1, 1.0],
         metavar="F",
-        help="fractions of the labels (default 0.01 0.05 0.1 1)",
+        help="fractions of the labels (default: 0.01 0.05 0.1 1)",
     )
     parser.add_argument("--label-seeds", type=COUNT, nargs="+", default=[0, 1, 2, 3, 4], metavar="S")
     parser.add_argument("--label-sampling", choices=["balanced", "uniform"], default="balanced")
     parser.add_argument("--lr", type=POSITIVE, nargs="+", default=[0.003, 0.01])
-    parser.add_argument("--epochs", type=POSITIVE_INT, default=50, metavar="N", help="(default 50)")
+    parser.add_argument("--epochs", type=POSITIVE_INT, default=50, metavar="N", help="(default: 50)")
     parser.add_argument("--batch-size", type=POSITIVE_INT, default=16, metavar="N")
     parser.add_argument(
         "--runs", type=expanded_path, required=True, metavar="DIR", help="folder for the results"
@@ -84,7 +84,9 @@ def parse_args() -> argparse.Namespace:
         metavar="DIR",
         help="only plot the results in these folders together",
     )
-    parser.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default 1)")
+    parser.add_argument(
+        "--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default: 1)"
+    )
     args = parser.parse_args()
     if not args.plot and not (args.pretrained and args.data_root):
         parser.error("--pretrained and --data-root are required without --plot")

@@ -205,7 +205,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--cached-crops", type=POSITIVE_INT, default=5, metavar="K")
     parser.add_argument("--paper-sizes", action="store_true", help="the paper's encoder and 64 frames")
     parser.add_argument(
-        "--threads", type=POSITIVE_INT, default=1, metavar="N", help="CPU threads (default 1)"
+        "--threads", type=POSITIVE_INT, default=1, metavar="N", help="CPU threads (default: 1)"
     )
     parser.add_argument("--repeats", type=POSITIVE_INT, default=5, metavar="N")
     return parser.parse_args()
