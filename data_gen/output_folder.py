@@ -1,4 +1,4 @@
-"""Output folders that appear under their name only when they are complete.
+"""Output folders that are written atomically: temporary name, fsync, rename.
 
 Everything is written to a hidden folder next to the target, which is renamed after all of it is on disk.
 Links are followed. A mount point cannot be renamed, and next to it is another disk: its hidden folder is

@@ -1,4 +1,4 @@
-"""Features of clips: batches, views and encoders, put together."""
+"""Feature extraction from clips."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Size:
         return None
 
 
-NUM_FRAMES_SIZE = Size(NUM_FRAMES, "frames that a view is resized to")
+NUM_FRAMES_SIZE = Size(NUM_FRAMES, "frames per view after temporal resizing")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The one table of datasets: classes, protocols, official counts, pretraining defaults.
+"""The table of datasets: classes, protocols, official counts, pretraining defaults.
 
 Everything that depends on the dataset is defined here: splits and official counts for the data
 preparation; number of classes, protocols and the paper's pretraining defaults for the scripts.

@@ -454,6 +454,6 @@ def add_probe_flags(parser: Parser) -> None:
         "--cached-crops",
         type=POSITIVE_INT,
         metavar="K",
-        help="train on the features of K random crops per clip, computed once and reused in turn (default: "
-        "new crops in every epoch, as in the paper)",
+        help="train on the features of K random crops per clip, computed once and cycled through "
+        "(default: new crops in every epoch, as in the paper)",
     )
