@@ -4,14 +4,14 @@
         --data-root runs/demo/data --runs runs/few_labels_demo --title Demo
     python benchmarks/few_labels.py --plot runs/few_labels_demo runs/few_labels_utd --runs runs/few_labels
 
-Both use the same clips and number of epochs. Every fraction of the labels has several draws; draw i starts
-from checkpoint i modulo their number. Each method has, per fraction, the learning rate of --lr with the
-highest mean accuracy over all draws, of the last epoch on the validation clips.
+Both use the same clips and number of epochs. Every fraction of the labels has several label subsets; subset
+i starts from checkpoint i modulo their number. Each method has, per fraction, the learning rate of --lr with
+the highest mean accuracy over all subsets, of the last epoch on the validation clips.
 
 ``table.md``: mean and sample standard deviation of the top-1 accuracy on the validation clips, of the best
-epoch and in parentheses of the last one, and the number of draws on which fine-tuning is better in the last
-epoch. ``few_labels.svg``: the last epoch. --plot writes a figure with a panel per folder. Finished runs are
-skipped.
+epoch and in parentheses of the last one, and the number of label subsets on which fine-tuning is better in
+the last epoch. ``few_labels.svg``: the last epoch. --plot writes a figure with a panel per folder. Finished
+runs are skipped.
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def training_job(
-    args: argparse.Namespace, mode: str, fraction: float, lr: float, draw: int, sizes: Mapping[str, Any]
+    args: argparse.Namespace, mode: str, fraction: float, lr: float, subset: int, sizes: Mapping[str, Any]
 ) -> Job:
     """Return the job of one training; the learning rate is divided by 10 at 60% and 80% of the epochs."""
-    label_seed, checkpoint = args.label_seeds[draw], args.pretrained[draw % len(args.pretrained)]
+    label_seed, checkpoint = args.label_seeds[subset], args.pretrained[subset % len(args.pretrained)]
     name = f"{mode}_{fraction}_lr{lr}_labels{label_seed}"
     command = script_command(
         "action_classification.py",
@@ -125,8 +125,8 @@ def training_job(
 
 
 def best_results(jobs: Mapping[float, Sequence[Job]]) -> dict[str, Any]:
-    """Return the results at the learning rate with the best mean: best and last epoch of every draw."""
-    results = {lr: [read_result(job.output) for job in draws] for lr, draws in jobs.items()}
+    """Return the results at the learning rate with the best mean: best and last epoch of every subset."""
+    results = {lr: [read_result(job.output) for job in subsets] for lr, subsets in jobs.items()}
 
     def top1(lr: float, epoch: str) -> list[float]:
         return [result["numbers"][epoch]["top1"] for result in results[lr]]
@@ -173,10 +173,11 @@ def plot(summaries: Sequence[Mapping[str, Any]]) -> bytes:
 def train_all(args: argparse.Namespace, runs: Path) -> None:
     """Run all trainings; write and print the table and write its numbers for the figure."""
     sizes = load_checkpoint(Path(args.pretrained[0]))["sizes"]
-    draws = range(len(args.label_seeds))
+    subsets = range(len(args.label_seeds))
     groups = {
         (fraction, mode): {
-            lr: [training_job(args, mode, fraction, lr, draw, sizes) for draw in draws] for lr in args.lr
+            lr: [training_job(args, mode, fraction, lr, subset, sizes) for subset in subsets]
+            for lr in args.lr
         }
         for fraction, mode in product(args.fractions, MODES)
     }

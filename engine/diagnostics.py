@@ -166,7 +166,7 @@ def problems(metrics: Mapping[str, float]) -> dict[str, str]:
     if shortcut:
         found["shortcut"] = (
             f"{', '.join(shortcut)}: accuracy is high although the loss is close to chance; the keys are "
-            "told apart by their age, not by the clip. Raise --moco-m (0.999), lower --moco-t or --lr, or "
+            "distinguished by their age, not by the clip. Raise --moco-m (0.999), lower --moco-t or --lr, or "
             "take the negatives from the batch (--moco-k 0)"
         )
     if collapsed:
