@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
         type=POSITIVE_INT,
         default=1,
         metavar="K",
-        help="number of nearest neighbors that vote (default 1)",
+        help="number of nearest neighbors that vote (default: 1)",
     )
     group.add_argument(
         "--save-features",
@@ -86,7 +86,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Raise ``UserError`` early if a requested output cannot be written or a figure cannot be drawn."""
+    """Raise ``UserError`` early if a requested output cannot be written or a figure cannot be rendered."""
     if args.save_features:
         check_output_file(Path(args.save_features), "--save-features")
     if args.gallery:

@@ -37,14 +37,14 @@ def parse_args() -> argparse.Namespace:
         "--on",
         choices=["softmax", "logits"],
         default="softmax",
-        help="what is summed (default softmax)",
+        help="what is summed (default: softmax)",
     )
     parser.add_argument(
         "--output-dir",
         type=expanded_path,
         default="runs/ensemble",
         metavar="DIR",
-        help="folder for results.json and the confusion matrix (default runs/ensemble)",
+        help="folder for results.json and the confusion matrix (default: runs/ensemble)",
     )
     args = parser.parse_args()
     if len(args.scores) < 2:

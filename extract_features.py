@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
         type=expanded_path,
         default="features.npz",
         metavar="FILE.npz",
-        help="default features.npz",
+        help="output file (default: features.npz)",
     )
     group.add_argument(
         "--knn-neighbours",
@@ -110,8 +110,8 @@ def main() -> int:
         stream=args.stream,
     ).to(device)
     clips, left_out = read_raw_clips(args.input, "--input", encoders.skeleton)
-    for remark in left_out:
-        print(f"left out: {remark}")
+    for issue in left_out:
+        print(f"left out: {issue}")
     print(
         f"{len(clips)} clips, {len(left_out)} left out; {encoders.title}, {encoders.num_features} features, "
         f"{describe(device, args.gpu)}",

@@ -1,4 +1,4 @@
-"""Pretrain by contrasting different representations of skeleton clips with each other.
+"""Inter-skeleton contrastive pretraining.
 
 Sequence and graph on NTU-60 cross-view, as in the paper (section 3.3):
 

@@ -1,4 +1,4 @@
-"""Pretrain by contrasting two views of skeleton clips in one representation.
+"""Intra-skeleton contrastive pretraining.
 
 The sequence encoder on NTU-60 cross-view, as in the paper (section 3.1):
 
@@ -7,8 +7,9 @@ The sequence encoder on NTU-60 cross-view, as in the paper (section 3.1):
         --skeleton-representation seq-based \\
         --checkpoint-path ./checkpoints/ntu_60_cross_view/intraskeleton_seq_based
 
-All visible GPUs are used. On SIGTERM, SIGINT (Ctrl-C), SIGHUP or SIGUSR1 the run finishes the current
-step, saves and exits with code 75; the same command with --resume auto continues it.
+Two views of each clip are contrasted in one representation. All visible GPUs are used. On SIGTERM,
+SIGINT (Ctrl-C), SIGHUP or SIGUSR1 the run finishes the current step, saves and exits with code 75;
+the same command with --resume auto continues it.
 """
 
 from engine.setup import Contrast, parse_pretraining_flags, run_pretraining

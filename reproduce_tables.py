@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
         choices=[*SCALES],
         default="paper",
         help="paper: the paper's datasets, sizes and epochs; smoke: synthetic data, tiny sizes, a few epochs "
-        "(default paper)",
+        "(default: paper)",
     )
     parser.add_argument(
         "--data-root",
@@ -60,7 +60,7 @@ def parse_args() -> argparse.Namespace:
         type=expanded_path,
         default="runs",
         metavar="DIR",
-        help="folder for checkpoints, results, logs and tables (default runs)",
+        help="folder for checkpoints, results, logs and tables (default: runs)",
     )
     parser.add_argument(
         "--seeds",
@@ -68,7 +68,7 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         default=[0],
         metavar="S",
-        help="seeds of pretraining and evaluation; several: mean and standard deviation (default 0)",
+        help="seeds of pretraining and evaluation; several: mean and standard deviation (default: 0)",
     )
     slots = parser.add_mutually_exclusive_group()
     slots.add_argument(
@@ -83,7 +83,7 @@ def parse_args() -> argparse.Namespace:
         type=POSITIVE_INT,
         default=1,
         metavar="N",
-        help="number of parallel jobs without assigned GPUs (default 1)",
+        help="number of parallel jobs without assigned GPUs (default: 1)",
     )
     parser.add_argument(
         "--flags",

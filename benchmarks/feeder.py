@@ -37,7 +37,7 @@ Feeder = Callable[[ClipSet, Tensor], Tensor]  # clips, index (N,) -> views (N, T
 
 
 def synthetic_clips(count: int) -> ClipSet:
-    """Clips of 32 to 150 frames, as in NTU, with random coordinates."""
+    """Return clips of 32 to 150 frames, as in NTU, with random coordinates."""
     source = torch.Generator().manual_seed(0)
     num_frames = torch.randint(32, 151, (count,), generator=source)
     shape = (int(num_frames.sum()), *KINECT_V2.frame_shape)
@@ -56,12 +56,12 @@ def synthetic_clips(count: int) -> ClipSet:
 
 
 def feed(clips: ClipSet, index: Tensor) -> Tensor:
-    """Views as this repository makes them."""
+    """Return views as this repository makes them."""
     return VIEW.of(clips, index, generator(0, VIEWS, int(index[0])))
 
 
 def reference_feed(clips: ClipSet, index: Tensor) -> Tensor:
-    """Views as the reference makes them."""
+    """Return views as the reference makes them."""
     return reference.feed(clips, index, SETTINGS, VIEW.num_frames)
 
 

@@ -4,14 +4,14 @@
         --data-root runs/demo/data --runs runs/few_labels_demo --title Demo
     python benchmarks/few_labels.py --plot runs/few_labels_demo runs/few_labels_utd --runs runs/few_labels
 
-Both use the same clips and number of epochs. Every fraction of the labels has several draws; draw i starts
-from checkpoint i modulo their number. Each method has, per fraction, the learning rate of --lr with the
-highest mean accuracy over all draws, of the last epoch on the validation clips.
+Both use the same clips and number of epochs. Every fraction of the labels has several label subsets; subset
+i starts from checkpoint i modulo their number. Each method has, per fraction, the learning rate of --lr with
+the highest mean accuracy over all subsets, of the last epoch on the validation clips.
 
 ``table.md``: mean and sample standard deviation of the top-1 accuracy on the validation clips, of the best
-epoch and in parentheses of the last one, and the number of draws on which fine-tuning is better in the last
-epoch. ``few_labels.svg``: the last epoch. --plot writes a figure with a panel per folder. Finished runs are
-skipped.
+epoch and in parentheses of the last one, and the number of label subsets on which fine-tuning is better in
+the last epoch. ``few_labels.svg``: the last epoch. --plot writes a figure with a panel per folder. Finished
+runs are skipped.
 """
 
 from __future__ import annotations
@@ -55,23 +55,23 @@ def parse_args() -> argparse.Namespace:
         help="pretrainings, one per seed: checkpoints or folders",
     )
     parser.add_argument(
-        "--representation", default="seq-based", help="encoder to fine-tune (default seq-based)"
+        "--representation", default="seq-based", help="encoder to fine-tune (default: seq-based)"
     )
     parser.add_argument("--data-root", type=expanded_path, metavar="DIR", help="folder with the stores")
-    parser.add_argument("--dataset", default="ntu60", metavar="NAME", help="(default ntu60)")
-    parser.add_argument("--protocol", default="cross_subject", help="(default cross_subject)")
+    parser.add_argument("--dataset", default="ntu60", metavar="NAME", help="(default: ntu60)")
+    parser.add_argument("--protocol", default="cross_subject", help="(default: cross_subject)")
     parser.add_argument(
         "--fractions",
         type=POSITIVE_FRACTION,
         nargs="+",
         default=[0.01, 0.05, 0.1, 1.0],
         metavar="F",
-        help="fractions of the labels (default 0.01 0.05 0.1 1)",
+        help="fractions of the labels (default: 0.01 0.05 0.1 1)",
     )
     parser.add_argument("--label-seeds", type=COUNT, nargs="+", default=[0, 1, 2, 3, 4], metavar="S")
     parser.add_argument("--label-sampling", choices=["balanced", "uniform"], default="balanced")
     parser.add_argument("--lr", type=POSITIVE, nargs="+", default=[0.003, 0.01])
-    parser.add_argument("--epochs", type=POSITIVE_INT, default=50, metavar="N", help="(default 50)")
+    parser.add_argument("--epochs", type=POSITIVE_INT, default=50, metavar="N", help="(default: 50)")
     parser.add_argument("--batch-size", type=POSITIVE_INT, default=16, metavar="N")
     parser.add_argument(
         "--runs", type=expanded_path, required=True, metavar="DIR", help="folder for the results"
@@ -84,7 +84,9 @@ def parse_args() -> argparse.Namespace:
         metavar="DIR",
         help="only plot the results in these folders together",
     )
-    parser.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default 1)")
+    parser.add_argument(
+        "--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default: 1)"
+    )
     args = parser.parse_args()
     if not args.plot and not (args.pretrained and args.data_root):
         parser.error("--pretrained and --data-root are required without --plot")
@@ -93,10 +95,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def training_job(
-    args: argparse.Namespace, mode: str, fraction: float, lr: float, draw: int, sizes: Mapping[str, Any]
+    args: argparse.Namespace, mode: str, fraction: float, lr: float, subset: int, sizes: Mapping[str, Any]
 ) -> Job:
-    """One training; the learning rate is divided by 10 after 60% and 80% of the epochs, as in the paper."""
-    label_seed, checkpoint = args.label_seeds[draw], args.pretrained[draw % len(args.pretrained)]
+    """Return the job of one training; the learning rate is divided by 10 at 60% and 80% of the epochs."""
+    label_seed, checkpoint = args.label_seeds[subset], args.pretrained[subset % len(args.pretrained)]
     name = f"{mode}_{fraction}_lr{lr}_labels{label_seed}"
     command = script_command(
         "action_classification.py",
@@ -113,7 +115,7 @@ def training_job(
             "seed": label_seed,
             "lr": lr,
             "epochs": args.epochs,
-            "schedule": (round(0.6 * args.epochs), round(0.8 * args.epochs)),
+            "schedule": (round(0.6 * args.epochs), round(0.8 * args.epochs)),  # as in the paper
             "batch_size": args.batch_size,
             "resume": "auto",
             "output_dir": Path(args.runs, name),
@@ -123,8 +125,8 @@ def training_job(
 
 
 def best_results(jobs: Mapping[float, Sequence[Job]]) -> dict[str, Any]:
-    """Return the results at the learning rate with the best mean: best and last epoch of every draw."""
-    results = {lr: [read_result(job.output) for job in draws] for lr, draws in jobs.items()}
+    """Return the results at the learning rate with the best mean: best and last epoch of every subset."""
+    results = {lr: [read_result(job.output) for job in subsets] for lr, subsets in jobs.items()}
 
     def top1(lr: float, epoch: str) -> list[float]:
         return [result["numbers"][epoch]["top1"] for result in results[lr]]
@@ -135,7 +137,7 @@ def best_results(jobs: Mapping[float, Sequence[Job]]) -> dict[str, Any]:
 
 
 def table_row(fraction: float, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The row of one fraction of the labels."""
+    """Return the table row of one fraction of the labels."""
     cells = []
     for mode in MODES:
         best, last = (format_accuracy(*mean_and_std(results[mode][epoch])) for epoch in ("best", "last"))
@@ -170,10 +172,11 @@ def plot(summaries: Sequence[Mapping[str, Any]]) -> bytes:
 def train_all(args: argparse.Namespace, runs: Path) -> None:
     """Run all trainings; write and print the table and write its numbers for the figure."""
     sizes = load_checkpoint(Path(args.pretrained[0]))["sizes"]
-    draws = range(len(args.label_seeds))
+    subsets = range(len(args.label_seeds))
     groups = {
         (fraction, mode): {
-            lr: [training_job(args, mode, fraction, lr, draw, sizes) for draw in draws] for lr in args.lr
+            lr: [training_job(args, mode, fraction, lr, subset, sizes) for subset in subsets]
+            for lr in args.lr
         }
         for fraction, mode in product(args.fractions, MODES)
     }

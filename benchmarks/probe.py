@@ -71,7 +71,7 @@ class ReferenceClips(Dataset):
 
 
 def single_views(run: Evaluation, args: argparse.Namespace) -> tuple[MakeBatches, MakeBatches]:
-    """Training and validation batches whose views are made clip by clip on the CPU."""
+    """Return training and validation batches whose views are made clip by clip on the CPU."""
     num_frames = run.extractor.encoders.num_frames
     train, val = (
         ReferenceClips(open_clips(args.data_root, args.dataset, args.protocol, split), make_view(num_frames))
@@ -82,7 +82,7 @@ def single_views(run: Evaluation, args: argparse.Namespace) -> tuple[MakeBatches
 
 
 def batched_views(run: Evaluation, args: argparse.Namespace) -> tuple[MakeBatches, MakeBatches]:
-    """Training and validation batches whose views are made a batch at a time."""
+    """Return training and validation batches whose views are made a batch at a time."""
     num_frames, source = run.extractor.encoders.num_frames, torch.default_generator
 
     def make(clips: ClipSet, view: View, batches: list[Tensor]) -> Batches:
@@ -100,7 +100,7 @@ def batched_views(run: Evaluation, args: argparse.Namespace) -> tuple[MakeBatche
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The number of clips whose class is first, and among the first five."""
+    """Return the number of clips whose class is first, and among the first five."""
     correct = logits.topk(5, dim=1).indices == labels[:, None]
     return correct[:, 0].sum().item(), correct.any(dim=1).sum().item()
 
@@ -152,7 +152,7 @@ def make_data(folder: Path) -> Path:
 
 
 def probe_flags(data: Path, folder: Path, epochs: int, sizes: str) -> argparse.Namespace:
-    """The flags of the probe, parsed by action_classification.py."""
+    """Return the flags of the probe, parsed by action_classification.py."""
     sys.argv = ["action_classification.py", "--data-root", str(data), "--output-dir", str(folder)]
     sys.argv += ["--protocol", "cross_subject", "--seed", "0", "--pretrained", "random", *sizes.split()]
     sys.argv += ["--epochs", str(epochs), "--schedule", str(epochs * 5 // 8), str(epochs * 7 // 8)]
@@ -205,7 +205,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--cached-crops", type=POSITIVE_INT, default=5, metavar="K")
     parser.add_argument("--paper-sizes", action="store_true", help="the paper's encoder and 64 frames")
     parser.add_argument(
-        "--threads", type=POSITIVE_INT, default=1, metavar="N", help="CPU threads (default 1)"
+        "--threads", type=POSITIVE_INT, default=1, metavar="N", help="CPU threads (default: 1)"
     )
     parser.add_argument("--repeats", type=POSITIVE_INT, default=5, metavar="N")
     return parser.parse_args()

@@ -89,7 +89,7 @@ def concatenated(encoders: Sequence[Encoder]) -> Encoder:
 
 
 def fusion(runs: Runs, encoders: Sequence[Encoder], seed: int) -> Job:
-    """The fusion of the linear probes of ``encoders``; its output is ``results.json``."""
+    """Return the job of the fusion of the linear probes of ``encoders``; its output is ``results.json``."""
     jobs = tuple(runs.evaluation("linear", encoder, seed) for encoder in encoders)
     output = runs.folder / f"{concatenated(encoders).folder}_seed{seed}" / "ensemble"
     script, *given = script_command("ensemble.py", {"output_dir": output})
@@ -174,18 +174,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--raw", type=expanded_path, required=True, metavar="DIR", help="folder with skeleton files"
     )
-    parser.add_argument("--seeds", type=COUNT, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
+    parser.add_argument("--seeds", type=COUNT, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     add_steps = partial(parser.add_argument, type=POSITIVE_INT, metavar="N")
-    add_steps("--steps", default=2000, help="steps of intra, inter and all (default 2000)")
-    add_steps("--stream-steps", default=8000, help="steps of the streams (default 8000)")
+    add_steps("--steps", default=2000, help="steps of intra, inter and all (default: 2000)")
+    add_steps("--stream-steps", default=8000, help="steps of the streams (default: 8000)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run (default: all)")
     parser.add_argument(
         "--runs",
         type=expanded_path,
         metavar="DIR",
-        help="output folder (default runs/real_data_NAME of the raw files)",
+        help="output folder (default: runs/real_data_NAME of the raw files)",
     )
-    parser.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default 1)")
+    parser.add_argument(
+        "--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default: 1)"
+    )
     return parser.parse_args()
 
 

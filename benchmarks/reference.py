@@ -49,14 +49,14 @@ def sample_parameters(num_frames: int, settings: AugmentationSettings) -> ClipPa
 
 
 def split_parameters(parameters: ViewParameters) -> list[ClipParameters]:
-    """The parameters of a batch of views, clip by clip."""
+    """Return the parameters of a batch of views, clip by clip."""
     crop, maps = parameters.crop, parameters.spatial.maps
     values = zip(crop.start.tolist(), crop.length.tolist(), maps.matrix, maps.joints, strict=True)
     return [ClipParameters(*clip) for clip in values]
 
 
 def crop_and_resize(clips: ClipSet, clip: int, start: int, length: int, num_frames: int) -> Tensor:
-    """A crop of one clip, resized to ``num_frames``: ``(T, V, 3, M)``."""
+    """Return a crop of one clip, resized to ``num_frames``: ``(T, V, 3, M)``."""
     first = int(clips.first_frame[clip]) + start
     crop = clips.frames[first : first + length]  # T' x V x 3 x M
     series = crop.permute(1, 2, 3, 0).reshape(1, -1, length)  # 1 x V3M x T'
@@ -77,13 +77,13 @@ def make_views(
 
 
 def feed(clips: ClipSet, index: Tensor, settings: AugmentationSettings, num_frames: int) -> Tensor:
-    """Random views of the clips ``index``, made clip by clip: ``(N, T, V, 3, M)``."""
+    """Return random views of the clips ``index``, made clip by clip: ``(N, T, V, 3, M)``."""
     parameters = [sample_parameters(int(clips.num_frames[clip]), settings) for clip in index.tolist()]
     return make_views(clips, index, parameters, num_frames)
 
 
 def gru_forward(encoder: CausalBiGRU, x: Tensor) -> Tensor:
-    """The bidirectional GRU called once per frame, as in the official code: ``(N, 2 H)``."""
+    """Call the bidirectional GRU once per frame, as in the official code: ``(N, 2 H)``."""
     state = None
     for frame in x.split(1, dim=1):
         _, state = encoder.gru(frame, state)
@@ -91,7 +91,7 @@ def gru_forward(encoder: CausalBiGRU, x: Tensor) -> Tensor:
 
 
 def graph_conv_forward(block: AdaptiveGraphConv, x: Tensor) -> Tensor:
-    """Adaptive graph convolution, subset by subset: ``(N, C, T, V) -> (N, C', T, V)``."""
+    """Apply the adaptive graph convolution, subset by subset: ``(N, C, T, V) -> (N, C', T, V)``."""
     n, c, t, v = x.shape
     total = None
     for k in range(len(block.A)):

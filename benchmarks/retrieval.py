@@ -42,7 +42,7 @@ Program = Callable[[Split, Split, int], float]  # training and validation split,
 
 
 def random_split(count: int, num_features: int, seed: int) -> Split:
-    """Random features and labels, made in blocks so that the peak memory is that of the retrieval."""
+    """Return random features and labels, made in blocks so that retrieval determines the peak memory."""
     source = torch.Generator().manual_seed(seed)
     centers = torch.randn(NUM_CLASSES, num_features, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(0, NUM_CLASSES, (count,), generator=source)
@@ -53,19 +53,19 @@ def random_split(count: int, num_features: int, seed: int) -> Split:
 
 
 def accuracy_of_this_repo(train: Split, val: Split, k: int) -> float:
-    """Percent of queries whose neighbors vote for the correct class."""
+    """Return the percentage of queries whose neighbors vote for the correct class."""
     return knn_accuracy(*val, *train, k, NUM_CLASSES)
 
 
 def cosine_accuracy(train: Split, val: Split, k: int) -> float:
-    """The same with scikit-learn and cosine distances."""
+    """Return the accuracy of scikit-learn with cosine distances."""
     (gallery, labels), (queries, expected) = (tuple(x.numpy() for x in split) for split in (train, val))
     classifier = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
     return 100.0 * np.mean(classifier.fit(gallery, labels).predict(queries) == expected)
 
 
 def euclidean_accuracy(train: Split, val: Split, k: int) -> float:
-    """The same with Euclidean distances: ``|a - b|^2 = 2 - 2 a.b`` for unit vectors."""
+    """Return the accuracy with Euclidean distances: ``|a - b|^2 = 2 - 2 a.b`` for unit vectors."""
     gallery, queries = (F.normalize(features, dim=1).numpy() for features, _ in (train, val))
     classifier = KNeighborsClassifier(k, metric="euclidean", algorithm="brute")
     classifier.fit(gallery, train[1].numpy())
@@ -73,7 +73,7 @@ def euclidean_accuracy(train: Split, val: Split, k: int) -> float:
 
 
 def measure(program: Program, splits: tuple[Split, Split], k: int) -> tuple[float, float, float]:
-    """Wall time, CPU time and accuracy; returning the accuracy waits for the device."""
+    """Return wall time, CPU time and accuracy; returning the accuracy waits for the device."""
     start, cpu_start = time.perf_counter(), time.process_time()
     accuracy = program(*splits, k)
     return time.perf_counter() - start, time.process_time() - cpu_start, accuracy

@@ -82,7 +82,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--raw", type=expanded_path, required=True, metavar="DIR", help="folder with skeleton files"
     )
-    parser.add_argument("--seeds", type=COUNT, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
+    parser.add_argument("--seeds", type=COUNT, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     parser.add_argument(
         "--steps", type=POSITIVE_INT, metavar="N", help="of every pretraining (default: the preset's)"
     )
@@ -91,9 +91,11 @@ def parse_args() -> argparse.Namespace:
         "--runs",
         type=expanded_path,
         metavar="DIR",
-        help="output folder (default runs/study_NAME of the raw files)",
+        help="output folder (default: runs/study_NAME of the raw files)",
     )
-    parser.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default 1)")
+    parser.add_argument(
+        "--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default: 1)"
+    )
     return parser.parse_args()
 
 

@@ -154,7 +154,7 @@ class Runs:
         return interval, sorted({*range(0, epochs, interval), epochs - 1})
 
     def pretraining(self, contrast: Contrast, seed: int) -> Job:
-        """A pretraining; its output is the last checkpoint."""
+        """Return the job of a pretraining; its output is the last checkpoint."""
         folder = self.folder / f"{contrast.name}_seed{seed}"
         interval, epochs = self.saved_epochs(contrast)
         script, *given = script_command(
@@ -175,7 +175,7 @@ class Runs:
         return Job(f"pretraining {folder.name}", command, folder / checkpoint_name(epochs[-1]))
 
     def evaluation(self, task: str, encoder: Encoder, seed: int) -> Job:
-        """``retrieval`` or ``linear`` of an encoder; the latter's output are the scores for ensemble.py."""
+        """Return the job of ``retrieval`` or ``linear``; the latter writes the scores for ensemble.py."""
         source = encoder.source
         jobs = () if isinstance(source, str) else tuple(self.pretraining(x, seed) for x in source)
         folder = self.folder / f"{encoder.folder}_seed{seed}"
@@ -198,7 +198,7 @@ class Runs:
         return Job(name, command, scores, jobs)
 
     def evaluations(self, encoders: Iterable[Encoder], seeds: Sequence[int]) -> list[Job]:
-        """Retrieval and linear probe of all encoders, with all seeds."""
+        """Return the jobs of retrieval and linear probe of all encoders, with all seeds."""
         return [
             self.evaluation(task, encoder, seed)
             for seed in seeds

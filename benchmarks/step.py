@@ -212,12 +212,12 @@ def print_table(steps: list[Step], flops: float, repeats: int, device: torch.dev
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default cpu")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(default: cpu)")
     parser.add_argument(
-        "--batch-size", type=POSITIVE_INT, default=8, metavar="N", help="clips per step (default 8)"
+        "--batch-size", type=POSITIVE_INT, default=8, metavar="N", help="clips per step (default: 8)"
     )
     parser.add_argument(
-        "--repeats", type=POSITIVE_INT, default=5, metavar="N", help="timed steps per mode (default 5)"
+        "--repeats", type=POSITIVE_INT, default=5, metavar="N", help="timed steps per mode (default: 5)"
     )
     parser.add_argument(
         "--threads", type=POSITIVE_INT, metavar="N", help="CPU threads (default: PyTorch's default)"

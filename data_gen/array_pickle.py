@@ -68,7 +68,7 @@ class PickledArray:
     data: Any = None
 
     def has_shape(self, dimensions: int) -> bool:
-        """Whether the shape is valid and has this number of dimensions."""
+        """Return whether the shape is valid and has this number of dimensions."""
         return (
             isinstance(self.shape, tuple)
             and len(self.shape) == dimensions

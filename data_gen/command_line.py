@@ -102,7 +102,7 @@ def add_store_flags(parser: argparse.ArgumentParser, default: str = "data/<datas
         "on_error",
         choices=("skip", "stop"),
         default="skip",
-        help="on a bad input file: leave it out and report it, or stop and write no store (default: skip)",
+        help="on a bad input file: skip and report it, or abort without writing a store (default: skip)",
     )
     add_flag(parser, "overwrite", action="store_true", help="replace an existing store in --out_folder")
 

@@ -113,7 +113,7 @@ def read_name_list(path: Path) -> list[RawFile]:
 
 @dataclass
 class MissingList:
-    """The list of missing skeletons that is used: where it is, and the clip names on it; or a warning."""
+    """The list of missing skeletons that is used: its path and clip names, or a warning if there is none."""
 
     path: Path | str | None = None  # a str inside of archives
     names: set[str] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""Output folders that appear under their name only when they are complete.
+"""Output folders that are written atomically: temporary name, fsync, rename.
 
 Everything is written to a hidden folder next to the target, which is renamed after all of it is on disk.
 Links are followed. A mount point cannot be renamed, and next to it is another disk: its hidden folder is
@@ -106,7 +106,7 @@ def content_of(folder: Path) -> list[Path]:
 
 
 def is_empty_folder(path: Path) -> bool:
-    """Whether ``path`` is a folder without content.
+    """Return whether ``path`` is a folder without content.
 
     One whose content a killed run was exchanging counts as empty; ``atomic_folder`` restores its content.
     """
@@ -133,7 +133,7 @@ def _check_hidden(places: _Places) -> None:
 
 
 def _is_bind_mount(folder: Path) -> bool:
-    """Whether a folder of the same file system is mounted there, which ``os.path.ismount`` does not see."""
+    """Return whether a folder of the same file system is mounted there, unseen by ``os.path.ismount``."""
     try:
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
     except OSError:

@@ -77,7 +77,7 @@ def find_videos(
     for key in keys:
         video_splits = {protocol: split[key] for protocol, split in splits.items() if key in split}
         videos.append(Video(skeletons[key], labels[key], video_splits))
-    # In a folder that is searched for both, the files of one kind are no news for the other.
+    # In a folder that is searched for both, the files of one kind need not be reported for the other.
     used = {file.display_name for video in videos for file in (video.skeletons, video.labels)}
     unique = {(issue.file, issue.reason): issue for issue in left_out}
     return videos, [issue for issue in unique.values() if not _is_other_kind(issue) or issue.file not in used]

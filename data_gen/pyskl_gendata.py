@@ -55,7 +55,7 @@ from options.errors import UserError, run_script
 from options.parser import Parser
 from options.skeletons import KINECT_V2, SKELETONS, Skeleton, load_skeleton
 
-PROTOCOLS = {"xsub": "cross_subject", "xview": "cross_view", "xset": "cross_setup"}  # pyskl's name -> ours
+PROTOCOLS = {"xsub": "cross_subject", "xview": "cross_view", "xset": "cross_setup"}  # pyskl -> protocol
 CONTENT = ("split", "annotations")
 NTU_DATASETS = ("ntu60", "ntu120")
 SPLITS = {"train": "train", "val": "val", "test": "val"}

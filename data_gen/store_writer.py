@@ -55,7 +55,7 @@ class Clip:
 
 @dataclass
 class FileResult:
-    """The result of reading one input file: its clips, why there are not more, and notes on the clips.
+    """The result of reading one input file: its clips, errors, and notes.
 
     ``body_sizes`` are those of the clips if their unit is not known, see ``data_gen.units``.
     """

@@ -46,7 +46,7 @@ class RandomCrop:
             raise UserError(f"--min-crop-frames {self.min_frames} must be at least 1")
 
     def sample(self, num_frames: Tensor, generator: Generator | None) -> CropParameters:
-        """Crops of clips of ``num_frames`` (N,)."""
+        """Sample crops of clips of ``num_frames`` (N,)."""
         u, v = torch.rand(2, len(num_frames), generator=generator, dtype=torch.float64)
         ratio = self.min_ratio + (1.0 - self.min_ratio) * u
         length = (num_frames * ratio).floor().long().clamp(min=self.min_frames)
@@ -60,7 +60,7 @@ class WholeClip:
     """No crop; nothing is random."""
 
     def sample(self, num_frames: Tensor, generator: Generator | None = None) -> CropParameters:
-        """All frames of clips of ``num_frames`` (N,)."""
+        """Return all frames of clips of ``num_frames`` (N,)."""
         return CropParameters(torch.zeros_like(num_frames), num_frames)
 
 
@@ -71,7 +71,7 @@ class CenterCrop:
     ratio: float = CENTER_RATIO
 
     def sample(self, num_frames: Tensor, generator: Generator | None = None) -> CropParameters:
-        """Center crops of clips of ``num_frames`` (N,)."""
+        """Return center crops of clips of ``num_frames`` (N,)."""
         start = ((1.0 - self.ratio) * num_frames.double() / 2.0).long()
         return CropParameters(start, num_frames - 2 * start)
 
@@ -80,7 +80,7 @@ class Crop(Protocol):
     """A temporal crop."""
 
     def sample(self, num_frames: Tensor, generator: Generator | None) -> CropParameters:
-        """Crops of clips of ``num_frames`` (N,)."""
+        """Sample crops of clips of ``num_frames`` (N,)."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class JointMaps:
         return JointMaps(self.matrix[rows], self.joints[rows])
 
     def where(self, mask: Tensor, other: JointMaps) -> JointMaps:
-        """These maps for the clips in ``mask`` (N,), and those of ``other`` for the rest."""
+        """Return these maps for the clips in ``mask`` (N,), and those of ``other`` for the rest."""
         return JointMaps(
             torch.where(mask[:, None, None], self.matrix, other.matrix),
             torch.where(mask[:, None], self.joints, other.joints),
@@ -107,10 +107,10 @@ class SpatialAugmentation(Protocol):
     name: ClassVar[str]
 
     def sample(self, count: int, num_joints: int, generator: Generator | None) -> JointMaps:
-        """Parameters for ``count`` clips."""
+        """Sample the parameters of ``count`` clips."""
 
     def describe(self, maps: JointMaps, clip: int) -> str:
-        """What happened to one clip of the batch, for captions."""
+        """Describe the augmentation of one clip of the batch for a caption."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,13 @@ class PoseAugmentation:
     name: ClassVar[str] = "pose"
 
     def sample(self, count: int, num_joints: int, generator: Generator | None) -> JointMaps:
-        """Parameters for ``count`` clips."""
+        """Sample the parameters of ``count`` clips."""
         shear = torch.rand(count, 3, 3, generator=generator) * 2.0 - 1.0
         shear.diagonal(dim1=1, dim2=2).fill_(1.0)
         return JointMaps(shear, torch.ones(count, num_joints, dtype=torch.bool))
 
     def describe(self, maps: JointMaps, clip: int) -> str:
-        """What happened to one clip of the batch, for captions."""
+        """Describe the augmentation of one clip of the batch for a caption."""
         return "pose: sheared"
 
 
@@ -149,7 +149,7 @@ class JointJitter:
             raise UserError(f"--jitter-joints {self.num_jittered} must be at least 1")
 
     def sample(self, count: int, num_joints: int, generator: Generator | None) -> JointMaps:
-        """Parameters for ``count`` clips."""
+        """Sample the parameters of ``count`` clips."""
         matrix = torch.rand(count, 3, 3, generator=generator) * 2.0 - 1.0
         is_zero = torch.rand(count, generator=generator) < self.zero_prob
         matrix = matrix.masked_fill(is_zero[:, None, None], 0.0)
@@ -159,7 +159,7 @@ class JointJitter:
         return JointMaps(matrix.transpose(1, 2), joints)
 
     def describe(self, maps: JointMaps, clip: int) -> str:
-        """What happened to one clip of the batch, for captions."""
+        """Describe the augmentation of one clip of the batch for a caption."""
         joints = int(maps.joints[clip].sum())
         return f"jitter: {joints} joints " + ("moved" if maps.matrix[clip].any() else "set to zero")
 
@@ -171,7 +171,7 @@ PAPER_SPATIAL = (PoseAugmentation.name, JointJitter.name)
 
 
 def augmentation_names() -> tuple[str, ...]:
-    """The values of ``--augmentations``."""
+    """Return the values of ``--augmentations``."""
     return (CROP, *SPATIAL)
 
 
@@ -198,7 +198,7 @@ class OneOf:
     enabled: tuple[SpatialAugmentation, ...]
 
     def sample(self, count: int, num_joints: int, generator: Generator | None) -> SpatialParameters:
-        """Parameters for ``count`` clips."""
+        """Sample the parameters of ``count`` clips."""
         choice = (torch.rand(count, generator=generator) * len(self.enabled)).long()
         by_name = {augmentation.name: augmentation for augmentation in self.enabled}
         sampled = {
@@ -212,15 +212,15 @@ class OneOf:
         return SpatialParameters(choice, maps)
 
     def apply(self, batch: Tensor, parameters: SpatialParameters) -> Tensor:
-        """The augmented batch ``(N, T, V, 3, M)``."""
+        """Return the augmented batch ``(N, T, V, 3, M)``."""
         return map_joints(batch, parameters.maps)
 
     def changed_joints(self, parameters: SpatialParameters, clip: int) -> Tensor:
-        """The joints ``(V,)`` of one clip of the batch that the augmentation changed, as booleans."""
+        """Return the joints of one clip of the batch that the augmentation changed, ``(V,)`` booleans."""
         return parameters.maps.joints[clip]
 
     def describe(self, parameters: SpatialParameters, clip: int) -> str:
-        """What happened to one clip of the batch, for captions."""
+        """Describe the augmentation of one clip of the batch for a caption."""
         return self.enabled[int(parameters.choice[clip])].describe(parameters.maps, clip)
 
 

@@ -15,7 +15,7 @@ Batch = TypeVar("Batch")
 
 
 def shuffled_batches(count: int, batch_size: int, generator: Generator, drop_last: bool) -> list[Tensor]:
-    """A random permutation of ``count`` clips, split into index tensors of ``batch_size``."""
+    """Return a random permutation of ``count`` clips, split into index tensors of ``batch_size``."""
     batches = list(torch.randperm(count, generator=generator).split(batch_size))
     if drop_last and batches and len(batches[-1]) < batch_size:
         batches.pop()
@@ -23,7 +23,7 @@ def shuffled_batches(count: int, batch_size: int, generator: Generator, drop_las
 
 
 def ordered_batches(count: int, batch_size: int) -> list[Tensor]:
-    """The indices of ``count`` clips in order, split into tensors of ``batch_size``."""
+    """Return the indices of ``count`` clips in order, split into tensors of ``batch_size``."""
     return list(torch.arange(count).split(batch_size))
 
 

@@ -54,7 +54,7 @@ def find_official(folder: Path, protocol: str, split: str) -> Path | None:
 
 
 def has_official(folder: Path) -> bool:
-    """Whether ``folder`` contains any protocol in the official layout."""
+    """Return whether ``folder`` contains any protocol in the official layout."""
     return any(find_official(folder, protocol, "train") for protocol in PROTOCOL_FOLDERS)
 
 

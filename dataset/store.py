@@ -45,7 +45,7 @@ class Store:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether ``folder`` contains a store."""
+    """Return whether ``folder`` contains a store."""
     return (folder / INFO_FILE).is_file()
 
 

@@ -60,14 +60,14 @@ class View:
     num_frames: int = NUM_FRAMES
 
     def sample(self, clips: ClipSet, index: Tensor, generator: Generator | None = None) -> ViewParameters:
-        """Parameters for the clips ``index`` (N,); deterministic views need no generator."""
+        """Sample the parameters of the clips ``index`` (N,); deterministic views need no generator."""
         crop = self.crop.sample(clips.num_frames[index], generator)
         if self.spatial is None:
             return ViewParameters(crop, None)
         return ViewParameters(crop, self.spatial.sample(len(index), clips.skeleton.num_joints, generator))
 
     def apply(self, clips: ClipSet, index: Tensor, parameters: ViewParameters) -> Tensor:
-        """Views ``(N, T, V, 3, M)`` of the clips ``index`` (N,), on the device of the clips."""
+        """Return views ``(N, T, V, 3, M)`` of the clips ``index`` (N,), on the device of the clips."""
         crop = parameters.crop
         batch = crop_and_resize(clips, index, crop.start, crop.length, self.num_frames)
         if self.spatial is None or parameters.spatial is None:
@@ -89,7 +89,7 @@ class View:
         return self.apply(clips, index[shard], parameters[shard])
 
     def describe(self, parameters: ViewParameters, clip: int) -> list[str]:
-        """Caption lines: what happened to one clip of the batch; frames are counted from 1."""
+        """Describe the view of one clip of the batch in caption lines; frames are counted from 1."""
         start, length = int(parameters.crop.start[clip]), int(parameters.crop.length[clip])
         lines = [f"frames {start + 1}-{start + length}"]
         if self.spatial is not None and parameters.spatial is not None:
@@ -109,7 +109,7 @@ class AugmentationSettings:
 
     @classmethod
     def from_flags(cls, args: argparse.Namespace) -> AugmentationSettings:
-        """The values of the flags, with their defaults filled in."""
+        """Return the values of the flags, with their defaults filled in."""
         return cls(
             args.augmentations,
             args.min_crop_ratio,
@@ -124,7 +124,7 @@ def pretraining_view(
     num_frames: int = NUM_FRAMES,
     skeleton: Skeleton = KINECT_V2,
 ) -> View:
-    """A random view as contrasted in pretraining (section 3.4).
+    """Return the random view that pretraining contrasts (section 3.4).
 
     Without any augmentation it is the whole clip, resized (Table 5).
     """
@@ -147,17 +147,17 @@ def pretraining_view(
 
 
 def classifier_view(num_frames: int = NUM_FRAMES) -> View:
-    """A random crop of at least half of the clip, as classifiers are trained on."""
+    """Return the view for training classifiers: a random crop of at least half of the clip."""
     return View(RandomCrop(CLASSIFIER_MIN_RATIO, CLASSIFIER_MIN_FRAMES), num_frames=num_frames)
 
 
 def evaluation_view(num_frames: int = NUM_FRAMES) -> View:
-    """The center crop; nothing is random."""
+    """Return the deterministic view for evaluation: the center crop."""
     return View(CenterCrop(), num_frames=num_frames)
 
 
 def resize_positions(length: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sampling positions for resizing crops of ``length`` (N,) frames to ``size`` frames.
+    """Return the sampling positions for resizing crops of ``length`` (N,) frames to ``size`` frames.
 
     Linear interpolation with half-pixel centers, as ``F.interpolate(align_corners=False)``.
 
@@ -174,7 +174,7 @@ def resize_positions(length: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]
 def crop_and_resize(
     clips: ClipSet, index: Tensor, start: Tensor, length: Tensor, size: int = NUM_FRAMES
 ) -> Tensor:
-    """Crops of the clips ``index`` (N,), resized to ``size`` frames: ``(N, size, V, 3, M)``.
+    """Crop the clips ``index`` (N,) and resize them to ``size`` frames: ``(N, size, V, 3, M)``.
 
     Only the interpolated frames are read, so a batch is one weighted gather.
     """

@@ -58,7 +58,7 @@ class DrawnView:
 
 
 def project(joints: Tensor) -> Tensor:
-    """Picture coordinates ``(..., 2)`` of joints ``(..., 3)``: x to the right, z up."""
+    """Return picture coordinates ``(..., 2)`` of joints ``(..., 3)``: x to the right, z up."""
     x, y, z = joints.unbind(-1)
     right = x * math.cos(AZIMUTH) - y * math.sin(AZIMUTH)
     depth = x * math.sin(AZIMUTH) + y * math.cos(AZIMUTH)
@@ -66,7 +66,7 @@ def project(joints: Tensor) -> Tensor:
 
 
 def place(frames: Tensor, box: Box, overlap: float = 1.25) -> np.ndarray:
-    """Picture coordinates ``(T, V, 2)`` of skeletons ``(T, V, 3)`` next to each other in a box."""
+    """Return picture coordinates ``(T, V, 2)`` of skeletons ``(T, V, 3)`` next to each other in a box."""
     left, bottom, width, height = box
     points, step = project(frames), width / len(frames)
     low, high = points.flatten(0, 1).amin(dim=0), points.flatten(0, 1).amax(dim=0)
@@ -217,7 +217,7 @@ def draw_labels(axes: Axes) -> None:
 
 
 def draw_method(clip: Tensor, views: list[DrawnView]) -> Figure:
-    """The figure of a clip ``(T, V, 3, M)`` and its query and key views."""
+    """Draw the figure of a clip ``(T, V, 3, M)`` and its query and key views."""
     figure = plt.figure(figsize=(WIDTH, HEIGHT))
     axes = figure.add_axes((0, 0, 1, 1))
     draw_skeletons(axes, clip[list(SHOWN), :, :, 0], (0.1, 2.5, 1.6, 1.4))

@@ -159,7 +159,7 @@ def checkpoint_errors(path: Path) -> Iterator[None]:
 
 
 def is_official(checkpoint: dict) -> bool:
-    """Whether a loaded checkpoint was written by the official code."""
+    """Return whether a loaded checkpoint was written by the official code."""
     return "format_version" not in checkpoint
 
 

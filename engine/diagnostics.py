@@ -100,7 +100,7 @@ class Monitor:
         return metrics
 
     def _encode(self, encoder: Any, name: str, view: View, number: int) -> tuple[Tensor, Tensor]:
-        """Features ``(N, D)`` and unit embeddings ``(N, dim)`` of view ``number`` of the sample."""
+        """Return features ``(N, D)`` and unit embeddings ``(N, dim)`` of view ``number`` of the sample."""
         features = []
         for position, index in enumerate(self.index.split(BATCH)):
             batch = view.of(self.clips, index, generator(self.seed, MONITOR, number, position))
@@ -166,7 +166,7 @@ def problems(metrics: Mapping[str, float]) -> dict[str, str]:
     if shortcut:
         found["shortcut"] = (
             f"{', '.join(shortcut)}: accuracy is high although the loss is close to chance; the keys are "
-            "told apart by their age, not by the clip. Raise --moco-m (0.999), lower --moco-t or --lr, or "
+            "distinguished by their age, not by the clip. Raise --moco-m (0.999), lower --moco-t or --lr, or "
             "take the negatives from the batch (--moco-k 0)"
         )
     if collapsed:

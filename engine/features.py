@@ -1,4 +1,4 @@
-"""Features of clips: batches, views and encoders, put together."""
+"""Feature extraction from clips."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def training_features(
 
 
 class CachedCrops:
-    """Features of K random crops per training clip, computed once and reused in turn.
+    """Features of K random crops per training clip, computed once and cycled through.
 
     Epoch e uses the crops of epoch e mod K. The first K epochs equal those without a cache; later ones
     repeat their crops in a new order. Everything is a function of seed and epoch, so a resumed probe

@@ -23,14 +23,14 @@ LOG_FILE = "log.jsonl"
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON can store it."""
+    """Convert ``value`` to what JSON can store."""
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
 def config_text(args: argparse.Namespace) -> str:
-    """All flags of a run, wrapped for a terminal."""
+    """Return all flags of a run, wrapped for a terminal."""
     flags = ", ".join(f"{name}={plain(value)}" for name, value in sorted(vars(args).items()))
     return textwrap.fill(f"config: {flags}", 110, subsequent_indent="  ", break_on_hyphens=False)
 

@@ -104,7 +104,7 @@ class GuardedOptimizer:
             self.optimizer.step()
 
     def first_nonfinite_step(self) -> int | None:
-        """The number of the first step with a non-finite loss, or None."""
+        """Return the number of the first step with a non-finite loss, or None."""
         number = int(self._first_step.item())
         return None if number < 0 else number
 

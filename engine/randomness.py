@@ -1,4 +1,4 @@
-"""Random numbers as a function of (seed, purpose, position), so a resumed run draws the same numbers."""
+"""Random numbers as a function of (seed, purpose, position), so a resumed run samples the same numbers."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def read_arrays(data: bytes, suffix: str) -> dict[str, np.ndarray]:
 
 
 def read_file(file: RawFile, skeleton: Skeleton) -> tuple[list[RawClip], list[Issue]]:
-    """Return the clips in a file, and a remark about each one that is left out."""
+    """Return the clips in a file, and an issue for each one that is left out."""
     try:
         data = file.read()
         if file.suffix == ".skeleton":
@@ -71,7 +71,7 @@ def read_file(file: RawFile, skeleton: Skeleton) -> tuple[list[RawClip], list[Is
 def read_raw_clips(
     roots: Sequence[str | Path], flag: str, skeleton: Skeleton = KINECT_V2
 ) -> tuple[ClipSet, list[Issue]]:
-    """Read all clips in files, folders and archives; also returns a remark on each left out.
+    """Read all clips in files, folders and archives; also returns an issue for each one left out.
 
     Labels are -1. A name that occurs twice is replaced by the path, which includes folder or archive.
 
@@ -88,9 +88,9 @@ def read_raw_clips(
     files = find_files(roots, SUFFIXES, flag, left_out)
     files.sort(key=lambda file: SUFFIXES.index(file.suffix))
     for file in tqdm(load_contents(files), desc="reading", leave=False, disable=None, unit="file"):
-        found, remarks = read_file(file, skeleton)
+        found, issues = read_file(file, skeleton)
         clips += found
-        left_out += remarks
+        left_out += issues
     if warning := unit_warning(clip.body_size for clip in clips):
         print(f"WARNING: {warning}")
     if not clips:

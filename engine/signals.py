@@ -23,7 +23,7 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """Whether to stop: a signal arrived, or nobody reads the output any more (``| head``)."""
+        """Whether to stop: a signal arrived, or stdout is a closed pipe (``| head``)."""
         return self._requested or stdout_is_broken()
 
     def _on_signal(self, number: int, frame: object) -> None:

@@ -19,22 +19,22 @@ Views = Mapping[str, Tensor]  # representation -> a batch in its layout
 
 
 def intra_pairs(representations: Sequence[str]) -> list[tuple[str, str]]:
-    """(query, key) pairs of each representation with itself (section 3.1)."""
+    """Return (query, key) pairs of each representation with itself (section 3.1)."""
     return [(name, name) for name in representations]
 
 
 def inter_pairs(representations: Sequence[str]) -> list[tuple[str, str]]:
-    """(query, key) pairs of each representation with every other one, in both orders (section 3.3)."""
+    """Return (query, key) pairs of each representation with every other one, in both orders (section 3.3)."""
     return [(q, k) for q in representations for k in representations if q != k]
 
 
 def all_pairs(representations: Sequence[str]) -> list[tuple[str, str]]:
-    """Both ``inter_pairs`` and ``intra_pairs``."""
+    """Return both ``inter_pairs`` and ``intra_pairs``."""
     return inter_pairs(representations) + intra_pairs(representations)
 
 
 def contrast_logits(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """Cosine similarities of the queries to their positive key and to the queue (argument of eq. 1).
+    """Return cosine similarities of the queries to their positive key and to the queue (argument of eq. 1).
 
     Args:
         query: ``(N, D)`` unit vectors.
@@ -51,7 +51,7 @@ def contrast_logits(query: Tensor, key: Tensor, queue: Tensor, temperature: floa
 
 
 def batch_contrast_logits(query: Tensor, keys: Tensor, first: int, temperature: float) -> Tensor:
-    """Cosine similarities of the queries to the keys of the batch: no queue, as in MoCo v3.
+    """Return cosine similarities of the queries to the keys of the batch: no queue, as in MoCo v3.
 
     Args:
         query: ``(N, D)`` unit vectors.
@@ -69,7 +69,7 @@ def batch_contrast_logits(query: Tensor, keys: Tensor, first: int, temperature: 
 
 
 def info_nce(logits: Tensor) -> Tensor:
-    """InfoNCE loss (eq. 1): cross-entropy with column 0, the positive pair, as the target."""
+    """Return the InfoNCE loss (eq. 1): cross-entropy with column 0, the positive pair, as the target."""
     target = torch.zeros(logits.shape[0], dtype=torch.long, device=logits.device)
     return F.cross_entropy(logits, target)
 
@@ -93,7 +93,7 @@ def add_mlp_head(encoder: nn.Module) -> None:
 
 
 def unit(x: Tensor) -> Tensor:
-    """Rows normalized to length one, in float32 regardless of autocast."""
+    """Normalize rows to length one, in float32 regardless of autocast."""
     return F.normalize(x.float(), dim=1)
 
 
@@ -137,7 +137,7 @@ class MomentumEncoders(nn.Module):
         self.key.requires_grad_(False)
 
     def forward(self, query_views: Views, key_views: Views) -> tuple[dict, dict]:
-        """Query and key embeddings: two dictionaries, representation -> ``(N, D)`` unit vectors."""
+        """Return query and key embeddings: two dictionaries, representation -> ``(N, D)`` unit vectors."""
         queries = {name: unit(self.query[name](x)) for name, x in query_views.items()}
         with torch.no_grad():
             keys = {name: unit(self.key[name](x)) for name, x in key_views.items()}
@@ -227,7 +227,7 @@ class MoCo(nn.Module):
         gather: Callable[[Tensor], Tensor] = lambda keys: keys,
         rank: int = 0,
     ) -> tuple[Tensor, list[Tensor]]:
-        """One training step: the loss (eq. 2, summed over pairs) and the logits of each pair.
+        """Run one training step; return the loss (eq. 2, summed over pairs) and the logits of each pair.
 
         The momentum update and the enqueue happen here, outside any replica and on the keys of all
         devices, so they run once per step on any number of devices.

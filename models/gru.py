@@ -109,7 +109,7 @@ class GRUEncoder(nn.Module):
     Args:
         num_classes: outputs of the last layer, ``fc``.
         input_size: numbers per frame.
-        hidden_size: hidden units of each GRU.
+        hidden_size: hidden size of each GRU.
         num_layers: layers of two GRUs each.
     """
 
@@ -137,7 +137,7 @@ class GRUEncoder(nn.Module):
 
 
 def sequence_layout(batch: Tensor) -> Tensor:
-    """``(N, T, V, 3, M) -> (N, T, 3 V M)`` in the order joint, coordinate, person."""
+    """Lay out ``(N, T, V, 3, M) -> (N, T, 3 V M)`` in the order joint, coordinate, person."""
     return batch.flatten(start_dim=2)
 
 
@@ -153,7 +153,7 @@ SEQUENCE = Representation(
     layout=sequence_layout,
     build=build,
     sizes={
-        "gru_hidden_size": Size(1024, "hidden units of each GRU of the sequence encoder"),
+        "gru_hidden_size": Size(1024, "hidden size of the GRU"),
         "gru_num_layers": Size(3, "layers of the sequence encoder"),
     },
     compile=False,  # its recurrence is a single library call

@@ -74,7 +74,7 @@ class HCNEncoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def branch(self, x: Tensor, suffix: str) -> Tensor:
-        """``(N, 3, T, V) -> (N, width, T / 4, width / 4)``; the joints become channels on the way."""
+        """Map ``(N, 3, T, V) -> (N, width, T / 4, width / 4)``; the joints become channels on the way."""
         x = getattr(self, f"conv1{suffix}")(x)
         x = getattr(self, f"conv2{suffix}")(x)
         x = x.permute(0, 3, 2, 1)  # N x V x T x C

@@ -26,7 +26,7 @@ class Recurrence(Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """``inputs`` (T, D, N, 3H), ``weight`` (D, 3H, H), ``bias`` (D, 3H) -> states (T, D, N, H)."""
+        """Return states (T, D, N, H) of ``inputs`` (T, D, N, 3H), ``weight`` (D, 3H, H), ``bias`` (D, 3H)."""
         frames, count, batch, _ = inputs.shape
         hidden = weight.shape[2]
         states = inputs.new_zeros(frames + 1, count, batch, hidden)

@@ -40,7 +40,7 @@ class Size:
         return None
 
 
-NUM_FRAMES_SIZE = Size(NUM_FRAMES, "frames that a view is resized to")
+NUM_FRAMES_SIZE = Size(NUM_FRAMES, "frames per view after temporal resizing")
 
 
 @dataclass(frozen=True)
@@ -63,5 +63,5 @@ class Representation:
 
 
 def grid_layout(batch: Tensor) -> Tensor:
-    """``(N, T, V, 3, M) -> (N, 3, T, V, M)``, the input of graph and image encoders."""
+    """Lay out ``(N, T, V, 3, M) -> (N, 3, T, V, M)``, the input of graph and image encoders."""
     return batch.permute(0, 3, 1, 2, 4).contiguous()

@@ -133,7 +133,7 @@ def sort_representations(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def parse_representations(text: str, stream: str | None = None) -> tuple[str, ...]:
-    """``graph-based:bone_and_seq-based`` -> ``("seq-based", "graph-based:bone")``, in the registry's order.
+    """Parse ``graph-based:bone_and_seq-based`` to ``("seq-based", "graph-based:bone")``, in registry order.
 
     Args:
         text: names, optionally with a stream, joined by ``_and_``.
@@ -160,5 +160,5 @@ def parse_representations(text: str, stream: str | None = None) -> tuple[str, ..
 
 
 def join_representations(names: Sequence[str]) -> str:
-    """``("seq-based", "graph-based")`` -> ``seq-based_and_graph-based``."""
+    """Join ``("seq-based", "graph-based")`` to ``seq-based_and_graph-based``."""
     return SEPARATOR.join(names)

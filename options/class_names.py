@@ -229,7 +229,7 @@ def short_class_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def is_class_name(value: object) -> bool:
-    """Whether ``value`` is a printable text of at most ``MAX_LENGTH`` characters."""
+    """Return whether ``value`` is a printable text of at most ``MAX_LENGTH`` characters."""
     return isinstance(value, str) and value.isprintable() and 0 < len(value.strip()) <= MAX_LENGTH
 
 

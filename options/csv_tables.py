@@ -1,4 +1,4 @@
-"""Read CSV tables as people have them: also saved by a spreadsheet program."""
+"""Read CSV tables, including those exported by spreadsheet programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one table of datasets: classes, protocols, official counts, pretraining defaults.
+"""The table of datasets: classes, protocols, official counts, pretraining defaults.
 
 Everything that depends on the dataset is defined here: splits and official counts for the data
 preparation; number of classes, protocols and the paper's pretraining defaults for the scripts.
@@ -55,7 +55,7 @@ def parse_ntu_name(name: str) -> NtuName | None:
 
 
 def ntu_splits(name: NtuName) -> dict[str, str]:
-    """``{protocol: "train" | "val"}`` of one NTU clip, for every protocol of both datasets."""
+    """Return ``{protocol: "train" | "val"}`` of one NTU clip, for every protocol of both datasets."""
     train = {
         "cross_subject": name.subject in NTU_TRAIN_SUBJECTS,
         "cross_view": name.camera in NTU_TRAIN_CAMERAS,

@@ -112,7 +112,7 @@ def check_queue(args: argparse.Namespace, num_clips: int) -> None:
 
 
 def queue_note(args: argparse.Namespace, num_clips: int) -> list[str]:
-    """A line for the log if the queue is longer than an epoch."""
+    """Return a line for the log if the queue is longer than an epoch."""
     if args.moco_k <= num_clips:
         return []
     return [

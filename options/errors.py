@@ -33,13 +33,13 @@ class UserError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's error message, at most 160 characters."""
+    """Return the first line of a library's error message, at most 160 characters."""
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """``"the GPU"`` or ``"this machine"`` if ``error`` means that its memory is exhausted, else None."""
+    """Return which memory ``error`` reports as exhausted, ``"the GPU"`` or ``"this machine"``, or None."""
     text = str(error)
     if type(error).__name__ == "OutOfMemoryError" or any(words in text for words in DEVICE_MEMORY):
         return "the GPU"
@@ -49,7 +49,7 @@ def out_of_memory(error: BaseException) -> str | None:
 
 
 def message_for(error: BaseException, memory_flags: str | None) -> str | None:
-    """One line about a resource or a path, or None if ``error`` is a bug of the program."""
+    """Return one line about a resource or a path, or None if ``error`` is a bug of the program."""
     device = out_of_memory(error)
     if device is not None:
         advice = f"use {memory_flags} to reduce memory (see --help)" if memory_flags else "free some memory"

@@ -1,8 +1,8 @@
 """Output files and folders: checks before the work, atomic writes, and the lock on a run's folder.
 
-A file appears under its name only when it is complete: it is written to a temporary name in the same
-folder, flushed to disk and renamed. Symbolic links are followed. Devices and FIFOs are written to
-directly and never replaced. Nothing in this module imports torch.
+Files are written atomically: temporary name in the same folder, fsync, rename. Symbolic links are
+followed. Devices and FIFOs are written to directly and never replaced. Nothing in this module imports
+torch.
 """
 
 from __future__ import annotations

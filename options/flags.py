@@ -71,26 +71,26 @@ def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
         type=POSITIVE_INT,
         default=print_freq,
         metavar="N",
-        help=f"{print_help} (default {print_freq})",
+        help=f"{print_help} (default: {print_freq})",
     )
     group.add_argument(
         "--data-device",
         choices=["auto", "cpu", "cuda"],
         default="auto",
         help="cuda: keep the clips in GPU memory; cpu: in a memory map of the store; auto: on the GPU if "
-        "they take at most 30%% of its free memory (default auto). Results do not depend on it",
+        "they take at most 30%% of its free memory (default: auto). Results do not depend on it",
     )
     group.add_argument(
         "--amp",
         choices=["off", "bf16", "fp16"],
         default="off",
-        help="mixed precision of the encoders; bf16 needs an Ampere or newer GPU (default off)",
+        help="mixed precision of the encoders; bf16 needs an Ampere or newer GPU (default: off)",
     )
     group.add_argument(
         "--tf32",
         choices=["on", "off"],
         default="on",
-        help="TF32 matrix products on Ampere and newer GPUs: much faster, 10 bits of mantissa (default on)",
+        help="TF32 matrix products on Ampere and newer GPUs: much faster, 10 bits of mantissa (default: on)",
     )
 
 
@@ -103,7 +103,7 @@ def add_monitor_flags(parser: Parser) -> None:
         default=10,
         metavar="N",
         help="epochs between measurements of effective rank, alignment and uniformity on a sample of clips "
-        "(default 10)",
+        "(default: 10)",
     )
     group.add_argument(
         "--monitor-knn",
@@ -149,7 +149,7 @@ def add_optimization_flags(
 
     def default(value: object) -> str:
         shown = " ".join(map(str, value)) or "none" if isinstance(value, list) else value
-        return f" (default: depends on {source}, as in the paper)" if value is None else f" (default {shown})"
+        return f" (default: {f'depends on {source}, as in the paper' if value is None else shown})"
 
     group.add_argument(
         "--epochs",
@@ -164,7 +164,7 @@ def add_optimization_flags(
         type=COUNT,
         default=0,
         metavar="N",
-        help="number of the first epoch, for a manual restart without --resume (default 0)",
+        help="number of the first epoch, for a manual restart without --resume (default: 0)",
     )
     group.add_argument(
         "-b",
@@ -172,7 +172,7 @@ def add_optimization_flags(
         type=POSITIVE_INT,
         default=64,
         metavar="N",
-        help="global batch size, over all GPUs and processes (default 64)",
+        help="global batch size, over all GPUs and processes (default: 64)",
     )
     group.add_argument(
         "--lr", "--learning-rate", type=POSITIVE, default=lr, help="initial learning rate" + default(lr)
@@ -188,14 +188,14 @@ def add_optimization_flags(
     group.add_argument(
         "--cos", action="store_true", help="cosine learning-rate schedule; --schedule is ignored"
     )
-    group.add_argument("--momentum", type=FRACTION, default=momentum, help="SGD momentum (default 0.9)")
+    group.add_argument("--momentum", type=FRACTION, default=momentum, help="SGD momentum (default: 0.9)")
     group.add_argument(
         "--wd",
         "--weight-decay",
         dest="weight_decay",
         type=NON_NEGATIVE,
         default=weight_decay,
-        help=f"weight decay (default {weight_decay:g})",
+        help=f"weight decay (default: {weight_decay:g})",
     )
     group.add_argument(
         "--resume",
@@ -213,20 +213,21 @@ def add_data_flags(parser: Parser, dataset_flag: str) -> None:
         dest="dataset",
         default="ntu60",
         metavar="NAME",
-        help=f"{', '.join(DATASETS)}, or the folder name of your own store under --data-root (default ntu60)",
+        help=f"{', '.join(DATASETS)}, or the folder name of your own store under --data-root "
+        "(default: ntu60)",
     )
     group.add_argument(
         "--protocol",
         default="cross_view",
         help="protocol (train/validation split): cross_view, cross_subject, cross_setup or a column of "
-        "your own store (default cross_view)",
+        "your own store (default: cross_view)",
     )
     group.add_argument(
         "--data-root",
         type=expanded_path,
         default="data",
         metavar="DIR",
-        help="folder with the stores (default data)",
+        help="folder with the stores (default: data)",
     )
 
 
@@ -236,7 +237,7 @@ def add_stream_flag(group: argparse._ArgumentGroup, default: str) -> None:
         "--stream",
         choices=STREAM_NAMES,
         help="coordinates of the joints, bones (joint minus parent) or motion (next frame minus this one), "
-        f"for representations without a suffix such as seq-based:bone (default {default})",
+        f"for representations without a suffix such as seq-based:bone (default: {default})",
     )
 
 
@@ -249,7 +250,7 @@ def add_contrast_flags(
         "--skeleton-representation",
         default=representation,
         metavar="NAMES",
-        help=f"{representation_help} (default {representation})",
+        help=f"{representation_help} (default: {representation})",
     )
     add_stream_flag(group, "joint, as in the paper")
     if pairs:
@@ -258,10 +259,10 @@ def add_contrast_flags(
             choices=pairs,
             default=pairs[0],
             help="inter: contrast each representation with the other ones, as in the paper; all: also with "
-            f"its own keys, often better on small datasets (default {pairs[0]})",
+            f"its own keys, often better on small datasets (default: {pairs[0]})",
         )
     group.add_argument(
-        "--moco-dim", type=POSITIVE_INT, default=128, metavar="D", help="embedding dimension (default 128)"
+        "--moco-dim", type=POSITIVE_INT, default=128, metavar="D", help="embedding dimension (default: 128)"
     )
     group.add_argument(
         "--moco-k",
@@ -271,16 +272,16 @@ def add_contrast_flags(
         "clips of the batch (default: depends on the dataset, as in the paper)",
     )
     group.add_argument(
-        "--moco-m", type=FRACTION, default=0.999, metavar="M", help="key-encoder momentum (default 0.999)"
+        "--moco-m", type=FRACTION, default=0.999, metavar="M", help="key-encoder momentum (default: 0.999)"
     )
     group.add_argument(
-        "--moco-t", type=POSITIVE, default=0.07, metavar="T", help="softmax temperature (default 0.07)"
+        "--moco-t", type=POSITIVE, default=0.07, metavar="T", help="softmax temperature (default: 0.07)"
     )
     group.add_argument(
         "--mlp",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="MLP head, as in the paper; --no-mlp: linear head (default --mlp)",
+        help="MLP head, as in the paper; --no-mlp: linear head (default: --mlp)",
     )
 
 
@@ -292,7 +293,7 @@ def add_augmentation_flags(parser: Parser, names: Sequence[str]) -> None:
         nargs="*",
         default=["crop", "pose", "jitter"],
         metavar="A",
-        help=f"any of {', '.join(names)}; no value: no augmentation (Table 5; default crop pose jitter)",
+        help=f"any of {', '.join(names)}; no value: no augmentation (Table 5; default: crop pose jitter)",
     )
     group.add_argument(
         "--jitter-joints",
@@ -305,21 +306,22 @@ def add_augmentation_flags(parser: Parser, names: Sequence[str]) -> None:
         type=float,
         default=0.1,
         metavar="R",
-        help="shortest temporal crop as a fraction of the clip (Table 9; default 0.1)",
+        help="shortest temporal crop as a fraction of the clip (Table 9; default: 0.1)",
     )
     group.add_argument(
         "--min-crop-frames",
         type=int,
         default=64,
         metavar="N",
-        help="shortest temporal crop in frames; shorter clips are not cropped (default 64)",
+        help="shortest temporal crop in frames; shorter clips are not cropped (default: 64)",
     )
     group.add_argument(
         "--jitter-zero-prob",
         type=float,
         default=0.5,
         metavar="P",
-        help="probability that jittering sets the joints to zero (official code: 0.5, paper: 0; default 0.5)",
+        help="probability that jittering sets the joints to zero (default: 0.5, as in the official code; "
+        "paper: 0)",
     )
 
 
@@ -368,14 +370,15 @@ def add_checkpoint_flags(parser: Parser) -> None:
         type=POSITIVE_INT,
         default=10,
         metavar="N",
-        help="epochs between numbered checkpoints (default 10, as in the official code)",
+        help="epochs between numbered checkpoints (default: 10, as in the official code)",
     )
     group.add_argument(
         "--save-minutes",
         type=POSITIVE,
         default=10.0,
         metavar="M",
-        help="minutes between saves of checkpoint_last.pth.tar, from which a killed run resumes (default 10)",
+        help="minutes between saves of checkpoint_last.pth.tar, from which a killed run resumes "
+        "(default: 10)",
     )
 
 
@@ -422,7 +425,7 @@ def add_classifier_flags(parser: Parser) -> None:
         choices=[*CLASSIFIER_DEFAULTS],
         default="linear",
         help="linear: linear probe on frozen features; finetune: train encoder and classifier; supervised: "
-        "the same from random weights, without --pretrained (default linear)",
+        "the same from random weights, without --pretrained (default: linear)",
     )
     group.add_argument(
         "--optimizer",
@@ -440,9 +443,9 @@ def add_classifier_flags(parser: Parser) -> None:
         "--label-sampling",
         choices=["balanced", "uniform"],
         help="balanced: the fraction of each class, rounded half up, at least one clip; uniform: sampled "
-        "from all clips (default balanced)",
+        "from all clips (default: balanced)",
     )
-    group.add_argument("--label-seed", type=COUNT, metavar="S", help="seed of the label subset (default 0)")
+    group.add_argument("--label-seed", type=COUNT, metavar="S", help="seed of the label subset (default: 0)")
 
 
 def add_probe_flags(parser: Parser) -> None:
@@ -452,6 +455,6 @@ def add_probe_flags(parser: Parser) -> None:
         "--cached-crops",
         type=POSITIVE_INT,
         metavar="K",
-        help="train on the features of K random crops per clip, computed once and reused in turn (default: "
-        "new crops in every epoch, as in the paper)",
+        help="train on the features of K random crops per clip, computed once and cycled through "
+        "(default: new crops in every epoch, as in the paper)",
     )

@@ -1,4 +1,4 @@
-"""The one table of skeletons: joints, tree, normalization and drawing of each.
+"""The table of skeletons: joints, tree, normalization and drawing of each.
 
 Everything that depends on the joints of a clip is defined here: the size of a frame, the edges of the
 graph, the axes of the normalization, the limbs of a picture. A store names its skeleton in ``store.json``

@@ -88,15 +88,15 @@ def guarded_streams() -> Iterator[None]:
 
 
 def stdout_error() -> OSError | ValueError | None:
-    """The error that standard output was discarded for, None if everything was written."""
+    """Return the error that standard output was discarded for, None if everything was written."""
     return getattr(sys.stdout, "error", None)
 
 
 def stdout_is_broken() -> bool:
-    """Whether nobody reads the output any more, as after ``| head`` has ended."""
+    """Return whether stdout is a closed pipe, as after ``| head`` has ended."""
     return isinstance(stdout_error(), BrokenPipeError)
 
 
 def encodable(text: str) -> str:
-    """``text`` with bytes of file names that are not UTF-8 as escapes, for files and libraries."""
+    """Escape the bytes of file names in ``text`` that are not UTF-8, for files and libraries."""
     return text.encode(errors="backslashreplace").decode()

@@ -33,7 +33,7 @@ SYNTHETIC_MARKER = "synthetic.txt"  # marks a data root with synthetic data
 
 
 def synthetic_dataset_job(dataset: str, root: Path) -> Job:
-    """The job that prepares the store ``root/dataset``; it depends on the generation of its raw files."""
+    """Return the job that prepares the store ``root/dataset``; it depends on the job of its raw files."""
     store = root / dataset
     if dataset.startswith("ntu"):
         raw = root / "raw_ntu"
@@ -73,7 +73,7 @@ DEFAULTS = PretrainingSpec((), "", "")
 
 
 def pretraining_name(spec: PretrainingSpec) -> str:
-    """Folder name of a pretraining: dataset, contrast, non-default settings and seed."""
+    """Return the folder name of a pretraining: dataset, contrast, non-default settings and seed."""
     parts = [f"{spec.dataset}_{spec.protocol}", spec.contrast, join_representations(spec.representations)]
     if spec.augmentations != DEFAULTS.augmentations:
         parts.append("-".join(spec.augmentations) or "unaugmented")
@@ -85,7 +85,7 @@ def pretraining_name(spec: PretrainingSpec) -> str:
 
 
 def evaluation_name(spec: EvaluationSpec) -> str:
-    """Folder name of an evaluation: dataset, encoder, label fraction, seed and its pretrainings."""
+    """Return the folder name of an evaluation: dataset, encoder, label fraction, seed and pretrainings."""
     parts = [f"{spec.dataset}_{spec.protocol}", join_representations(spec.representations)]
     if spec.label_fraction is not None:
         parts.append(f"labels{spec.label_fraction}")
@@ -112,15 +112,15 @@ class JobBuilder:
     extra_flags: tuple[str, ...] = ()
 
     def dataset(self, dataset: str) -> tuple[Job, ...]:
-        """The job that generates a dataset; none at the paper's scale."""
+        """Return the job that generates a dataset; none at the paper's scale."""
         return (synthetic_dataset_job(dataset, self.data_root),) if self.scale.synthetic else ()
 
     def datasets(self) -> list[Job]:
-        """The jobs that generate all datasets of the tables; none at the paper's scale."""
+        """Return the jobs that generate all datasets of the tables; none at the paper's scale."""
         return sort_jobs(job for dataset in PAPER_DATASETS for job in self.dataset(dataset))
 
     def pretraining(self, spec: PretrainingSpec) -> Job:
-        """A pretraining; its output is the last checkpoint."""
+        """Return the job of a pretraining; its output is the last checkpoint."""
         folder = self.folder / "pretrained" / pretraining_name(spec)
         flags = self.scale.pretraining_flags(spec.dataset)
         command = script_command(
@@ -147,7 +147,7 @@ class JobBuilder:
         return Job(f"pretraining {folder.name}", command + self.extra_flags, checkpoint, dependencies)
 
     def evaluation(self, spec: EvaluationSpec) -> Job:
-        """An evaluation; its output is ``results.json``, its dependencies are its pretrainings."""
+        """Return the job of an evaluation; its output is ``results.json``, it depends on its pretrainings."""
         pretrainings = [self.pretraining(pretraining) for pretraining in spec.pretrained]
         folder = self.folder / spec.task / evaluation_name(spec)
         flags = {
@@ -181,13 +181,13 @@ class JobBuilder:
         )
 
     def evaluations(self, rows: Iterable[PaperRow], seeds: Sequence[int]) -> list[Job]:
-        """The evaluations that fill the cells ``rows``, each once."""
+        """Return the jobs of the evaluations that fill the cells ``rows``, each once."""
         specs = (spec for row in rows for spec in evaluations_of(row, seeds, self.scale.label_seeds))
         return [self.evaluation(spec) for spec in dict.fromkeys(specs)]
 
 
 def label_flags(spec: EvaluationSpec) -> dict[str, Any]:
-    """The flags that select a fraction of the labels; none with all labels."""
+    """Return the flags that select a fraction of the labels; none with all labels."""
     if spec.label_fraction is None:
         return {}
     return {

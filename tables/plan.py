@@ -55,13 +55,13 @@ class EvaluationSpec:
 
 
 def parse_short_names(text: str) -> tuple[str, ...]:
-    """``image+seq`` -> ``("seq-based", "image-based")``, in the registry's order."""
+    """Parse ``image+seq`` to ``("seq-based", "image-based")``, in registry order."""
     short_names = text.split("+")
     return tuple(name for name in REPRESENTATIONS if name.removesuffix("-based") in short_names)
 
 
 def by_protocol(row: PaperRow) -> EvaluationSpec:
-    """Tables 1, 2, 3 and 7: contrast of sequence and graph, evaluation of the sequence encoder."""
+    """Plan Tables 1, 2, 3 and 7: contrast of sequence and graph, evaluation of the sequence encoder."""
     split, _, percent = row.column.partition(" ")
     dataset, protocol = split.split("/")
     supervised = row.method.startswith("supervised only")
@@ -72,7 +72,7 @@ def by_protocol(row: PaperRow) -> EvaluationSpec:
 
 
 def transfer(row: PaperRow) -> EvaluationSpec:
-    """Table 4: pretraining on one dataset, fine-tuning on another."""
+    """Plan Table 4: pretraining on one dataset, fine-tuning on another."""
     source, target = row.column.split(" -> ")
     pretraining = PretrainingSpec(SEQ_GRAPH, source, "cross_subject")
     dataset, protocol = target.split("/")
@@ -85,7 +85,7 @@ def ablation(pretraining: PretrainingSpec, representations: tuple[str, ...]) -> 
 
 
 def augmentations(row: PaperRow) -> EvaluationSpec:
-    """Table 5: the set of augmentations."""
+    """Plan Table 5: the set of augmentations."""
     names = row.method.removeprefix("augmentations: ").split()
     representation = parse_short_names(row.column.removeprefix("intra "))
     pretraining = PretrainingSpec(representation, *ABLATIONS, () if names == ["none"] else tuple(names))
@@ -93,7 +93,7 @@ def augmentations(row: PaperRow) -> EvaluationSpec:
 
 
 def contrasts(row: PaperRow) -> EvaluationSpec:
-    """Table 6: the contrasted representations."""
+    """Plan Table 6: the contrasted representations."""
     contrast, _, contrasted = row.method.partition(" ")
     evaluated = parse_short_names(row.column)
     representations = parse_short_names(contrasted) if contrast == "inter" else evaluated
@@ -101,19 +101,19 @@ def contrasts(row: PaperRow) -> EvaluationSpec:
 
 
 def jittered_joints(row: PaperRow) -> EvaluationSpec:
-    """Table 8: the number of jittered joints."""
+    """Plan Table 8: the number of jittered joints."""
     count = int(row.method.split(": ")[1])
     return ablation(PretrainingSpec((IMAGE,), *ABLATIONS, ("jitter",), jitter_joints=count), (IMAGE,))
 
 
 def crop_ratio(row: PaperRow) -> EvaluationSpec:
-    """Table 9: the shortest temporal crop."""
+    """Plan Table 9: the shortest temporal crop."""
     ratio = float(row.method.split(": ")[1])
     return ablation(PretrainingSpec((IMAGE,), *ABLATIONS, ("crop",), min_crop_ratio=ratio), (IMAGE,))
 
 
 def combinations(row: PaperRow) -> EvaluationSpec:
-    """Table 10: one or several representations under one classifier."""
+    """Plan Table 10: one or several representations under one classifier."""
     representations = parse_short_names(row.method.removeprefix("downstream "))
     if row.column == "intra":
         pretrained = tuple(PretrainingSpec((name,), *ABLATIONS) for name in representations)

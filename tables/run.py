@@ -107,7 +107,7 @@ class RunningJob:
     started: float
 
     def failure_reason(self) -> str:
-        """The signal that ended the process, or the last line of its log."""
+        """Return the signal that ended the process, or the last line of its log."""
         if self.process.returncode == 0:
             return f"exited with 0 but did not write {self.job.output}"
         return f"{describe_exit(self.process.returncode, Path(self.log.name))} ({self.log.name})"

@@ -25,7 +25,7 @@ class Scale:
     synthetic: bool  # whether missing datasets are generated
 
     def pretraining_flags(self, dataset: str) -> dict[str, Any]:
-        """All pretraining flags; None is replaced with the paper's value for ``dataset``."""
+        """Return all pretraining flags; None is replaced with the paper's value for ``dataset``."""
         info = DATASETS[dataset]
         defaults = {"epochs": info.epochs, "schedule": info.schedule, "moco_k": info.moco_k}
         return {name: defaults[name] if value is None else value for name, value in self.pretraining.items()}

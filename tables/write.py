@@ -20,10 +20,10 @@ CSV_COLUMNS = (
     "table",
     "method",
     "column",
-    "ours",
-    "ours_std",
-    "ours_last",
-    "ours_last_std",
+    "accuracy",
+    "accuracy_std",
+    "accuracy_last",
+    "accuracy_last_std",
     "paper",
     "paper_std",
     "difference",
@@ -74,14 +74,14 @@ def read_cell(row: PaperRow, builder: JobBuilder, seeds: Sequence[int]) -> Cell:
 
 
 def format_seeds(spec: EvaluationSpec) -> str:
-    """``3``, or ``0/3`` if pretraining and label subset have separate seeds."""
+    """Return ``3``, or ``0/3`` if pretraining and label subset have separate seeds."""
     if spec.label_fraction is None or not spec.pretrained:
         return str(spec.seed)
     return f"{spec.pretrained[0].seed}/{spec.seed}"
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation; None if there are too few values."""
+    """Return mean and sample standard deviation; None if there are too few values."""
     return (
         statistics.fmean(values) if values else None,
         statistics.stdev(values) if len(values) > 1 else None,
@@ -89,14 +89,14 @@ def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def format_accuracy(mean: float | None, std: float | None = None, sign: str = "") -> str:
-    """``81.2``, ``81.2 ± 0.5`` or an empty string."""
+    """Return ``81.2``, ``81.2 ± 0.5`` or an empty string."""
     if mean is None:
         return ""
     return f"{mean:{sign}.1f}" + (f" ± {std:.1f}" if std is not None else "")
 
 
 def markdown_row(cell: Cell) -> list[str]:
-    """The cell as a row of ``COLUMNS``."""
+    """Return the cell as a row of ``COLUMNS``."""
     row, (mean, std) = cell.row, mean_and_std(cell.best)
     difference = None if mean is None else mean - row.accuracy
     return [
@@ -112,7 +112,7 @@ def markdown_row(cell: Cell) -> list[str]:
 
 
 def csv_row(cell: Cell) -> list[str]:
-    """The cell as a row of ``CSV_COLUMNS``."""
+    """Return the cell as a row of ``CSV_COLUMNS``."""
     row, best, last = cell.row, mean_and_std(cell.best), mean_and_std(cell.last)
     difference = None if best[0] is None else best[0] - row.accuracy
     values = [*best, *last, row.accuracy, row.std, difference]
@@ -121,7 +121,7 @@ def csv_row(cell: Cell) -> list[str]:
 
 
 def table_text(table: str, cells: Sequence[Cell]) -> str:
-    """One table as Markdown."""
+    """Return one table as Markdown."""
     body = [markdown_row(cell) for cell in cells if cell.row.table == table]
     return f"## Table {table[1:]}. {TITLES[table]}\n\n{format_table([list(COLUMNS), *body])}\n"
 
@@ -141,7 +141,7 @@ def write_tables(cells: Sequence[Cell], builder: JobBuilder) -> Path:
 
 
 def progress(rows: Sequence[PaperRow], builder: JobBuilder, seeds: Sequence[int]) -> str:
-    """The number of finished jobs of ``rows``, as text."""
+    """Return the number of finished jobs of ``rows``, as text."""
     jobs = builder.evaluations(rows, seeds)
     total, remaining = len(sort_jobs(jobs)), len(sort_jobs(jobs, skip_done=True))
     return f"{total - remaining} of {total} jobs done"

@@ -163,13 +163,13 @@ def test_few_labels_chooses_learning_rates_by_the_mean_and_plots_several_folders
         for mode in ("finetune", "supervised"):
             last = [
                 [
-                    results[f"{mode}_{row['fraction']}_lr{lr}_labels{draw}"]["numbers"]["last"]["top1"]
-                    for draw in range(3)
+                    results[f"{mode}_{row['fraction']}_lr{lr}_labels{subset}"]["numbers"]["last"]["top1"]
+                    for subset in range(3)
                 ]
                 for lr in (0.001, 0.1)
             ]
             assert row[mode]["last"] == max(last, key=mean)
-    used = [results[f"finetune_0.2_lr0.1_labels{draw}"]["pretrained"] for draw in range(3)]
+    used = [results[f"finetune_0.2_lr0.1_labels{subset}"]["pretrained"] for subset in range(3)]
     assert used == [str(checkpoints[i]) for i in (0, 1, 0)]
     start(monkeypatch, few_labels, "--plot", tmp_path / "a", tmp_path / "b", "--runs", tmp_path / "c")
     figure = (tmp_path / "c" / "few_labels.svg").read_text()

@@ -141,4 +141,4 @@ def test_collapsing_run_has_a_warning(run, tmp_path, still_clips):
     code, output, error = run(INTER, *still_clips, *settings.split(), "--checkpoint-path", tmp_path / "run")
     assert code == 0, error
     assert "warning, epoch" in output
-    assert "told apart by their age" in output or "features have collapsed" in output
+    assert "distinguished by their age" in output or "features have collapsed" in output

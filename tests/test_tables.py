@@ -364,7 +364,7 @@ def test_tables_contain_mean_std_difference_and_seeds(tmp_path):
         "column": "ntu60/cross_view",
         "paper": "59.3",
     }
-    assert lines[2]["ours"] == "70.5" and lines[2]["ours_std"] == "0.7071"
+    assert lines[2]["accuracy"] == "70.5" and lines[2]["accuracy_std"] == "0.7071"
     assert lines[2]["paper_std"] == "0.4" and lines[2]["difference"] == "-2"
 
 
@@ -408,9 +408,13 @@ def test_smoke_scale_resumes_and_reports_failures(call, monkeypatch, small_store
     with open(tmp_path / "out/smoke/tables.csv", newline="") as file:
         cells = {(row["table"], row["method"]): row for row in csv.DictReader(file)}
     supervised = cells["T2", "supervised only, seq"]
-    assert supervised["seeds"] == "0 1" and supervised["ours_std"] and 0 <= float(supervised["ours"]) <= 100
-    assert cells["T9", "minimum crop ratio: 0.5"]["ours"]
-    assert not cells["T9", "minimum crop ratio: 0.3"]["ours"]
+    assert (
+        supervised["seeds"] == "0 1"
+        and supervised["accuracy_std"]
+        and 0 <= float(supervised["accuracy"]) <= 100
+    )
+    assert cells["T9", "minimum crop ratio: 0.5"]["accuracy"]
+    assert not cells["T9", "minimum crop ratio: 0.3"]["accuracy"]
     code, out = call("--list", *flags)
     assert code == 0 and "all tables (shared jobs counted once): 6 of 8 jobs done" in out, out
     assert all(path.stat().st_mtime_ns == then for path, then in written.items()), "no finished job ran again"

@@ -125,14 +125,14 @@ def parse_args() -> argparse.Namespace:
         type=COUNT,
         default=2,
         metavar="N",
-        help="number of augmented views to render next to the clip (default 2)",
+        help="number of augmented views to render next to the clip (default: 2)",
     )
     group.add_argument(
         "--out",
         type=expanded_path,
         default="runs/clips",
         metavar="DIR",
-        help="output folder (default runs/clips)",
+        help="output folder (default: runs/clips)",
     )
     group.add_argument(
         "--seed", type=COUNT, help="random seed of the views (default: a random seed, which is printed)"
@@ -142,7 +142,7 @@ def parse_args() -> argparse.Namespace:
         type=POSITIVE_INT,
         default=64,
         metavar="N",
-        help="number of frames to which a view is resized (default 64)",
+        help="number of frames to which a view is resized (default: 64)",
     )
     flags.add_augmentation_flags(parser, augmentation_names())
     return parser.parse_args()

@@ -98,7 +98,7 @@ class Runs:
 
 
 def charts_section(runs: Runs, modes: Iterable[str], missing: str) -> Section:
-    """Draw the charts of these modes, with a curve per run, or per run and pair or representation."""
+    """Plot the charts of these modes, with a curve per run, or per run and pair or representation."""
     reason = load_error("Matplotlib")
     exhibits: list[Exhibit] = []
     commands: list[str] = []
@@ -115,7 +115,7 @@ def charts_section(runs: Runs, modes: Iterable[str], missing: str) -> Section:
 
 
 def pretraining_section(runs: Runs) -> Section:
-    """Draw the diagnostics of pretraining and list the warnings of each run."""
+    """Plot the diagnostics of pretraining and list the warnings of each run."""
     warnings = [
         f"{runs.name(training.folder)}: {line}"
         for training in runs.trainings
@@ -127,7 +127,7 @@ def pretraining_section(runs: Runs) -> Section:
 
 
 def classifiers_section(runs: Runs) -> Section:
-    """Draw the accuracy of each classifier."""
+    """Plot the accuracy of each classifier."""
     modes = [mode for mode in CHARTS if mode != PRETRAINING]
     return charts_section(runs, modes, "There are no curves of classifiers under this folder")
 

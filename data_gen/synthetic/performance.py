@@ -21,7 +21,7 @@ SPEED = 1.3  # the times in actions.py are for slow movements
 DEFAULT_IDLE = 1.2  # seconds
 PARTNERS = 20  # a partner is one of the first PARTNERS subjects
 _SUBJECT_KEY = 7919  # separates the generators of subjects from those of clips
-# Separates the generators of tempo, turn and body size, so that these do not change any other random draw.
+# Separates the generators of tempo, turn and body size, so that these do not change any other random number.
 _VARIATION_KEY = 15485863
 
 # Variation without meaning, in degrees at difficulty 1: of the key poses of a clip, and idle sway.

@@ -176,7 +176,7 @@ def _lose_bodies(bodies: list[TrackedBody], rng: Rng) -> None:
 
 
 def _false_body(frames: int, rng: Rng) -> TrackedBody:
-    """Return furniture that is detected as a person for a while; it hardly moves."""
+    """Return a nearly static false detection, such as furniture."""
     place = np.array([rng.uniform(-1.0, 1.0), rng.uniform(-0.6, 0.0), rng.uniform(2.0, 4.5)])
     shape = place + rng.normal(0, (0.15, 0.2, 0.1), (NUM_JOINTS, 3))
     positions = shape + rng.normal(0, 0.001, (frames, NUM_JOINTS, 3))
