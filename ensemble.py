@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 
 from engine.classifier import topk_accuracy
+from engine.evaluation import results_folder
 from engine.log import RunLog
 from engine.report import write_results
 from engine.scores import Scores, check_agreement, fuse, load_scores
 from options.errors import UserError, run_script
-from options.files import check_output_folder, exclusive_folder
+from options.files import exclusive_folder
 from options.parser import NON_NEGATIVE, Parser, expanded_path
 from visual.confusion import report_confusion
 
@@ -75,8 +76,7 @@ def describe(scores: list[Scores], args: argparse.Namespace) -> dict:
 def main() -> int:
     """Fuse the scores; returns the exit code."""
     args = parse_args()
-    folder = Path(args.output_dir)
-    check_output_folder(folder, "--output-dir")
+    folder = results_folder(args, "ensemble")
     scores = [load_scores(Path(path)) for path in args.scores]
     check_agreement(scores)
     labels = torch.from_numpy(scores[0].labels)

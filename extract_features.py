@@ -109,7 +109,8 @@ def main() -> int:
         skeleton=gallery.skeleton if gallery else None,
         stream=args.stream,
     ).to(device)
-    clips, left_out = read_raw_clips(args.input, "--input", encoders.skeleton)
+    normalize = gallery.normalized if gallery else encoders.normalized
+    clips, left_out = read_raw_clips(args.input, "--input", encoders.skeleton, normalize)
     for issue in left_out:
         print(f"left out: {issue}")
     print(

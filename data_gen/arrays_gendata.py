@@ -95,8 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     clips = ((rows[file.name], file) for file in files)
     read = partial(read_clip, normalize=not args.keep_coordinates, skeleton=skeleton)
     fill_store(store, read, clips, args.workers, args.on_error)
-    warning = unit_warning(store.body_sizes)
-    store.warnings += [warning] if warning else []
+    if rows and min(row.label for row in rows.values()) > 0:
+        store.warnings.append(
+            "no clip has label 0, but labels count from 0; if yours count from 1, subtract 1"
+        )
+    if warning := unit_warning(store.body_sizes):
+        store.warnings.append(warning)
     return report(store, time.perf_counter() - start)
 
 

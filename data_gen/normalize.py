@@ -9,6 +9,8 @@ otherwise.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,8 +46,9 @@ def normalize_clip(bodies: np.ndarray, skeleton: Skeleton = KINECT_V2) -> np.nda
         if is_flat:
             people = scale_by_torso(people, skeleton)
         else:
+            poses = find_poses(people[0], skeleton)  # centering moves joints to the origin
             center(people, skeleton)
-            people = align_axes(people, skeleton)
+            people = align_axes(people, poses)
     if not np.isfinite(people).all():
         raise BadFile("the coordinates are so large that normalization overflows")
     frames = np.zeros((*people.shape[1:3], NUM_COORDINATES, NUM_PEOPLE), dtype=np.float32)
@@ -108,26 +111,61 @@ def center(people: np.ndarray, skeleton: Skeleton) -> None:
     """Move the origin of every frame, in place, to the center of the first person.
 
     The center is the mean of the tracked joints in ``skeleton.center``. Joints at exactly zero are not
-    tracked and stay zero. In a frame without the first person the second person is not moved.
+    tracked and stay zero. If none of the center's joints is tracked, see ``fill_origin``. In a frame without
+    the first person the second person is not moved.
     """
     x, y, z = np.moveaxis(people != 0, -1, 0)
     tracked = (x | y | z)[..., None]  # faster than any() over such a short axis
     chosen = list(skeleton.center)
-    count = np.maximum(tracked[:1, :, chosen].sum(axis=2, keepdims=True, dtype=np.float32), 1)
-    people -= people[:1, :, chosen].sum(axis=2, keepdims=True) / count * tracked
+    count = tracked[:1, :, chosen].sum(axis=2, keepdims=True, dtype=np.float32)
+    origin = people[:1, :, chosen].sum(axis=2, keepdims=True) / np.maximum(count, 1)
+    if not count.all():
+        fill_origin(origin[0, :, 0], people[0], tracked[0, ..., 0], count[0, :, 0, 0] > 0)
+    people -= origin * tracked
 
 
-def align_axes(people: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """Rotate the whole clip by the pose of the first person in the first frame; returns float32.
+def fill_origin(origin: np.ndarray, person: np.ndarray, tracked: np.ndarray, known: np.ndarray) -> None:
+    """Fill ``origin`` (frames, 3), in place, in the frames with a person whose center is not tracked.
 
-    The first rotation makes ``skeleton.z_bone``, the spine, parallel to z, the second ``skeleton.x_pair``,
-    the shoulders, parallel to x.
+    It is interpolated between the frames in which the center is ``known`` (frames,). If there are none, it is
+    the mean of the ``tracked`` joints (frames, V).
     """
+    missing = np.flatnonzero(tracked.any(axis=1) & ~known)
+    frames = np.flatnonzero(known)
+    for axis in range(origin.shape[1]):
+        if len(frames):
+            origin[missing, axis] = np.interp(missing, frames, origin[frames, axis])
+        else:
+            origin[missing, axis] = person[missing, :, axis].sum(axis=1) / tracked[missing].sum(axis=1)
+
+
+class Pose(NamedTuple):
+    """A rotation that makes the bone from joint ``start`` to ``end`` in ``frame`` parallel to ``axis``."""
+
+    start: int
+    end: int
+    frame: int
+    axis: tuple[float, float, float]
+
+
+def find_poses(person: np.ndarray, skeleton: Skeleton) -> list[Pose]:
+    """Return both rotations of a clip: ``skeleton.z_bone`` to z, then ``skeleton.x_pair`` to x.
+
+    The frame is the first one of ``person`` (frames, V, 3) in which both joints are tracked, usually 0. A
+    pair that is never tracked is left out.
+    """
+    poses = []
     for pair, axis in ((skeleton.z_bone, (0, 0, 1)), (skeleton.x_pair, (1, 0, 0))):
-        if pair is None:
-            continue
-        start, end = pair
-        pose = people[0, 0]
+        if pair is not None:
+            frames = np.flatnonzero(person[:, list(pair)].any(axis=2).all(axis=1))
+            poses += [Pose(*pair, int(frames[0]), axis)] if len(frames) else []
+    return poses
+
+
+def align_axes(people: np.ndarray, poses: Sequence[Pose]) -> np.ndarray:
+    """Rotate the whole clip by the ``poses`` of the first person; returns float32."""
+    for start, end, frame, axis in poses:
+        pose = people[0, frame]
         # rounded to float32 after each rotation, as in the official code
         people = rotate(people, rotation_between(pose[end] - pose[start], axis))
     return people

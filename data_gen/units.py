@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from options.skeletons import KINECT_V2, Skeleton
+from options.skeletons import KINECT_V2, SKELETONS, Skeleton
 
 PLAUSIBLE_METERS = (0.3, 4.0)  # of the diagonal of a body's bounding box: from a crouching child to a giant
 UNITS = {"meters": 1, "centimeters": 100, "millimeters": 1000, "inches": 39.37}
@@ -15,13 +15,14 @@ UNITS = {"meters": 1, "centimeters": 100, "millimeters": 1000, "inches": 39.37}
 def body_size(array: np.ndarray, skeleton: Skeleton = KINECT_V2) -> float:
     """Return the median diagonal of the bounding boxes of bodies.
 
-    It is 0 if there is no body or the skeleton is 2D: those are scaled, so that their unit does not matter.
+    It is 0 if there is no body, if the skeleton is 2D, because it is scaled so that its unit does not matter,
+    and if it is not in ``SKELETONS``, because it may be a part of a body.
 
     Args:
         array: (frames, joints, 3, people), or (frames, joints, 3) for one person; zero for joints and people
             that are not tracked.
     """
-    if skeleton.dimensions == 2:
+    if skeleton.dimensions == 2 or skeleton not in SKELETONS.values():
         return 0.0
     if array.ndim == 3:
         array = array[..., None]

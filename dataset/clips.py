@@ -40,6 +40,7 @@ class ClipSet:
     source: str  # folder, for messages
     skeleton: Skeleton = KINECT_V2
     class_names: tuple[str, ...] = ()  # one per class
+    normalized: bool = True  # False: stored with --keep_coordinates
 
     def __len__(self) -> int:
         return len(self.names)
@@ -135,6 +136,7 @@ def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet
         source=str(store.folder),
         skeleton=store.skeleton,
         class_names=class_names + default_class_names(dataset, num_classes)[len(class_names) :],
+        normalized=store.normalized,
     )
 
 

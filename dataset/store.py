@@ -38,6 +38,7 @@ class Store:
     first_frame: np.ndarray  # (clips,) int64
     num_frames: np.ndarray  # (clips,) int64
     splits: dict[str, list[str]]  # protocol -> train, val or empty, per clip
+    normalized: bool = True  # False: the coordinates are those of the input
 
     def clips_of(self, protocol: str, split: str) -> np.ndarray:
         """Return the rows of the clips of one split, in the order of the store."""
@@ -64,6 +65,13 @@ def read_info(folder: Path) -> dict:
             "store with data_gen/"
         )
     return info
+
+
+def is_normalized(info: dict) -> bool:
+    """Return whether the clips were normalized, according to the content of ``store.json``."""
+    origin = info.get("made_by")
+    origin = origin if isinstance(origin, dict) else {}
+    return not origin.get("keep_coordinates", False) and origin.get("normalise", True) is not False
 
 
 def read_class_names(info: dict, path: Path) -> tuple[str, ...]:
@@ -138,4 +146,5 @@ def open_store(folder: Path) -> Store:
         first_frame,
         num_frames,
         splits,
+        is_normalized(info),
     )

@@ -7,8 +7,10 @@ evaluation mode and with random numbers of their own, so the training itself is 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -117,23 +119,39 @@ COLLAPSED_RANK, COLLAPSED_UNIFORMITY = 2.5, -0.5
 SHORTCUT_LOSS, SHORTCUT_ACCURACY = 0.8, 25.0
 
 
+WINDOW = 20  # epochs; an epoch of a small dataset is a single step, whose loss varies
+
+
 class Warnings:
     """Collects the warnings of a pretraining run, each of which is returned once.
+
+    Losses and accuracies are averaged over the last epochs, at most ``WINDOW`` and an eighth of the run.
 
     Args:
         epochs: total number of epochs; nothing is reported during the first quarter of them, in which a
             healthy run can look the same.
+        has_queue: False if the negatives are the keys of the batch, which are all of the same age.
     """
 
-    def __init__(self, epochs: int) -> None:
-        self._first_epoch = max(epochs // 4, 2)
+    def __init__(self, epochs: int, has_queue: bool = True) -> None:
+        self._first_epoch, self._has_queue = max(epochs // 4, 2), has_queue
+        self._recent: deque[Mapping[str, float]] = deque(maxlen=min(max(epochs // 8, 1), WINDOW))
+        self._last: dict[str, float] = {}  # including those that are not measured in every epoch
         self._reported: set[str] = set()
 
     def check(self, epoch: int, metrics: Mapping[str, float]) -> list[str]:
-        """Return the warnings of this epoch that were not returned before."""
-        if epoch < self._first_epoch:
+        """Add the metrics of an epoch; return the warnings that were not returned before."""
+        self._recent.append(metrics)
+        self._last.update(metrics)
+        if epoch < self._first_epoch or len(self._recent) < (self._recent.maxlen or 0):
             return []
-        new = {name: text for name, text in problems(metrics).items() if name not in self._reported}
+        averaged = {
+            name: fmean(entry[name] for entry in self._recent)
+            for name in metrics
+            if name.startswith(("relative_loss/", "contrastive_accuracy/"))
+        }
+        found = problems({**self._last, **averaged}, self._has_queue)
+        new = {name: text for name, text in found.items() if name not in self._reported}
         self._reported |= new.keys()
         return [f"warning, epoch {epoch}: {text}" for text in new.values()]
 
@@ -143,20 +161,22 @@ def named(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
     return {k.removeprefix(prefix + "/"): v for k, v in metrics.items() if k.startswith(prefix + "/")}
 
 
-def problems(metrics: Mapping[str, float]) -> dict[str, str]:
+def problems(metrics: Mapping[str, float], has_queue: bool = True) -> dict[str, str]:
     """Return what is wrong according to the metrics of an epoch: name of the problem -> message.
 
-    - shortcut: the positive key is often nearest although the loss is close to chance; keys of the
-      current batch differ from older ones by the age of their encoder, not by the clip.
+    - shortcut, only with a queue: the positive key is often nearest although the loss is close to
+      chance; keys of the current batch differ from older ones by the age of their encoder, not by the clip.
     - chance: the loss of a pair stays at ln(1 + K).
     - collapse: all clips have nearly the same features or embeddings.
     """
     found = {}
     losses, accuracies = named(metrics, "relative_loss"), named(metrics, "contrastive_accuracy")
-    at_chance = [pair for pair, loss in losses.items() if loss > CHANCE]
     shortcut = [
-        pair for pair, loss in losses.items() if loss > SHORTCUT_LOSS and accuracies[pair] > SHORTCUT_ACCURACY
+        pair
+        for pair, loss in losses.items()
+        if has_queue and loss > SHORTCUT_LOSS and accuracies[pair] > SHORTCUT_ACCURACY
     ]
+    at_chance = [pair for pair, loss in losses.items() if loss > CHANCE and pair not in shortcut]
     uniformities = named(metrics, "uniformity")
     collapsed = [
         name
@@ -174,7 +194,7 @@ def problems(metrics: Mapping[str, float]) -> dict[str, str]:
             f"{', '.join(collapsed)}: the features have collapsed, they are nearly the same for all clips; "
             "lower --lr or raise --moco-m and start over"
         )
-    elif at_chance and not shortcut:
+    elif at_chance:
         found["chance"] = (
             f"{', '.join(at_chance)}: the loss is still at chance, ln(1 + K); nothing is learned. Check the "
             "data, lower --lr, or weaken the augmentation (--min-crop-ratio, --jitter-joints)"

@@ -9,6 +9,7 @@ from pathlib import Path
 from dataset.clips import ClipSet, open_clips
 from dataset.label_subset import classes_without_clip
 from models.representations import join_representations, size_flags
+from options.defaults import CLASSIFIER_DEFAULTS
 from options.errors import UserError
 from options.files import check_output_folder
 from options.flags import given_sizes
@@ -84,6 +85,10 @@ def default_folder(args: argparse.Namespace, task: str) -> Path:
         parts.append(f"{args.label_sampling}{args.label_fraction}_{args.label_seed}")
     if getattr(args, "cached_crops", None) is not None:
         parts.append(f"crops{args.cached_crops}")
+    if task in CLASSIFIER_DEFAULTS and args.lr != CLASSIFIER_DEFAULTS[task]["lr"]:
+        parts.append(f"lr{args.lr:g}")
+    if getattr(args, "knn_neighbours", 1) != 1:
+        parts.append(f"k{args.knn_neighbours}")
     if args.seed is not None:
         parts.append(f"seed{args.seed}")
     return base / "_".join(part for part in parts if part)

@@ -185,6 +185,24 @@ def epoch_line(epoch: int, args: argparse.Namespace, metrics: dict[str, float], 
     )
 
 
+class RemainingTime:
+    """Estimates the remaining time of a run; the setup of a process and its first epoch do not count."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._mark: tuple[int, float] | None = None  # epochs done, and when
+
+    def after(self, done: int, seconds: float) -> float:
+        """Return the remaining seconds after ``done`` epochs, the last of which took ``seconds``."""
+        now = time.monotonic()
+        if self._mark is None:
+            self._mark = done, now
+        else:
+            first, start = self._mark
+            seconds = (now - start) / (done - first)
+        return seconds * (self._epochs - done)
+
+
 def save_epoch(run: Pretraining, args: argparse.Namespace, log: RunLog, metrics: dict[str, float]) -> None:
     """Log the metrics of the epoch before ``run.epoch`` and save its checkpoint, if it is due."""
     epoch = run.epoch - 1
@@ -203,10 +221,10 @@ def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) ->
     """
     folder, group = Path(args.checkpoint_path), run.group
     rolling = RollingCheckpoint(folder / LAST, args.save_minutes)
-    start, first_epoch = time.monotonic(), run.epoch
     metrics: dict[str, float] = {}
     monitor = Monitor(run.model.encoders, run.clips, run.view, run.seed, run.device, args.monitor_knn)
-    warnings = Warnings(args.epochs)
+    warnings = Warnings(args.epochs, has_queue=args.moco_k > 0)
+    estimate = RemainingTime(args.epochs)
     with RunLog(folder, args, run.epoch) if group.is_main else nullcontext() as log, StopRequest() as stop:
         print(config_text(args))
         print("per pair: loss relative to chance, ln(1 + K), and contrastive accuracy", flush=True)
@@ -227,8 +245,8 @@ def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) ->
                 if epoch % args.monitor_freq == 0 or run.epoch == args.epochs:
                     metrics |= monitor.measure()
                 save_epoch(run, args, log, metrics)
-                per_epoch = (time.monotonic() - start) / (run.epoch - first_epoch)
-                print(epoch_line(epoch, args, metrics, per_epoch * (args.epochs - run.epoch)), flush=True)
+                remaining = estimate.after(run.epoch, seconds * len(run.clips) / (group.size * sums.clips))
+                print(epoch_line(epoch, args, metrics, remaining), flush=True)
                 for line in warnings.check(epoch, metrics):
                     print(line, flush=True)
             if group.any(stop.requested, run.device):

@@ -28,7 +28,7 @@ from options.datasets import NUM_FRAMES
 from options.errors import UserError
 from options.skeletons import KINECT_V2, Skeleton, from_data
 
-from .checkpoint import LAST, checkpoint_errors, checkpoints_in, is_official, load_checkpoint
+from .checkpoint import checkpoint_errors, is_official, load_checkpoint, newest_checkpoint
 
 RANDOM = "random"  # --pretrained random: untrained encoders
 COORDINATES = "coordinates"  # --pretrained coordinates: no encoder, the normalized coordinates
@@ -45,15 +45,22 @@ class ConcatenatedEncoders(nn.Module):
         num_frames: frames of the views that the encoders take.
         title: where the encoders come from, for logs and results.
         skeleton: the skeleton of the clips that the encoders take.
+        normalized: whether these clips are normalized, or stored with ``--keep_coordinates``.
     """
 
     encoders: Any  # a ModuleDict, whose values torch types as Module
 
     def __init__(
-        self, encoders: dict[str, Any], num_frames: int, title: str, skeleton: Skeleton = KINECT_V2
+        self,
+        encoders: dict[str, Any],
+        num_frames: int,
+        title: str,
+        skeleton: Skeleton = KINECT_V2,
+        normalized: bool = True,
     ) -> None:
         super().__init__()
-        self.num_frames, self.title, self.skeleton = num_frames, title, skeleton
+        self.num_frames, self.title = num_frames, title
+        self.skeleton, self.normalized = skeleton, normalized
         for encoder in encoders.values():
             encoder.fc = nn.Identity()
         self.encoders = nn.ModuleDict(encoders)
@@ -72,6 +79,7 @@ class CoordinateBaseline(nn.Module):
 
     title = "normalized coordinates"
     num_frames = NUM_FRAMES
+    normalized = True
 
     def __init__(self, skeleton: Skeleton, stream: str = JOINT) -> None:
         super().__init__()
@@ -87,13 +95,14 @@ class CoordinateBaseline(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class EncoderCheckpoint:
-    """The query encoders of one checkpoint: all encoder sizes, weights per representation, skeleton."""
+    """The query encoders of one checkpoint: all encoder sizes, weights per representation, kind of clips."""
 
     path: str
     title: str
     sizes: dict[str, Any]
     weights: dict[str, dict[str, Tensor]]
     skeleton: Skeleton = KINECT_V2
+    normalized: bool = True
 
     def build(self, representation: str) -> nn.Module:
         """Build one of the encoders and load its weights."""
@@ -103,14 +112,14 @@ class EncoderCheckpoint:
 
 
 def last_checkpoints(pretrained: Sequence[str]) -> list[str]:
-    """Return ``pretrained``, with the folder of a pretraining replaced by its last numbered checkpoint."""
+    """Return ``pretrained``, with the folder of a pretraining replaced by its most advanced checkpoint."""
     paths = []
     for path in pretrained:
         if path not in (RANDOM, COORDINATES) and Path(path).is_dir():
-            numbered = [file for file in checkpoints_in(Path(path)) if file.name != LAST]
-            if not numbered:
-                raise UserError(f"--pretrained {path}: the folder contains no checkpoint_NNNN.pth.tar")
-            path = str(numbered[-1])
+            newest = newest_checkpoint(Path(path))
+            if newest is None:
+                raise UserError(f"--pretrained {path}: the folder contains no checkpoint that can be used")
+            path = str(newest[0])
         paths.append(path)
     return paths
 
@@ -211,7 +220,8 @@ def read_pretraining(checkpoint: dict, path: str, pretrain: str | None, sizes: d
     if checkpoint.get("step"):  # saved within an epoch
         title += f" and {checkpoint['step']} steps"
     complete = stored_sizes(checkpoint["sizes"], path)
-    return EncoderCheckpoint(path, title, complete, weights, stored_skeleton(checkpoint, path))
+    skeleton, normalized = stored_skeleton(checkpoint, path), checkpoint.get("normalized", True)
+    return EncoderCheckpoint(path, title, complete, weights, skeleton, normalized)
 
 
 def read_official(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> EncoderCheckpoint:
@@ -391,4 +401,5 @@ def concatenate_encoders(checkpoints: list[EncoderCheckpoint], finetune: str | N
     chosen = choose_checkpoints(checkpoints, finetune)
     encoders = {name: checkpoint.build(name) for name, checkpoint in chosen.items()}
     title = " + ".join(checkpoint.title for checkpoint in checkpoints)
-    return ConcatenatedEncoders(encoders, frames.pop(), title, checkpoints[0].skeleton)
+    first = checkpoints[0]
+    return ConcatenatedEncoders(encoders, frames.pop(), title, first.skeleton, first.normalized)

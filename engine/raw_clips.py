@@ -46,13 +46,15 @@ def read_arrays(data: bytes, suffix: str) -> dict[str, np.ndarray]:
         raise BadFile(f"it cannot be read as an array of numbers ({error})") from error
 
 
-def read_file(file: RawFile, skeleton: Skeleton) -> tuple[list[RawClip], list[Issue]]:
+def read_file(file: RawFile, skeleton: Skeleton, normalize: bool = True) -> tuple[list[RawClip], list[Issue]]:
     """Return the clips in a file, and an issue for each one that is left out."""
     try:
         data = file.read()
         if file.suffix == ".skeleton":
             if skeleton != KINECT_V2:
                 raise BadFile(f"it contains the skeleton {KINECT_V2}, but the encoders take {skeleton}")
+            if not normalize:
+                raise BadFile("the encoders were trained on coordinates that are not normalized; give arrays")
             return [RawClip(file.name, file.display_name, normalize_clip(read_skeleton(data)[0]))], []
         arrays = read_arrays(data, file.suffix)
     except BadFile as error:
@@ -61,7 +63,7 @@ def read_file(file: RawFile, skeleton: Skeleton) -> tuple[list[RawClip], list[Is
     for name, array in arrays.items():
         path = f"{file.display_name}/{name}" if name else file.display_name
         try:
-            frames = frames_of_array(array, skeleton=skeleton)
+            frames = frames_of_array(array, normalize, skeleton)
             clips.append(RawClip(name or file.name, path, frames, body_size(array, skeleton)))
         except BadFile as error:
             left_out.append(Issue(path, None, error.reason))
@@ -69,7 +71,7 @@ def read_file(file: RawFile, skeleton: Skeleton) -> tuple[list[RawClip], list[Is
 
 
 def read_raw_clips(
-    roots: Sequence[str | Path], flag: str, skeleton: Skeleton = KINECT_V2
+    roots: Sequence[str | Path], flag: str, skeleton: Skeleton = KINECT_V2, normalize: bool = True
 ) -> tuple[ClipSet, list[Issue]]:
     """Read all clips in files, folders and archives; also returns an issue for each one left out.
 
@@ -79,6 +81,7 @@ def read_raw_clips(
         roots: files, folders and archives.
         flag: the flag that they come from, for error messages.
         skeleton: the skeleton of the clips; others are left out.
+        normalize: as for the clips of a store; False: as with ``--keep_coordinates``.
 
     Raises:
         UserError: a root does not exist, or no clip can be used.
@@ -88,7 +91,7 @@ def read_raw_clips(
     files = find_files(roots, SUFFIXES, flag, left_out)
     files.sort(key=lambda file: SUFFIXES.index(file.suffix))
     for file in tqdm(load_contents(files), desc="reading", leave=False, disable=None, unit="file"):
-        found, issues = read_file(file, skeleton)
+        found, issues = read_file(file, skeleton, normalize)
         clips += found
         left_out += issues
     if warning := unit_warning(clip.body_size for clip in clips):

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -73,6 +74,9 @@ FREE_FLAGS = {
 
 # Flags that older checkpoints do not store, with the values that they were trained with.
 ADDED_FLAGS: dict[str, dict] = {"inter": {"pairs": "inter"}}
+
+
+SAMPLED_CLIPS = 32  # whose coordinates are compared when a run resumes
 
 
 def parse_pretraining_flags(
@@ -187,7 +191,9 @@ def build_run(
         "flags": vars(args),
         "dataset": args.dataset,
         "skeleton": clips.skeleton.to_dict(),
+        "normalized": clips.normalized,
         "clips_sha256": clips_digest(clips),
+        "coordinate_sizes": coordinate_sizes(clips),
     }
     model = build_model(args, contrast, partial(build_encoder, skeleton=clips.skeleton, **sizes), device)
     # The key encoders are not optimized; they follow by their momentum update.
@@ -309,6 +315,17 @@ def clips_digest(clips: ClipSet) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
+def coordinate_sizes(clips: ClipSet) -> list[float]:
+    """Return the mean absolute coordinates of ``SAMPLED_CLIPS`` clips, evenly spaced in the list.
+
+    They reveal clips of another preparation or unit, but not rounding errors, as a digest would.
+    """
+    index = torch.linspace(0, len(clips) - 1, min(len(clips), SAMPLED_CLIPS)).long()
+    return [
+        clips.gather(i[None], torch.arange(int(clips.num_frames[i]))[None]).abs().mean().item() for i in index
+    ]
+
+
 def check_same_run(
     path: Path, checkpoint: dict, contrast: str, args: argparse.Namespace, clips: ClipSet
 ) -> None:
@@ -335,10 +352,15 @@ def check_same_run(
                 f"{spelled(name, getattr(args, name), 'pre-dataset')}, but {trained_with}: use the "
                 "same value, or choose another --checkpoint-path to start over"
             )
-    if checkpoint["clips_sha256"] != clips_digest(clips):
+    sizes = coordinate_sizes(clips)
+    trained = checkpoint.get("coordinate_sizes", sizes)  # older checkpoints have none
+    if checkpoint["clips_sha256"] != clips_digest(clips) or not np.allclose(trained, sizes, rtol=1e-3):
         raise UserError(
             f"the {len(clips)} training clips in {clips.source} are not those that {path} was trained "
             "on: use the same --data-root, or choose another --checkpoint-path to start over"
         )
     if checkpoint["epoch"] > args.epochs:
-        raise UserError(f"{path} has finished {checkpoint['epoch']} epochs, more than --epochs {args.epochs}")
+        raise UserError(
+            f"{path} has finished {checkpoint['epoch']} epochs, more than the {args.epochs} of this "
+            "run; raise --epochs or --steps"
+        )

@@ -16,6 +16,7 @@ CLASSIFIER_DEFAULTS: dict[str, dict] = {
 }
 CLASSIFIER_DEFAULTS["supervised"] = CLASSIFIER_DEFAULTS["finetune"]
 
+CHECKPOINTS, MEASUREMENTS = 20, 40  # per run of --steps
 JITTERED_SHARE = 0.6  # of the joints; 15 of the 25 of Kinect v2 (Table 8)
 
 
@@ -32,7 +33,7 @@ def fill_defaults(args: argparse.Namespace, defaults: dict, source: str) -> list
 
 
 def fill_pretraining_defaults(args: argparse.Namespace, num_clips: int) -> list[str]:
-    """Set queue size, epochs and schedule by the dataset or ``--steps``; return a line about each."""
+    """Set the flags that depend on the dataset or on ``--steps``; return a line about each for the log."""
     lines = []
     if args.steps is not None:
         if not args.cos and args.schedule is None:
@@ -44,7 +45,11 @@ def fill_pretraining_defaults(args: argparse.Namespace, num_clips: int) -> list[
     source = args.dataset if info else "datasets without an entry in options/datasets.py"
     info = info or DatasetInfo(args.dataset, 0, ())
     defaults = {"moco_k": info.moco_k, "epochs": info.epochs, "schedule": list(info.schedule)}
-    return lines + fill_defaults(args, defaults, source)
+    lines += fill_defaults(args, defaults, source)
+    for name, number in (("save_freq", CHECKPOINTS), ("monitor_freq", MEASUREMENTS)):
+        if getattr(args, name) is None:
+            setattr(args, name, 10 if args.steps is None else math.ceil(args.epochs / number))
+    return lines
 
 
 def fill_augmentation_defaults(args: argparse.Namespace, skeleton: Skeleton) -> list[str]:

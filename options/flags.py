@@ -25,6 +25,16 @@ from .parser import (
 )
 
 
+class Milestones(argparse.Action):
+    """``--schedule``: it overrides a ``--cos`` before it, such as that of a preset."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
+    ) -> None:
+        namespace.cos = False
+        setattr(namespace, self.dest, values)
+
+
 class TrainingLength(argparse.Action):
     """``--epochs`` or ``--steps``: the last one given counts, so that a flag overrides a preset."""
 
@@ -100,10 +110,9 @@ def add_monitor_flags(parser: Parser) -> None:
     group.add_argument(
         "--monitor-freq",
         type=POSITIVE_INT,
-        default=10,
         metavar="N",
         help="epochs between measurements of effective rank, alignment and uniformity on a sample of clips "
-        "(default: 10)",
+        "(default: 10; with --steps, a 40th of the run)",
     )
     group.add_argument(
         "--monitor-knn",
@@ -180,13 +189,16 @@ def add_optimization_flags(
     group.add_argument(
         "--schedule",
         type=COUNT,
+        action=Milestones,
         nargs="*",
         default=schedule,
         metavar="EPOCH",
         help="epochs at which the learning rate is divided by 10" + default(schedule),
     )
     group.add_argument(
-        "--cos", action="store_true", help="cosine learning-rate schedule; --schedule is ignored"
+        "--cos",
+        action="store_true",
+        help="cosine learning-rate schedule; of --cos and --schedule, the last one given applies",
     )
     group.add_argument("--momentum", type=FRACTION, default=momentum, help="SGD momentum (default: 0.9)")
     group.add_argument(
@@ -368,9 +380,9 @@ def add_checkpoint_flags(parser: Parser) -> None:
     group.add_argument(
         "--save-freq",
         type=POSITIVE_INT,
-        default=10,
         metavar="N",
-        help="epochs between numbered checkpoints (default: 10, as in the official code)",
+        help="epochs between numbered checkpoints (default: 10, as in the official code; with --steps, a "
+        "20th of the run)",
     )
     group.add_argument(
         "--save-minutes",
@@ -392,7 +404,7 @@ def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = 
         required=required,
         metavar="PATH",
         help="a checkpoint of this repository or of the official code, or a pretraining's folder, for its "
-        "last numbered checkpoint; 'random': an untrained encoder; 'coordinates': normalized coordinates. "
+        "most advanced checkpoint; 'random': an untrained encoder; 'coordinates': normalized coordinates. "
         "Features of several checkpoints are concatenated",
     )
     group.add_argument(

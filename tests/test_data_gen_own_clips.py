@@ -11,10 +11,12 @@ from conftest import one_line
 from data_gen import arrays_gendata
 from data_gen.normalize import normalize_clip
 from data_gen.own_clips import Clip, write_store
+from data_gen.units import body_size
 from dataset.clips import open_clips
 from dataset.store import open_store
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
 from options.errors import UserError
+from options.skeletons import Skeleton
 
 
 def array(seed, frames=6, people=2):
@@ -199,3 +201,17 @@ def test_damaged_class_names_raise(tmp_path, names):
     path.write_text(json.dumps({**json.loads(path.read_text()), "class_names": names}))
     with pytest.raises(UserError, match="class_names is not a list of 2 names"):
         open_store(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_labels_that_count_from_one_have_a_warning(tmp_path, capsys, first):
+    np.savez(tmp_path / "arrays.npz", a=array(0), b=array(1))
+    (tmp_path / "clips.csv").write_text(f"name,label,split\na,{first},train\nb,{first + 1},val\n")
+    data = f"--data_path {tmp_path / 'arrays.npz'} --clips {tmp_path / 'clips.csv'}"
+    assert arrays_gendata.main(f"--dataset mine {data} --out_folder {tmp_path / 'store'}".split()) == 0
+    assert ("no clip has label 0" in capsys.readouterr().out) == bool(first)
+
+
+def test_unit_of_a_part_of_a_body_is_not_judged():
+    hand = Skeleton("hand", ("wrist", "thumb", "index"), (0, 0, 0), center=(0,))
+    assert body_size(array(0)[:, :3] * 0.05, hand) == 0 < body_size(array(0))

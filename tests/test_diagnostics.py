@@ -21,6 +21,7 @@ from engine.diagnostics import (
     uniformity,
 )
 from engine.log import LOG_FILE
+from engine.pretrain import RemainingTime
 from moco.model import MomentumEncoders, unit
 from models.representations import REPRESENTATIONS, build_encoder
 
@@ -104,11 +105,40 @@ def test_problems(changes, found):
 
 def test_each_warning_is_given_once_and_not_at_the_start():
     warnings = Warnings(epochs=100)
-    bad = {**HEALTHY, "feature_rank/seq": 1.0}
-    assert warnings.check(5, bad) == []
-    (line,) = warnings.check(30, bad)
-    assert line.startswith("warning, epoch 30: seq: the features have collapsed")
-    assert warnings.check(40, bad) == []
+    lines = [line for epoch in range(100) for line in warnings.check(epoch, {**HEALTHY, "uniformity/seq": 0})]
+    assert len(lines) == 1 and lines[0].startswith("warning, epoch 25: seq: the features have collapsed")
+
+
+def test_single_epochs_are_not_reported():
+    """In a small dataset an epoch is one step, whose loss can be at chance in a healthy run."""
+    warnings = Warnings(epochs=1000)
+    for epoch in range(1000):
+        assert warnings.check(epoch, {**HEALTHY, **AT_CHANCE} if epoch % 2 else HEALTHY) == []
+    lines = [line for epoch in range(1000, 1020) for line in warnings.check(epoch, {**HEALTHY, **AT_CHANCE})]
+    assert len(lines) == 1 and "the loss is still at chance" in lines[0]
+
+
+def test_values_that_are_not_measured_in_every_epoch_are_remembered():
+    warnings = Warnings(epochs=16)
+    losses = {name: value for name, value in HEALTHY.items() if "rank" not in name and "uniform" not in name}
+    lines = [warnings.check(e, losses if e else {**HEALTHY, "feature_rank/seq": 1.0}) for e in range(16)]
+    assert sum(map(len, lines)) == 1 and "collapsed" in lines[4][0]
+
+
+def test_keys_of_the_batch_have_the_same_age():
+    shortcut = {**HEALTHY, "relative_loss/seq->graph": 0.9, "contrastive_accuracy/seq->graph": 93.0}
+    assert problems(shortcut).keys() == {"shortcut"}
+    assert not problems(shortcut, has_queue=False)
+
+
+def test_remaining_time_leaves_out_the_start(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("engine.pretrain.time.monotonic", lambda: now[0])
+    estimate = RemainingTime(epochs=11)
+    assert estimate.after(1, seconds=2.0) == 20.0
+    for done in (2, 3):
+        now[0] += 1.0
+        assert estimate.after(done, seconds=50.0) == 11 - done
 
 
 @pytest.fixture

@@ -124,3 +124,14 @@ def test_scores_of_a_classifier_are_those_of_its_results(run, tmp_path):
     accuracy = 100 * (saved.logits.argmax(axis=1) == saved.labels).mean()
     assert accuracy == pytest.approx(results["numbers"]["last"]["top1"])
     assert saved.names[0].startswith("S001C001") and saved.class_names[0] == "drink water"
+
+
+@pytest.mark.parametrize("owner", ["pretraining", "probe"])
+def test_folder_of_another_run_is_not_overwritten(run, files, tmp_path, pretrain, probe, owner):
+    folder = tmp_path / "run"
+    code, _, err = pretrain(folder, "--epochs", 1) if owner == "pretraining" else probe(folder, "--epochs", 1)
+    assert code == 0, err
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    code, _, err = run("ensemble.py", *files, "--output-dir", folder)
+    assert code == 2 and "choose another --output-dir" in err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before

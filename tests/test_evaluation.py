@@ -111,3 +111,20 @@ def test_pretraining_folder_is_not_an_output_folder(run, tmp_path):
         code, _, err = run(script, "--pretrained", path, "--output-dir", tmp_path / "c")
         assert code == 2 and f"{tmp_path / 'c'} contains the checkpoints of a pretraining" in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_evaluations_with_other_settings_have_folders_of_their_own(run, tmp_path):
+    path = write_pretraining(tmp_path / "c/checkpoint_0002.pth.tar", ("seq-based",))
+    common = ["--pretrained", path, "--seed", 0]
+    for flags in ([], ["--knn-neighbours", 5]):
+        assert run("action_retrieval.py", *common, *flags)[0] == 0
+    for flags in ([], ["--lr", 0.1], ["--lr", 0.01]):
+        assert run("action_classification.py", *common, "--epochs", 1, *flags)[0] == 0
+    folders = sorted(file.parent.name for file in (tmp_path / "c").rglob("results.json"))
+    linear, retrieval = (f"{task}_ntu60_cross_view" for task in ("linear", "retrieval"))
+    assert folders == [
+        f"{linear}_lr0.01_seed0",
+        f"{linear}_seed0",
+        f"{retrieval}_k5_seed0",
+        f"{retrieval}_seed0",
+    ]

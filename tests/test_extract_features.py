@@ -4,7 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import TINY_FLAGS
+from conftest import INTRA, TINY_FLAGS
 
 from data_gen import ntu_gendata
 from data_gen.synthetic import make_ntu
@@ -112,3 +112,28 @@ def test_damaged_array_header_is_a_one_line_error(tmp_path):
     path.write_bytes(data)
     with pytest.raises(UserError, match="clip.npy: it cannot be read as an array of numbers"):
         read_raw_clips([path], "--input")
+
+
+def test_coordinates_are_kept_as_in_the_training_data(run, tmp_path, monkeypatch):
+    """An encoder that was trained on coordinates as they are gets them as they are."""
+    rng = np.random.default_rng(0)
+    pose = 3 + rng.normal(scale=0.3, size=(8, 1, 25, 3, 1))
+    clips = {f"clip{i}": pose[i] + rng.normal(scale=0.02, size=(20, 25, 3, 1)) for i in range(8)}
+    np.savez(tmp_path / "clips.npz", **clips)
+    rows = "".join(f"{name},{i % 2},train\n" for i, name in enumerate(clips))
+    (tmp_path / "clips.csv").write_text(f"name,label,split\n{rows}")
+    data = ["--data_path", tmp_path / "clips.npz", "--clips", tmp_path / "clips.csv"]
+    store = ["--dataset", "kept", *data, "--out_folder", tmp_path / "data/kept", "--keep_coordinates"]
+    assert run("data_gen.arrays_gendata.py", *store)[0] == 0
+    known = ["--data-root", tmp_path / "data", "--protocol", "split"]
+    flags = ["--batch-size", 4, "--moco-k", 8, "--epochs", 1, "--checkpoint-path", tmp_path / "run"]
+    code, _, err = run(INTRA, "--pre-dataset", "kept", *known, *TINY_FLAGS, *flags)
+    assert code == 0, err
+    for more in ([], ["--finetune-dataset", "kept", *known, "--knn-neighbours", 1]):
+        files = ["--input", tmp_path / "clips.npz", "--output", tmp_path / f"features{len(more)}.npz"]
+        code, _, err = run("extract_features.py", *files, "--pretrained", tmp_path / "run", *more)
+        assert code == 0, err
+    with np.load(tmp_path / "features8.npz") as found, np.load(tmp_path / "features0.npz") as alone:
+        assert found["neighbour_names"][:, 0].tolist() == found["names"].tolist()
+        np.testing.assert_allclose(found["similarities"], 1, atol=1e-5)
+        np.testing.assert_array_equal(found["features"], alone["features"])

@@ -1,11 +1,13 @@
 """Presets, the length of a pretraining in steps, and the folder of a pretraining as --pretrained."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import INTER, INTRA, RETRIEVAL
+from conftest import INTER, INTRA, RETRIEVAL, in_optimizer_step, log_lines
 
 PRESET = Path(__file__).resolve().parents[1] / "presets" / "small_dataset.txt"
 TINY = ("--batch-size", "8", "--num-frames", "4", "--gru-hidden-size", "4", "--gru-num-layers", "1")
@@ -84,4 +86,35 @@ def test_folder_of_a_pretraining_is_its_last_checkpoint(run, pretrain, tmp_path)
     empty = tmp_path / "empty"
     empty.mkdir()
     code, _, error = run(RETRIEVAL, "--pretrained", empty)
-    assert code == 2 and "contains no checkpoint_NNNN.pth.tar" in error
+    assert code == 2 and "contains no checkpoint that can be used" in error
+
+
+def test_folder_of_a_stopped_pretraining_is_the_checkpoint_of_the_stop(run, pretrain, tmp_path):
+    folder = tmp_path / "run"
+    with in_optimizer_step(8, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        assert pretrain(folder, "--epochs", 3)[0] == 75
+    flags = ["--finetune-skeleton-representation", "seq-based", "--output-dir", tmp_path / "results"]
+    code, out, error = run(RETRIEVAL, "--pretrained", folder, *flags)
+    assert code == 0 and "1 epochs and 3 steps" in out, error
+
+
+def test_schedule_after_a_preset_replaces_the_cosine(run, tmp_path):
+    preset = tmp_path / "own.txt"
+    preset.write_text("--cos --steps 6 --moco-k 0 --lr 0.1")
+    code, _, error = run(INTRA, f"@{preset}", *TINY, "--schedule", "1", "--checkpoint-path", tmp_path / "a")
+    assert code == 0, error
+    assert config(tmp_path / "a")["cos"] is False
+    rates = [entry["learning_rate"] for entry in log_lines(tmp_path / "a")]
+    assert rates == pytest.approx([0.1] + [0.01] * (len(rates) - 1)) and len(rates) > 1
+    code, _, error = run(INTRA, *TINY, "--schedule", "1", f"@{preset}", "--checkpoint-path", tmp_path / "b")
+    assert code == 0 and config(tmp_path / "b")["cos"] is True, error
+
+
+def test_number_of_checkpoints_does_not_depend_on_the_size_of_the_dataset(run, tmp_path):
+    code, _, error = run(
+        INTRA, *TINY, "--moco-k", "0", "--cos", "--steps", "120", "--checkpoint-path", tmp_path / "a"
+    )
+    assert code == 0, error
+    flags = config(tmp_path / "a")
+    assert flags["save_freq"] == 3 and flags["monitor_freq"] == 2  # of 60 epochs
+    assert len([*(tmp_path / "a").glob("checkpoint_*.tar")]) == 21

@@ -3,6 +3,7 @@
 import json
 import signal
 
+import numpy as np
 import pytest
 import torch
 from conftest import (
@@ -20,6 +21,7 @@ from conftest import (
 )
 
 import engine.setup
+from dataset.store_format import FRAMES_FILE
 from engine.checkpoint import LAST, load_checkpoint, save_checkpoint
 from engine.probe import PROBE_FILE
 from engine.signals import EXIT_RESUMABLE
@@ -219,6 +221,19 @@ def test_resume_rejects_other_clips(pretrain, tmp_path, change, message):
     assert code == 2 and message.format(tmp_path / "two/ntu60") in err
     assert "was trained on: use the same --data-root" in err
     assert pretrain(tmp_path / "c", "--data-root", tmp_path / "one", *flags)[0] == 0
+
+
+def test_resume_rejects_clips_in_another_unit(pretrain, tmp_path):
+    """The clips have the same names and lengths."""
+    store = write_eight_clips(tmp_path / "one")
+    flags = ["--data-root", tmp_path / "one"]
+    assert pretrain(tmp_path / "c", *flags, "--epochs", 1)[0] == 0
+    frames = np.load(store / FRAMES_FILE)
+    np.save(store / FRAMES_FILE, 1000 * frames)
+    code, _, err = pretrain(tmp_path / "c", *flags, "--resume", "auto")
+    assert code == 2 and "are not those that" in err
+    np.save(store / FRAMES_FILE, frames * np.float32(1 + 1e-6))  # prepared on another machine
+    assert pretrain(tmp_path / "c", *flags, "--resume", "auto")[0] == 0
 
 
 def test_resume_rejects_another_dataset(pretrain, tmp_path):

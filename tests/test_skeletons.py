@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,35 @@ def test_mean_of_the_tracked_center_joints_is_the_origin():
     frames = normalize_clip(bodies, skeleton)[..., 0]
     np.testing.assert_array_equal(frames[0], [[-1, -1, 0], [1, 1, 0], [0, -2, -3]])
     np.testing.assert_array_equal(frames[1], np.zeros((3, 3)))  # b is the origin, the others are not tracked
+
+
+def missing(clip, joint, frames):
+    """``clip`` (T, V, 3, M) without a joint in some frames."""
+    changed = clip.copy()
+    changed[frames, joint] = 0
+    return changed
+
+
+def test_missing_center_is_interpolated():
+    clip = np.repeat(body(0)[:1], 9, axis=0)[..., :1]  # does not move
+    spine = KINECT_V2.center[0]
+    expected = frames_of_array(clip)
+    frames = frames_of_array(missing(clip, spine, slice(3, 6)))
+    others = [joint for joint in range(25) if joint != spine]
+    np.testing.assert_allclose(frames[:, others], expected[:, others], atol=1e-6)
+    never = frames_of_array(missing(clip, spine, slice(None)))[..., 0]
+    np.testing.assert_allclose(never[:, others].mean(axis=1), 0, atol=1e-6)
+
+
+def test_clip_is_rotated_by_the_first_frame_that_has_the_joints():
+    clip = np.repeat(body(0)[:1], 9, axis=0)[..., :1]
+    expected = frames_of_array(clip)
+    for joint in (*KINECT_V2.x_pair, *KINECT_V2.z_bone):
+        frames = frames_of_array(missing(clip, joint, slice(2)))
+        np.testing.assert_allclose(frames[2:], expected[2:], atol=1e-6)
+    never = missing(clip, KINECT_V2.x_pair[0], slice(None))
+    upright_only = frames_of_array(never, skeleton=replace(KINECT_V2, x_pair=None))
+    np.testing.assert_array_equal(frames_of_array(never), upright_only)
 
 
 def test_2d_clip_is_scaled_by_the_torso():

@@ -486,7 +486,7 @@ def test_report_page_warns_of_a_failed_pretraining(run, tmp_path):
     assert run("visual.page", folder)[0] == 0
     text = (folder / "index.html").read_text()
     (warning,) = re.findall(r'<p class="warning">(.*)</p>', text)
-    assert warning.startswith("collapsed: warning, epoch 7: seq: the features have collapsed")
+    assert warning.startswith("collapsed: warning, epoch 2: seq: the features have collapsed")
     assert "healthy seq: 26" in charts(text)["Effective rank of the features"]
     assert "collapsed seq: 12.5" in charts(text)["1-NN accuracy on training labels"]
 

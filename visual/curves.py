@@ -103,6 +103,7 @@ class Training:
     folder: Path
     mode: str  # PRETRAINING or a --mode
     epochs: int  # in total
+    has_queue: bool  # of a pretraining
     log: list[dict[str, float]]
 
     @classmethod
@@ -121,7 +122,7 @@ class Training:
                 raise ValueError(f"an epoch has no {metric}")
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise UserError(f"{path} cannot be read ({first_line(error)}); remove it or run again") from error
-        return cls(path.parent, mode, epochs, log)
+        return cls(path.parent, mode, epochs, config.get("moco_k") != 0, log)
 
     def curves(self, metric: str) -> dict[str, Curve]:
         """Return the points (epoch, value) of a metric by pair or representation; the key may be empty."""
@@ -133,11 +134,9 @@ class Training:
         return dict(curves)
 
     def warnings(self) -> list[str]:
-        """Return the warnings of pretraining that apply to the last values of all metrics."""
-        last: dict[str, float] = {}
-        for entry in self.log:
-            last |= entry
-        return Warnings(self.epochs).check(int(last["epoch"]), last)
+        """Return the warnings that the pretraining printed."""
+        warnings = Warnings(self.epochs, self.has_queue)
+        return [text for entry in self.log for text in warnings.check(int(entry["epoch"]), entry)]
 
 
 def labeled_curves(trainings: Mapping[str, Training], metric: str) -> dict[str, Curve]:
