@@ -120,23 +120,38 @@ def center(people: np.ndarray, skeleton: Skeleton) -> None:
     count = tracked[:1, :, chosen].sum(axis=2, keepdims=True, dtype=np.float32)
     origin = people[:1, :, chosen].sum(axis=2, keepdims=True) / np.maximum(count, 1)
     if not count.all():
-        fill_origin(origin[0, :, 0], people[0], tracked[0, ..., 0], count[0, :, 0, 0] > 0)
+        fill_origin(origin[0, :, 0], people[0], list(skeleton.center))
     people -= origin * tracked
 
 
-def fill_origin(origin: np.ndarray, person: np.ndarray, tracked: np.ndarray, known: np.ndarray) -> None:
-    """Fill ``origin`` (frames, 3), in place, in the frames with a person whose center is not tracked.
+def fill_origin(origin: np.ndarray, person: np.ndarray, center: list[int]) -> None:
+    """Fill ``origin`` (frames, 3), in place, in the frames of ``person`` that lack the joints of ``center``.
 
-    It is interpolated between the frames in which the center is ``known`` (frames,). If there are none, it is
-    the mean of the ``tracked`` joints (frames, V).
+    It is interpolated between the frames that have them. If there are none, it is the mean of the joints that
+    are tracked.
     """
-    missing = np.flatnonzero(tracked.any(axis=1) & ~known)
-    frames = np.flatnonzero(known)
+    tracked = tracked_joints(person)
+    known = tracked[:, center].any(axis=1)
+    missing, frames = np.flatnonzero(tracked.any(axis=1) & ~known), np.flatnonzero(known)
     for axis in range(origin.shape[1]):
         if len(frames):
             origin[missing, axis] = np.interp(missing, frames, origin[frames, axis])
         else:
             origin[missing, axis] = person[missing, :, axis].sum(axis=1) / tracked[missing].sum(axis=1)
+
+
+def tracked_joints(person: np.ndarray) -> np.ndarray:
+    """Return which joints of ``person`` (frames, V, 3) are tracked, ``(frames, V)``.
+
+    A joint at exactly zero is not, unless the origin is in or near the bounding box of the others, by half of
+    its longest side: then the coordinates are centered already.
+    """
+    nonzero = person.any(axis=2)
+    low = np.where(nonzero[..., None], person, np.inf).min(axis=1)
+    high = np.where(nonzero[..., None], person, -np.inf).max(axis=1)
+    margin = (high - low).max(axis=1, keepdims=True) / 2  # -inf without any joint
+    is_centered = ((low - margin <= 0) & (high + margin >= 0)).all(axis=1)
+    return nonzero | is_centered[:, None]
 
 
 class Pose(NamedTuple):
@@ -157,7 +172,10 @@ def find_poses(person: np.ndarray, skeleton: Skeleton) -> list[Pose]:
     poses = []
     for pair, axis in ((skeleton.z_bone, (0, 0, 1)), (skeleton.x_pair, (1, 0, 0))):
         if pair is not None:
-            frames = np.flatnonzero(person[:, list(pair)].any(axis=2).all(axis=1))
+            joints = list(pair)
+            frames = np.zeros(1, int)  # without a look at the other frames, nearly always
+            if not person[0, joints].any(axis=1).all():
+                frames = np.flatnonzero(tracked_joints(person)[:, joints].all(axis=1))
             poses += [Pose(*pair, int(frames[0]), axis)] if len(frames) else []
     return poses
 

@@ -213,7 +213,7 @@ def missing(clip, joint, frames):
 
 
 def test_missing_center_is_interpolated():
-    clip = np.repeat(body(0)[:1], 9, axis=0)[..., :1]  # does not move
+    clip = np.repeat(body(0)[:1] + 5, 9, axis=0)[..., :1]  # does not move
     spine = KINECT_V2.center[0]
     expected = frames_of_array(clip)
     frames = frames_of_array(missing(clip, spine, slice(3, 6)))
@@ -224,7 +224,7 @@ def test_missing_center_is_interpolated():
 
 
 def test_clip_is_rotated_by_the_first_frame_that_has_the_joints():
-    clip = np.repeat(body(0)[:1], 9, axis=0)[..., :1]
+    clip = np.repeat(body(0)[:1] + 5, 9, axis=0)[..., :1]
     expected = frames_of_array(clip)
     for joint in (*KINECT_V2.x_pair, *KINECT_V2.z_bone):
         frames = frames_of_array(missing(clip, joint, slice(2)))
@@ -232,6 +232,18 @@ def test_clip_is_rotated_by_the_first_frame_that_has_the_joints():
     never = missing(clip, KINECT_V2.x_pair[0], slice(None))
     upright_only = frames_of_array(never, skeleton=replace(KINECT_V2, x_pair=None))
     np.testing.assert_array_equal(frames_of_array(never), upright_only)
+
+
+def test_zero_joints_of_centered_coordinates_are_tracked():
+    clip = body(0)
+    clip -= clip[:, [KINECT_V2.center[0]]]
+    spine = KINECT_V2.z_bone
+    assert not clip[:, KINECT_V2.center[0]].any() and KINECT_V2.center[0] in spine
+    frames = frames_of_array(clip)[..., 0]
+    np.testing.assert_array_equal(frames[:, KINECT_V2.center[0]], 0)
+    upright = frames[0, spine[1]] - frames[0, spine[0]]
+    np.testing.assert_allclose(frames_of_array(clip + 5)[..., 0], frames, atol=1e-5)
+    assert np.linalg.norm(upright) > 0
 
 
 def test_2d_clip_is_scaled_by_the_torso():
