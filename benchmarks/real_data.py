@@ -133,7 +133,9 @@ def plot_curve(axes: Axes, runs: Runs, contrast: Contrast, name: str, seeds: Seq
     means, deviations = zip(*(mean_and_std([y for _, y in points]) for points in zip(*curves)))
     low, high = ([m + sign * (d or 0) for m, d in zip(means, deviations)] for sign in (-1, 1))
     others = [x for x in contrast.representations if x != name]
-    label = " ".join([contrast.pairs, *(f"with {short_name(x)}" for x in others), f"({steps[-1]} steps)"])
+    label = " ".join([contrast.pairs, *(f"with {short_name(x)}" for x in others)])
+    if contrast.steps == parse_preset().steps:
+        label += f", {contrast.steps:,} steps"
     partners = [x for x in REPRESENTATIONS if x != name]
     style = STYLES[partners.index(others[0]) % len(STYLES)] if others else "-"
     color = COLORS[contrast.pairs]
@@ -153,7 +155,9 @@ def plot_reference(axes: Axes, runs: Runs, encoder: Encoder, seeds: Sequence[int
 
 def plot_curves(runs: Runs, contrasts: Sequence[Contrast], seeds: Sequence[int]) -> bytes:
     """Plot 1-NN retrieval over steps as SVG: a panel per representation, a line per pretraining."""
-    figure = new_figure(4 * len(REPRESENTATIONS), 4.6)
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    figure = new_figure(4 * len(REPRESENTATIONS), 5)
     panels = figure.subplots(1, len(REPRESENTATIONS), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, REPRESENTATIONS):
         for contrast in contrasts:
@@ -162,6 +166,9 @@ def plot_curves(runs: Runs, contrasts: Sequence[Contrast], seeds: Sequence[int])
         for encoder in (Encoder(SEQUENCE.name, COORDINATES), Encoder(name, RANDOM)):
             plot_reference(axes, runs, encoder, seeds)
         axes.set(title=f"{short_name(name)} encoder", xlabel="steps", xscale="log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         style_axes(axes)
         if axes.lines:
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
