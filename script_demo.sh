@@ -8,8 +8,8 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/script_environment.sh"
 cd "$REPOSITORY"
-# More threads barely speed up encoders this small; a second core runs evaluations in the background instead.
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+# Two threads for the pretraining; one is enough for the evaluations, which also run in the background.
+export OMP_NUM_THREADS=1
 
 seed="${SEED:-0}"
 runs="runs/demo"
@@ -76,7 +76,7 @@ concatenated_features() { # of the sequence and the graph encoder
 
 step "3. pretraining of small sequence and graph encoders, without labels"
 background references
-run main_moco_inter_skeleton.py $preset --pairs all $data --checkpoint-path "$runs/pretrained"
+OMP_NUM_THREADS=2 run main_moco_inter_skeleton.py $preset --pairs all $data --checkpoint-path "$runs/pretrained"
 
 step "4. retrieval and linear probe with the frozen encoders"
 finish
