@@ -8,8 +8,9 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/script_environment.sh"
 cd "$REPOSITORY"
-# Two threads for the pretraining; one is enough for the evaluations, which also run in the background.
-export OMP_NUM_THREADS=1
+# Two threads for the pretraining; one is enough for the evaluations, which also run in the background. A
+# thread that waits for the other one gives up its core soon, in case the machine is busy.
+export OMP_NUM_THREADS=1 GOMP_SPINCOUNT=20000
 
 seed="${SEED:-0}"
 runs="runs/demo"
