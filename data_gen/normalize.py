@@ -120,7 +120,7 @@ def center(people: np.ndarray, skeleton: Skeleton) -> None:
     count = tracked[:1, :, chosen].sum(axis=2, keepdims=True, dtype=np.float32)
     origin = people[:1, :, chosen].sum(axis=2, keepdims=True) / np.maximum(count, 1)
     if not count.all():
-        fill_origin(origin[0, :, 0], people[0], list(skeleton.center))
+        fill_origin(origin[0, :, 0], people[0], chosen)
     people -= origin * tracked
 
 

@@ -146,7 +146,7 @@ class Warnings:
         if epoch < self._first_epoch or len(self._recent) < (self._recent.maxlen or 0):
             return []
         averaged = {
-            name: fmean(entry[name] for entry in self._recent)
+            name: fmean(entry[name] for entry in self._recent if name in entry)
             for name in metrics
             if name.startswith(("relative_loss/", "contrastive_accuracy/"))
         }

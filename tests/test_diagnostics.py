@@ -125,6 +125,12 @@ def test_values_that_are_not_measured_in_every_epoch_are_remembered():
     assert sum(map(len, lines)) == 1 and "collapsed" in lines[4][0]
 
 
+def test_log_of_an_older_version_that_was_resumed_is_read():
+    warnings = Warnings(epochs=16)
+    for epoch in range(16):
+        assert warnings.check(epoch, HEALTHY if epoch > 5 else {"loss": 2.0}) == []
+
+
 def test_keys_of_the_batch_have_the_same_age():
     shortcut = {**HEALTHY, "relative_loss/seq->graph": 0.9, "contrastive_accuracy/seq->graph": 93.0}
     assert problems(shortcut).keys() == {"shortcut"}
