@@ -31,15 +31,23 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.small_runs import REPOSITORY, Contrast, Encoder, Runs, parse_preset, prepare_store, run_all
+from benchmarks.small_runs import (
+    Contrast,
+    Encoder,
+    Runs,
+    add_run_flags,
+    open_runs,
+    parse_preset,
+    run_all,
+)
 from engine.pretrained import COORDINATES, RANDOM
 from engine.report import RESULTS, format_table, read_result
 from models.gru import SEQUENCE
 from models.representations import REPRESENTATIONS, join_representations, short_name, with_stream
 from models.streams import STREAMS
 from options.errors import run_script
-from options.files import atomic_write, check_output_folder
-from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
+from options.files import atomic_write
+from options.parser import POSITIVE_INT, Parser
 from tables.run import Job, script_command
 from tables.write import format_accuracy, mean_and_std
 from visual import require_library
@@ -178,34 +186,19 @@ def plot_curves(runs: Runs, contrasts: Sequence[Contrast], seeds: Sequence[int])
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--raw", type=expanded_path, required=True, metavar="DIR", help="folder with skeleton files"
-    )
-    parser.add_argument("--seeds", type=COUNT, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     add_steps = partial(parser.add_argument, type=POSITIVE_INT, metavar="N")
     add_steps("--steps", default=2000, help="steps of intra, inter and all (default: 2000)")
     add_steps("--stream-steps", default=8000, help="steps of the streams (default: 8000)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run (default: all)")
-    parser.add_argument(
-        "--runs",
-        type=expanded_path,
-        metavar="DIR",
-        help="output folder (default: runs/real_data_NAME of the raw files)",
-    )
-    parser.add_argument(
-        "--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default: 1)"
-    )
+    add_run_flags(parser, "real_data")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     require_library("curves.svg", "Matplotlib")
-    raw = Path(args.raw).resolve()
-    folder = Path(args.runs or REPOSITORY / "runs" / f"real_data_{raw.name}").resolve()
-    check_output_folder(folder, "--runs")
-    prepare_store(raw, folder)
-    runs, seeds = Runs(folder), args.seeds
+    runs, seeds = open_runs(args, "real_data"), args.seeds
+    folder = runs.folder
     by_part = {part: table_encoders(part, args.steps) for part in PARTS[:-1]}
     streams = stream_encoders(args.stream_steps)
     rows = [encoder for part in by_part.values() for encoder in part]

@@ -20,12 +20,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.small_runs import (
-    REPOSITORY,
     Contrast,
     Encoder,
-    Runs,
+    add_run_flags,
+    open_runs,
     parse_preset,
-    prepare_store,
     run_all,
 )
 from engine.report import format_table
@@ -33,8 +32,8 @@ from models.agcn import GRAPH
 from models.gru import SEQUENCE
 from models.hcn import IMAGE
 from options.errors import run_script
-from options.files import atomic_write, check_output_folder
-from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
+from options.files import atomic_write
+from options.parser import POSITIVE_INT, Parser
 
 SEQ, BOTH = (SEQUENCE.name,), (SEQUENCE.name, GRAPH.name)
 # Factor -> rows of (pairs, representations, flags that replace those of the preset).
@@ -80,32 +79,17 @@ def study_contrast(pairs: str, representations: tuple[str, ...], given: str, ste
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument(
-        "--raw", type=expanded_path, required=True, metavar="DIR", help="folder with skeleton files"
-    )
-    parser.add_argument("--seeds", type=COUNT, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
-    parser.add_argument(
         "--steps", type=POSITIVE_INT, metavar="N", help="of every pretraining (default: the preset's)"
     )
     parser.add_argument("--only", nargs="+", choices=STUDY, default=[*STUDY], help="factors (default: all)")
-    parser.add_argument(
-        "--runs",
-        type=expanded_path,
-        metavar="DIR",
-        help="output folder (default: runs/study_NAME of the raw files)",
-    )
-    parser.add_argument(
-        "--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default: 1)"
-    )
+    add_run_flags(parser, "study")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    raw = Path(args.raw).resolve()
-    folder = Path(args.runs or REPOSITORY / "runs" / f"study_{raw.name}").resolve()
-    check_output_folder(folder, "--runs")
-    prepare_store(raw, folder)
-    runs, steps = Runs(folder), args.steps or parse_preset().steps
+    runs, steps = open_runs(args, "study"), args.steps or parse_preset().steps
+    folder = runs.folder
     rows = []  # labels and encoder
     for factor in args.only:
         for pairs, representations, given in STUDY[factor]:

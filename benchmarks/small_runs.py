@@ -33,8 +33,8 @@ from engine.retrieve import knn_accuracy
 from models.hcn import IMAGE
 from models.representations import join_representations, size_flags
 from options import flags
-from options.files import write_json
-from options.parser import Parser
+from options.files import check_output_folder, write_json
+from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
 from tables.run import Job, RunSummary, run_jobs, script_command, sort_jobs
 from tables.write import format_accuracy, mean_and_std
 
@@ -242,3 +242,29 @@ class Runs:
             }
             write_json(path, curves)
         return json.loads(path.read_text())
+
+
+def add_run_flags(parser: Parser, name: str) -> None:
+    """Add the input, the seeds, the output folder and the number of jobs of the benchmark ``name``."""
+    parser.add_argument(
+        "--raw", type=expanded_path, required=True, metavar="DIR", help="folder with skeleton files"
+    )
+    parser.add_argument("--seeds", type=COUNT, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    parser.add_argument(
+        "--runs",
+        type=expanded_path,
+        metavar="DIR",
+        help=f"output folder (default: runs/{name}_NAME of the raw files)",
+    )
+    parser.add_argument(
+        "--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default: 1)"
+    )
+
+
+def open_runs(args: argparse.Namespace, name: str) -> Runs:
+    """Return the runs in ``--runs`` or its default, after preparing the store of ``--raw``."""
+    raw = Path(args.raw).resolve()
+    folder = Path(args.runs or REPOSITORY / "runs" / f"{name}_{raw.name}").resolve()
+    check_output_folder(folder, "--runs")
+    prepare_store(raw, folder)
+    return Runs(folder)
