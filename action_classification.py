@@ -27,20 +27,20 @@ import numpy as np
 
 from dataset.label_subset import keep_clips, sample_labeled
 from engine.classifier import find_resume
+from engine.encoders import last_checkpoints
 from engine.evaluation import Evaluation, prepare_evaluation, results_folder
 from engine.finetune import FineTuning
 from engine.log import RunLog, config_text
-from engine.pretrained import last_checkpoints
 from engine.probe import LinearProbe
 from engine.randomness import LABELS, generator
 from engine.scores import Scores, save_scores
 from engine.signals import EXIT_RESUMABLE
-from models.representations import join_representations, size_flags
+from facts.class_names import short_class_names
+from models.registry import join_representations, size_flags
 from options import defaults, flags
-from options.class_names import short_class_names
-from options.errors import run_script
-from options.files import check_output_file, exclusive_folder, write_csv
 from options.parser import Parser, expanded_path
+from utils.errors import run_script
+from utils.files import check_output_file, exclusive_folder, write_csv
 from visual.confusion import report_confusion
 
 LABEL_SUBSET = "label_subset.csv"

@@ -21,18 +21,18 @@ import numpy as np
 from torch import Tensor
 
 from engine.autoencoder import encode, train_autoencoder
+from engine.encoders import last_checkpoints
 from engine.evaluation import Evaluation, prepare_evaluation
 from engine.log import config_text, write_config
-from engine.pretrained import last_checkpoints
 from engine.retrieve import knn_accuracy, nearest_neighbors, unit_blocks
-from models.representations import size_flags
+from models.registry import size_flags
 from options import flags
-from options.errors import UserError, run_script
-from options.files import atomic_write, check_output_file, check_output_folder
 from options.parser import POSITIVE_INT, Parser, expanded_path
+from utils.errors import UserError, run_script
+from utils.files import atomic_write, check_output_file, check_output_folder
 from visual import require_library
-from visual.feature_map import write_feature_map
 from visual.gallery import NEIGHBORS, choose_queries, write_gallery
+from visual.tsne import write_feature_map
 
 
 def parse_args() -> argparse.Namespace:

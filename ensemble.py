@@ -17,9 +17,9 @@ from engine.evaluation import results_folder
 from engine.log import RunLog
 from engine.report import write_results
 from engine.scores import Scores, check_agreement, fuse, load_scores
-from options.errors import UserError, run_script
-from options.files import exclusive_folder
 from options.parser import NON_NEGATIVE, Parser, expanded_path
+from utils.errors import UserError, run_script
+from utils.files import exclusive_folder
 from visual.confusion import report_confusion
 
 

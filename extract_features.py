@@ -18,17 +18,17 @@ import numpy as np
 from torch import Tensor
 
 from dataset.clips import ClipSet, open_clips
+from dataset.raw_clips import read_raw_clips
 from engine.device import describe, parallel, pick_device
+from engine.encoders import last_checkpoints, load_encoders
 from engine.features import FeatureExtractor
-from engine.pretrained import last_checkpoints, load_encoders
 from engine.randomness import WEIGHTS, seed_globally
-from engine.raw_clips import read_raw_clips
 from engine.retrieve import majority_label, nearest_neighbors, unit_blocks
-from models.representations import size_flags
+from models.registry import size_flags
 from options import flags
-from options.errors import UserError, run_script
-from options.files import atomic_write, check_output_file
 from options.parser import POSITIVE_INT, Parser, expanded_path
+from utils.errors import UserError, run_script
+from utils.files import atomic_write, check_output_file
 
 MAX_PRINTED = 20  # clips whose class is printed; the output file contains all of them
 SEED = 0  # of --pretrained random

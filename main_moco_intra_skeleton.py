@@ -14,8 +14,8 @@ the same command with --resume auto continues it.
 
 from engine.setup import Contrast, parse_pretraining_flags, run_pretraining
 from moco.model import intra_pairs
-from models.representations import REPRESENTATIONS, parse_representations
-from options.errors import UserError, run_script
+from models.registry import REPRESENTATIONS, parse_representations
+from utils.errors import UserError, run_script
 from visual.clips import log_views
 
 

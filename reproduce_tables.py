@@ -20,8 +20,6 @@ import shlex
 from pathlib import Path
 
 from engine.signals import EXIT_RESUMABLE
-from options.errors import UserError, check_stdout, run_script
-from options.files import check_output_folder, exclusive_folder
 from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
 from tables.estimate import print_estimate
 from tables.jobs import JobBuilder, mark_synthetic
@@ -29,6 +27,8 @@ from tables.paper import TITLES, read_paper
 from tables.run import run_jobs, sort_jobs
 from tables.settings import SCALES
 from tables.write import print_failures, print_list, read_cell, table_text, write_tables
+from utils.errors import UserError, check_stdout, run_script
+from utils.files import check_output_folder, exclusive_folder
 
 
 def parse_args() -> argparse.Namespace:

@@ -33,9 +33,9 @@ import numpy as np
 
 from data_gen.parallel import default_workers
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE
-from options.datasets import DATASETS, MAX_FRAMES, ntu_splits, parse_ntu_name
-from options.errors import run_script
+from facts.datasets import DATASETS, MAX_FRAMES, ntu_splits, parse_ntu_name
 from options.parser import POSITIVE_INT, Parser
+from utils.errors import run_script
 
 TEMPLATES = REPOSITORY / "tests" / "golden" / "ntu_skeletons.zip"
 TEMPLATE_NAMES = ("S008C002P012R001A009", "S019C002P046R001A066")  # 315 and 321 kB

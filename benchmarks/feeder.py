@@ -25,9 +25,9 @@ from benchmarks import reference
 from dataset.clips import ClipSet
 from dataset.views import AugmentationSettings, pretraining_view
 from engine.randomness import VIEWS, generator
-from options.errors import run_script
+from facts.skeletons import KINECT_V2
 from options.parser import POSITIVE_INT, Parser
-from options.skeletons import KINECT_V2
+from utils.errors import run_script
 
 LARGE_BLOCK = 7_000_000  # numbers, 28 MB
 SETTINGS = AugmentationSettings()

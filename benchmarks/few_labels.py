@@ -29,13 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.small_runs import run_all
 from engine.checkpoint import load_checkpoint
-from engine.pretrained import last_checkpoints
+from engine.encoders import last_checkpoints
 from engine.report import RESULTS, format_table, read_result
-from options.errors import UserError, check_stdout, run_script
-from options.files import atomic_write, check_output_folder, write_json
 from options.parser import COUNT, POSITIVE, POSITIVE_FRACTION, POSITIVE_INT, Parser, expanded_path
 from tables.run import Job, script_command
 from tables.write import format_accuracy, mean_and_std
+from utils.errors import UserError, check_stdout, run_script
+from utils.files import atomic_write, check_output_folder, write_json
 from visual import require_library
 from visual.plots import figure_svg, new_figure, style_axes, without_math
 

@@ -44,8 +44,8 @@ from engine.log import RunLog
 from engine.optimization import learning_rate, set_learning_rate
 from engine.probe import LinearProbe
 from options.defaults import fill_classifier_defaults
-from options.errors import run_script
 from options.parser import POSITIVE_INT, Parser
+from utils.errors import run_script
 
 RAW_FLAGS = "--seed 0 --in-turn --repetitions 4 --difficulty 0.1 --settle 2"
 SMALL_SIZES = "--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2"

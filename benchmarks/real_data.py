@@ -40,16 +40,16 @@ from benchmarks.small_runs import (
     parse_preset,
     run_all,
 )
-from engine.pretrained import COORDINATES, RANDOM
+from engine.encoders import COORDINATES, RANDOM
 from engine.report import RESULTS, format_table, read_result
 from models.gru import SEQUENCE
-from models.representations import REPRESENTATIONS, join_representations, short_name, with_stream
+from models.registry import REPRESENTATIONS, join_representations, short_name, with_stream
 from models.streams import STREAMS
-from options.errors import run_script
-from options.files import atomic_write
 from options.parser import POSITIVE_INT, Parser
 from tables.run import Job, script_command
 from tables.write import format_accuracy, mean_and_std
+from utils.errors import run_script
+from utils.files import atomic_write
 from visual import require_library
 from visual.plots import figure_svg, new_figure, style_axes
 

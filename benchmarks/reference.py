@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from dataset.clips import ClipSet
 from dataset.views import AugmentationSettings, ViewParameters
+from facts.skeletons import KINECT_V2
 from models.agcn import AdaptiveGraphConv
 from models.gru import CausalBiGRU
-from options.skeletons import KINECT_V2
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.retrieve import knn_accuracy
-from options.errors import UserError, run_script
 from options.parser import POSITIVE_INT, Parser
+from utils.errors import UserError, run_script
 
 NUM_CLASSES = 120
 THIS_REPO = "this repo"

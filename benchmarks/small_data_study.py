@@ -31,9 +31,9 @@ from engine.report import format_table
 from models.agcn import GRAPH
 from models.gru import SEQUENCE
 from models.hcn import IMAGE
-from options.errors import run_script
-from options.files import atomic_write
 from options.parser import POSITIVE_INT, Parser
+from utils.errors import run_script
+from utils.files import atomic_write
 
 SEQ, BOTH = (SEQUENCE.name,), (SEQUENCE.name, GRAPH.name)
 # Factor -> rows of (pairs, representations, flags that replace those of the preset).

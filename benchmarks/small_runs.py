@@ -25,18 +25,18 @@ from dataset.augment import augmentation_names
 from dataset.clips import ClipSet, open_clips
 from dataset.store_format import INFO_FILE
 from engine.checkpoint import checkpoint_name
+from engine.encoders import COORDINATES, RANDOM, load_encoders
 from engine.features import FeatureExtractor
 from engine.log import LOG_FILE, read_log
-from engine.pretrained import COORDINATES, RANDOM, load_encoders
 from engine.report import RESULTS, read_result
 from engine.retrieve import knn_accuracy
 from models.hcn import IMAGE
-from models.representations import join_representations, size_flags
+from models.registry import join_representations, size_flags
 from options import flags
-from options.files import check_output_folder, write_json
 from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
 from tables.run import Job, RunSummary, run_jobs, script_command, sort_jobs
 from tables.write import format_accuracy, mean_and_std
+from utils.files import check_output_folder, write_json
 
 PRESET = REPOSITORY / "presets" / "small_dataset.txt"
 # Flags that an encoder needs besides the preset; they are added to every pretraining that contains it.

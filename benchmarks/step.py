@@ -37,12 +37,12 @@ from engine.device import AMP_DTYPES, in_precision, use_tf32
 from engine.optimization import GuardedOptimizer
 from engine.randomness import VIEWS, generator
 from engine.setup import compile_encoders
+from facts.datasets import DATASETS
 from moco.model import MoCo, inter_pairs
 from models.gru import GRUEncoder
-from models.representations import build_encoder, lay_out
-from options.datasets import DATASETS
-from options.errors import UserError, run_script
+from models.registry import build_encoder, lay_out
 from options.parser import POSITIVE_INT, Parser
+from utils.errors import UserError, run_script
 
 REPRESENTATIONS = ("seq-based", "graph-based")  # the paper's main configuration
 WARM_UP = 2  # calls before the measured ones

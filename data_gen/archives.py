@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, NoReturn
 
-from options.errors import FULL_DISK
+from utils.errors import FULL_DISK
 
 COMPRESSIONS: dict[str, Callable[[BinaryIO], IO[bytes]]] = {
     ".gz": gzip.open,

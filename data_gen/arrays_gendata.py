@@ -42,10 +42,10 @@ from data_gen.own_clips import TableRow, class_names_of, frames_of_array, read_a
 from data_gen.sources import BadFile, Issue, RawFile, find_arrays, load_contents
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
 from data_gen.units import body_size, unit_warning
-from options.datasets import DATASETS
-from options.errors import run_script
+from facts.datasets import DATASETS
+from facts.skeletons import KINECT_V2, Skeleton, load_skeleton
 from options.parser import Parser
-from options.skeletons import KINECT_V2, Skeleton, load_skeleton
+from utils.errors import run_script
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:

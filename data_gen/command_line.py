@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from data_gen.parallel import MAX_DEFAULT_WORKERS, default_workers
-from options.class_names import read_class_names
-from options.errors import UserError
+from facts.class_names import read_class_names
+from facts.skeletons import SKELETONS
 from options.parser import POSITIVE_INT, expanded_path
-from options.skeletons import SKELETONS
+from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA_FOLDER = REPOSITORY / "data"

@@ -42,10 +42,10 @@ from data_gen.store_writer import (
     fill_store,
     report,
 )
-from options.datasets import DATASETS, MAX_FRAMES, NUM_COORDINATES, NUM_PEOPLE
-from options.errors import UserError, first_line, run_script
+from facts.datasets import DATASETS, MAX_FRAMES, NUM_COORDINATES, NUM_PEOPLE
+from facts.skeletons import KINECT_V2
 from options.parser import Parser
-from options.skeletons import KINECT_V2
+from utils.errors import UserError, first_line, run_script
 
 PARTS = {"train": "train", "test": "val"}  # in the names of the arrays -> split
 PROTOCOLS = {"cs": "cross_subject", "csub": "cross_subject", "cv": "cross_view", "cset": "cross_setup"}

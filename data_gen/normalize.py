@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data_gen.sources import BadFile
-from options.datasets import NUM_COORDINATES, NUM_PEOPLE
-from options.skeletons import KINECT_V2, Skeleton
+from facts.datasets import NUM_COORDINATES, NUM_PEOPLE
+from facts.skeletons import KINECT_V2, Skeleton
 
 
 def normalize_clip(bodies: np.ndarray, skeleton: Skeleton = KINECT_V2) -> np.ndarray:

@@ -18,8 +18,8 @@ from pathlib import Path
 from data_gen.archives import archive_suffix
 from data_gen.sources import BadFile, Found, Issue, RawFile, first_reason, load_contents, printable, search
 from data_gen.store_writer import count_splits, preview
-from options.datasets import DATASETS, NTU60_LAST_SETUP, ntu_splits, parse_ntu_name
-from options.errors import UserError
+from facts.datasets import DATASETS, NTU60_LAST_SETUP, ntu_splits, parse_ntu_name
+from utils.errors import UserError
 
 SKELETON_SUFFIX = ".skeleton"
 PROTOCOLS = ("cross_subject", "cross_view", "cross_setup")

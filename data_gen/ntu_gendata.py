@@ -32,9 +32,9 @@ from data_gen.ntu_files import (
 from data_gen.skeleton_file import read_skeleton
 from data_gen.sources import BadFile, Issue, RawFile, load_contents
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
-from options.datasets import DATASETS, ntu_splits, parse_ntu_name
-from options.errors import run_script
+from facts.datasets import DATASETS, ntu_splits, parse_ntu_name
 from options.parser import Parser
+from utils.errors import run_script
 
 FILES_PER_TASK = 16
 

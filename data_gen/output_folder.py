@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from options.errors import UserError
-from options.files import check_output_folder, ensure_folder, file_type, flush_folder
+from utils.errors import UserError
+from utils.files import check_output_folder, ensure_folder, file_type, flush_folder
 
 PARTIAL, REPLACED = "partial", "replaced"  # the new content, and the old one while they are exchanged
 FLAG = "--out_folder"

@@ -28,11 +28,11 @@ from data_gen.sources import BadFile, Issue, RawFile
 from data_gen.store_writer import Clip, StoreWriter
 from data_gen.units import body_size, unit_warning
 from dataset.store_format import CLIP_COLUMNS, SPLITS
-from options.class_names import is_class_name
-from options.csv_tables import read_csv
-from options.datasets import NUM_COORDINATES, NUM_PEOPLE
-from options.errors import ARRAY_ERRORS, UserError
-from options.skeletons import KINECT_V2, Skeleton
+from facts.class_names import is_class_name
+from facts.datasets import NUM_COORDINATES, NUM_PEOPLE
+from facts.skeletons import KINECT_V2, Skeleton
+from utils.csv_tables import read_csv
+from utils.errors import ARRAY_ERRORS, UserError
 
 CLASS_NAME_COLUMN = "class_name"  # of the table of clips
 
@@ -58,12 +58,12 @@ def write_store(
         normalize: select two people, center and rotate every clip as for NTU RGB+D, or scale it if the
             skeleton is 2D. Otherwise the coordinates of at most two people are stored unchanged.
         overwrite: replace an existing store.
-        skeleton: from ``options.skeletons``: one of ``SKELETONS``, or read by ``load_skeleton``.
+        skeleton: from ``facts.skeletons``: one of ``SKELETONS``, or read by ``load_skeleton``.
         class_names: one name per class, class 0 first.
 
     Raises:
         ValueError: a clip cannot be stored; nothing is written.
-        options.errors.UserError: the folder cannot be written; nothing is left there.
+        utils.errors.UserError: the folder cannot be written; nothing is left there.
     """
     if isinstance(clips, (list, tuple)):
         clips = sorted(clips, key=lambda clip: clip.name)

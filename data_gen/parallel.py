@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
-from options.errors import UserError
+from utils.errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from data_gen.archives import file_name
 from data_gen.sources import BadFile, Issue, RawFile, find_files, first_reason, load_contents, printable
-from options.errors import UserError
+from utils.errors import UserError
 
 SUFFIX = ".txt"
 PROTOCOL_WORDS = {"subject": "cross_subject", "view": "cross_view"}  # in the names of split files

@@ -35,9 +35,9 @@ from data_gen.pku_files import (
 from data_gen.skeleton_file import read_pku_skeleton
 from data_gen.sources import BadFile, Issue
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
-from options.datasets import DATASETS, MAX_FRAMES
-from options.errors import run_script
+from facts.datasets import DATASETS, MAX_FRAMES
 from options.parser import Parser
+from utils.errors import run_script
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -50,10 +50,10 @@ from data_gen.store_writer import (
     preview,
     report,
 )
-from options.datasets import DATASETS, MAX_FRAMES, parse_ntu_name
-from options.errors import UserError, run_script
+from facts.datasets import DATASETS, MAX_FRAMES, parse_ntu_name
+from facts.skeletons import KINECT_V2, SKELETONS, Skeleton, load_skeleton
 from options.parser import Parser
-from options.skeletons import KINECT_V2, SKELETONS, Skeleton, load_skeleton
+from utils.errors import UserError, run_script
 
 PROTOCOLS = {"xsub": "cross_subject", "xview": "cross_view", "xset": "cross_setup"}  # pyskl -> protocol
 CONTENT = ("split", "annotations")

@@ -25,8 +25,8 @@ import re
 import numpy as np
 
 from data_gen.sources import BadFile
-from options.datasets import MAX_FRAMES, NUM_COORDINATES, NUM_PEOPLE
-from options.skeletons import KINECT_V2
+from facts.datasets import MAX_FRAMES, NUM_COORDINATES, NUM_PEOPLE
+from facts.skeletons import KINECT_V2
 
 MAX_BODIES = 4  # the official code considers only the first four bodies of a frame
 NUM_JOINTS = KINECT_V2.num_joints  # of both formats

@@ -33,7 +33,7 @@ from data_gen.archives import (
     walk_archive,
 )
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
-from options.errors import UserError
+from utils.errors import UserError
 
 TEXT_SUFFIX = ".txt"  # some programs append it to the names of text files
 HEAD_BYTES = 4096

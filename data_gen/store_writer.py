@@ -28,10 +28,10 @@ from data_gen.output_folder import atomic_folder, check_folder, is_empty_folder,
 from data_gen.parallel import ordered_map
 from data_gen.sources import Issue, first_reason, printable
 from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
-from options.class_names import published_class_names
-from options.datasets import DATASETS
-from options.errors import UserError
-from options.skeletons import KINECT_V2, Skeleton
+from facts.class_names import published_class_names
+from facts.datasets import DATASETS
+from facts.skeletons import KINECT_V2, Skeleton
+from utils.errors import UserError
 
 Input = TypeVar("Input")
 
@@ -163,7 +163,7 @@ def preview(
 def compare_with_published(dataset: str, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Return lines with the number of clips found per protocol and split, next to the published numbers.
 
-    Only datasets of ``options.datasets`` have published numbers.
+    Only datasets of ``facts.datasets`` have published numbers.
     """
     info = DATASETS.get(dataset)
     lines = [f"{info.title}, clips found / published:" if info else f"{dataset}, clips found:"]
@@ -184,7 +184,7 @@ class StoreWriter:
     An exception in the block leaves nothing behind. Clips are written at once, so memory does not grow with
     their frames. ``add`` expects them in the order of their names; those of ``add_result`` are sorted at the
     end. ``class_names`` can be set before the block: one name per class, by default those of
-    ``options.class_names``.
+    ``facts.class_names``.
 
         with StoreWriter("data/mine", "mine", num_classes=4, protocols=["cross_subject"]) as store:
             store.add(Clip("a", 0, frames, {"cross_subject": "train"}))

@@ -37,10 +37,10 @@ from data_gen.store_writer import (
     preview,
     report,
 )
-from options.datasets import DATASETS
-from options.errors import UserError, run_script
+from facts.datasets import DATASETS
+from facts.skeletons import KINECT_V1
 from options.parser import Parser
-from options.skeletons import KINECT_V1
+from utils.errors import UserError, run_script
 
 DATASET = "ucla"
 SUFFIX = ".json"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from options.skeletons import KINECT_V2, SKELETONS, Skeleton
+from facts.skeletons import KINECT_V2, SKELETONS, Skeleton
 
 PLAUSIBLE_METERS = (0.3, 4.0)  # of the diagonal of a body's bounding box: from a crouching child to a giant
 UNITS = {"meters": 1, "centimeters": 100, "millimeters": 1000, "inches": 39.37}

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from options.errors import UserError
+from utils.errors import UserError
 
 CENTER_RATIO = 0.95  # fraction of a clip that the evaluation crop keeps
 

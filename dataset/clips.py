@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from options.class_names import default_class_names
-from options.datasets import DATASETS, NTU60_LAST_SETUP, parse_ntu_name
-from options.errors import UserError
-from options.skeletons import KINECT_V2, Skeleton
+from facts.class_names import default_class_names
+from facts.datasets import DATASETS, NTU60_LAST_SETUP, parse_ntu_name
+from facts.skeletons import KINECT_V2, Skeleton
+from utils.errors import UserError
 
 from .official_layout import find_official, has_official, open_official
 from .store import Store, is_store, open_store

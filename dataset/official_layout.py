@@ -16,14 +16,14 @@ from typing import NoReturn
 
 import numpy as np
 
-from options.datasets import (
+from facts.datasets import (
     MAX_FRAMES,
     NUM_COORDINATES,
     NUM_PEOPLE,
     parse_ntu_name,
 )
-from options.errors import ARRAY_ERRORS, UserError
-from options.skeletons import KINECT_V2
+from facts.skeletons import KINECT_V2
+from utils.errors import ARRAY_ERRORS, UserError
 
 PROTOCOL_FOLDERS = {"cross_view": "xview", "cross_subject": "xsub", "cross_setup": "xsetup"}
 CLIP_SHAPE = (NUM_COORDINATES, MAX_FRAMES, KINECT_V2.num_joints, NUM_PEOPLE)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from options.class_names import default_class_names, is_class_name
-from options.csv_tables import read_csv
-from options.errors import ARRAY_ERRORS, UserError
-from options.skeletons import KINECT_V2, Skeleton, from_data
+from facts.class_names import default_class_names, is_class_name
+from facts.skeletons import KINECT_V2, Skeleton, from_data
+from utils.csv_tables import read_csv
+from utils.errors import ARRAY_ERRORS, UserError
 
 from .store_format import (
     CLIP_COLUMNS,

@@ -2,7 +2,7 @@
 
     view(clip) = spatial(resize(crop(clip)))
 
-A view is ``(N, T, V, 3, M)``: clips, frames, joints, coordinates, people; ``models.representations``
+A view is ``(N, T, V, 3, M)``: clips, frames, joints, coordinates, people; ``models.registry``
 lays it out for the encoders. Parameters are sampled on the CPU, whatever device the clips are on, so
 a seed gives the same views everywhere.
 """
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from options.datasets import NUM_FRAMES
-from options.errors import UserError
-from options.skeletons import KINECT_V2, Skeleton
+from facts.datasets import NUM_FRAMES
+from facts.skeletons import KINECT_V2, Skeleton
+from utils.errors import UserError
 
 from .augment import (
     CROP,

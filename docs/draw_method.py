@@ -28,9 +28,9 @@ sys.path.insert(0, str(REPOSITORY))
 
 from dataset.clips import open_clips
 from dataset.views import AugmentationSettings, pretraining_view
-from models.representations import lay_out
-from options.errors import UserError, run_script
-from options.skeletons import KINECT_V2
+from facts.skeletons import KINECT_V2
+from models.registry import lay_out
+from utils.errors import UserError, run_script
 
 WIDTH, HEIGHT = 12.0, 6.9  # inches, and the units of all positions
 INK, PALE, CHANGED = "#262626", "#9a9a9a", "#8e24aa"

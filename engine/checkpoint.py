@@ -1,7 +1,7 @@
 """Saving and loading checkpoints.
 
 Checkpoints contain plain data and tensors and are loaded with ``weights_only=True``, so no code in a
-file is executed. They are written atomically (``options.files``).
+file is executed. They are written atomically (``utils.files``).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from options.errors import UserError, first_line, out_of_memory
-from options.files import atomic_write
+from utils.errors import UserError, first_line, out_of_memory
+from utils.files import atomic_write
 
 FORMAT_VERSION = 1
 SHOWN_NAMES = 3  # names of weights in an error message

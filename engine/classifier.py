@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from options.errors import UserError
 from options.parser import spelled
+from utils.errors import UserError
 
 from .checkpoint import SAVE_MINUTES, RollingCheckpoint, checkpoint_errors, load_checkpoint, save_checkpoint
 from .device import memory_metrics

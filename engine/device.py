@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.clips import ClipSet
-from options.errors import UserError
+from utils.errors import UserError
 
 from .distributed import SINGLE_PROCESS, Group
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from dataset.clips import ClipSet
 from dataset.views import View, evaluation_view
 from moco.model import MomentumEncoders, unit
-from models.representations import lay_out, short_name
+from models.registry import lay_out, short_name
 
 from .randomness import MONITOR, generator
 

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from options.errors import UserError, first_line, skip_finalization
+from utils.errors import UserError, first_line, skip_finalization
 
 Value = TypeVar("Value")
 

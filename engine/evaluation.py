@@ -8,11 +8,11 @@ from pathlib import Path
 
 from dataset.clips import ClipSet, open_clips
 from dataset.label_subset import classes_without_clip
-from models.representations import join_representations, size_flags
+from models.registry import join_representations, size_flags
 from options.defaults import CLASSIFIER_DEFAULTS
-from options.errors import UserError
-from options.files import check_output_folder
 from options.flags import given_sizes
+from utils.errors import UserError
+from utils.files import check_output_folder
 
 from .checkpoint import checkpoints_in
 from .device import (
@@ -26,8 +26,8 @@ from .device import (
     use_tf32,
 )
 from .distributed import processes
+from .encoders import COORDINATES, RANDOM, load_encoders
 from .features import FeatureExtractor
-from .pretrained import COORDINATES, RANDOM, load_encoders
 from .randomness import WEIGHTS, choose_seed, seed_globally
 from .report import RESULTS, read_result, write_results
 

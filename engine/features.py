@@ -14,11 +14,11 @@ from tqdm import tqdm
 from dataset.batches import ordered_batches, prefetch, shuffled_batches
 from dataset.clips import ClipSet
 from dataset.views import classifier_view, evaluation_view
-from models.representations import lay_out
-from options.errors import UserError
+from models.registry import lay_out
+from utils.errors import UserError
 
 from .device import to_device
-from .pretrained import ConcatenatedEncoders, CoordinateBaseline
+from .encoders import ConcatenatedEncoders, CoordinateBaseline
 from .randomness import ORDER, VIEWS, generator
 
 FEATURE_BATCH = 256  # clips per batch without gradients, which needs less memory than training

@@ -14,9 +14,9 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from options.errors import first_line
-from options.files import atomic_write, write_json
-from options.streams import encodable
+from utils.errors import first_line
+from utils.files import atomic_write, write_json
+from utils.standard_streams import encodable
 
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"

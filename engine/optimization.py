@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dataset.clips import ClipSet
-from options.errors import UserError
+from utils.errors import UserError
 
 from .checkpoint import save_checkpoint
 

@@ -17,7 +17,7 @@ from dataset.batches import prefetch, shuffled_batches
 from dataset.clips import ClipSet
 from dataset.views import View
 from moco.model import MoCo, info_nce
-from models.representations import lay_out, short_name
+from models.registry import lay_out, short_name
 
 from .checkpoint import LAST, RollingCheckpoint, checkpoint_name, save_checkpoint
 from .device import memory_metrics, to_device

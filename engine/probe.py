@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from options.errors import UserError
+from utils.errors import UserError
 
 from .checkpoint import RollingCheckpoint
 from .classifier import ClassifierTraining, fingerprint

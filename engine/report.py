@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from options.errors import UserError, check_stdout, run_script
-from options.files import find_files, write_json
 from options.parser import Parser, expanded_path
+from utils.errors import UserError, check_stdout, run_script
+from utils.files import find_files, write_json
 
 RESULTS = "results.json"
 KEY_COLUMNS = ("pretrained", "encoder", "representation", "dataset", "protocol", "seed")

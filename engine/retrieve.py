@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from options.errors import UserError
+from utils.errors import UserError
 
 TILE = 4096  # queries and gallery clips compared at a time; square tiles are fastest
 

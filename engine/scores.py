@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from options.errors import ARRAY_ERRORS, UserError
-from options.files import atomic_write
+from utils.errors import ARRAY_ERRORS, UserError
+from utils.files import atomic_write
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dataset.augment import augmentation_names
 from dataset.clips import ClipSet, open_clips
 from dataset.views import AugmentationSettings, pretraining_view
 from moco.model import MoCo
-from models.representations import (
+from models.registry import (
     build_encoder,
     complete_sizes,
     join_representations,
@@ -27,9 +27,9 @@ from models.representations import (
     size_flags,
 )
 from options import defaults, flags
-from options.errors import UserError
-from options.files import check_output_folder, exclusive_folder
 from options.parser import Parser, spelled
+from utils.errors import UserError
+from utils.files import check_output_folder, exclusive_folder
 
 from .checkpoint import checkpoint_errors, checkpoints_in, load_checkpoint, newest_checkpoint
 from .device import (
@@ -44,9 +44,9 @@ from .device import (
     uses_data_parallel,
 )
 from .distributed import Group, check_shards, process_group
+from .encoders import check_contradictions, check_skeleton, contrast_title, stored_skeleton
 from .optimization import GuardedOptimizer, make_sgd
 from .pretrain import Pretraining, pretrain
-from .pretrained import check_contradictions, check_skeleton, contrast_title, stored_skeleton
 from .randomness import WEIGHTS, choose_seed, seed_globally
 
 # Flags that a resumed run may change; all others determine what is trained.

@@ -7,7 +7,7 @@ import signal
 import sys
 from contextlib import suppress
 
-from options.streams import stdout_is_broken
+from utils.standard_streams import stdout_is_broken
 
 EXIT_RESUMABLE = 75  # exit code of a run that was stopped by a signal and can be resumed
 

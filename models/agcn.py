@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from options.skeletons import KINECT_V2, Skeleton
+from facts.skeletons import KINECT_V2, Skeleton
 
 from .graph import spatial_adjacency
 from .representation import Representation, Size, grid_layout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from options.skeletons import KINECT_V2, Pair, Skeleton
+from facts.skeletons import KINECT_V2, Pair, Skeleton
 
 
 def directed_adjacency(edges: tuple[Pair, ...], num_joints: int) -> Tensor:

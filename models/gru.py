@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from options.skeletons import Skeleton
+from facts.skeletons import Skeleton
 
 from .recurrence import parallel_grus
 from .representation import Representation, Size

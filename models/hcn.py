@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from options.skeletons import KINECT_V2, Skeleton
+from facts.skeletons import KINECT_V2, Skeleton
 
 from .representation import Representation, Size, grid_layout
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from options.datasets import NUM_FRAMES
+from facts.datasets import NUM_FRAMES
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from options.skeletons import Skeleton
+from facts.skeletons import Skeleton
 
 
 @lru_cache

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 
-from .datasets import DATASETS, DatasetInfo
-from .errors import UserError
-from .skeletons import Skeleton
+from facts.datasets import DATASETS, DatasetInfo
+from facts.skeletons import Skeleton
+from utils.errors import UserError
 
 # Training settings per --mode (paper section 4.2; the linear probe as in the official code).
 CLASSIFIER_DEFAULTS: dict[str, dict] = {
@@ -42,7 +42,7 @@ def fill_pretraining_defaults(args: argparse.Namespace, num_clips: int) -> list[
         args.epochs = math.ceil(args.steps / per_epoch)
         lines.append(f"--epochs {args.epochs} (--steps {args.steps}, {per_epoch} per epoch)")
     info = DATASETS.get(args.dataset)
-    source = args.dataset if info else "datasets without an entry in options/datasets.py"
+    source = args.dataset if info else "datasets without an entry in facts/datasets.py"
     info = info or DatasetInfo(args.dataset, 0, ())
     defaults = {"moco_k": info.moco_k, "epochs": info.epochs, "schedule": list(info.schedule)}
     lines += fill_defaults(args, defaults, source)

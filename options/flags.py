@@ -11,7 +11,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .datasets import DATASETS
+from facts.datasets import DATASETS
+
 from .defaults import CLASSIFIER_DEFAULTS
 from .parser import (
     COUNT,
@@ -338,7 +339,7 @@ def add_augmentation_flags(parser: Parser, names: Sequence[str]) -> None:
 
 
 def add_size_flags(parser: Parser, sizes: Mapping[str, Any], note: str = "") -> None:
-    """Add the encoder sizes ``models.representations.size_flags()``; None if not given."""
+    """Add the encoder sizes ``models.registry.size_flags()``; None if not given."""
     group = parser.add_argument_group("encoders" + note)
     for name, size in sizes.items():
         if size.choices:

@@ -29,10 +29,10 @@ from dataset.clips import open_clips
 from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE
 from engine.log import LOG_FILE, read_log
 from engine.report import RESULTS, format_table
-from models.representations import join_representations
-from options.datasets import DATASETS
-from options.errors import UserError
-from options.skeletons import KINECT_V2
+from facts.datasets import DATASETS
+from facts.skeletons import KINECT_V2
+from models.registry import join_representations
+from utils.errors import UserError
 
 from .jobs import JobBuilder
 from .paper import PaperRow

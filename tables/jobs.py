@@ -10,9 +10,9 @@ from typing import Any
 from dataset.store_format import INFO_FILE
 from engine.checkpoint import checkpoint_name
 from engine.report import RESULTS
-from models.representations import join_representations
-from options.errors import UserError
-from options.files import atomic_write, ensure_folder
+from models.registry import join_representations
+from utils.errors import UserError
+from utils.files import atomic_write, ensure_folder
 
 from .paper import PaperRow
 from .plan import EvaluationSpec, PretrainingSpec, evaluations_of

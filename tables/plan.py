@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from models.representations import REPRESENTATIONS
+from models.registry import REPRESENTATIONS
 
 from .paper import PaperRow
 

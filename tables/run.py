@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.signals import EXIT_RESUMABLE, StopRequest
-from options.errors import EXIT_INTERRUPTED, UserError
-from options.files import ensure_folder
+from utils.errors import EXIT_INTERRUPTED, UserError
+from utils.files import ensure_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 POLL_SECONDS = 0.1

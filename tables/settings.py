@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.representations import complete_sizes
-from options.datasets import DATASETS
+from facts.datasets import DATASETS
+from models.registry import complete_sizes
 from options.defaults import CLASSIFIER_DEFAULTS
 
 PAPER_DATASETS = ("ntu60", "ntu120", "pku1", "pku2")  # of the tables, without later additions

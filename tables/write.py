@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.report import format_table, read_result
-from options.files import atomic_write, write_csv
+from utils.files import atomic_write, write_csv
 
 from .jobs import JobBuilder
 from .paper import TITLES, PaperRow

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.store_format import CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE
 from engine.checkpoint import RollingCheckpoint, load_checkpoint, save_checkpoint
 from engine.optimization import GuardedOptimizer
-from models.representations import build_encoder
-from options.errors import run_script
-from options.skeletons import KINECT_V2
+from facts.skeletons import KINECT_V2
+from models.registry import build_encoder
+from utils.errors import run_script
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which tests may run, ignores it
 torch.set_num_threads(1)  # most tests are tiny: several threads would only wait for each other

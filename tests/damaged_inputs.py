@@ -8,7 +8,7 @@ from conftest import one_line
 from test_data_gen_mutations import cut_end, cut_piece, flip_byte, overwrite_character
 
 from dataset.store import open_store
-from options.errors import UserError
+from utils.errors import UserError
 
 BYTE_DAMAGES = (flip_byte, overwrite_character, cut_end, cut_piece)
 

@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from facts.skeletons import Skeleton
 from models.gru import sequence_layout
 from models.representation import Representation, Size
-from options.skeletons import Skeleton
 
 
 class DifferenceEncoder(nn.Module):

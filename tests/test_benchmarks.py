@@ -14,7 +14,7 @@ from conftest import write_pretraining
 
 from benchmarks import few_labels, real_data, small_data_study, small_runs
 from engine.report import RESULTS
-from models.representations import REPRESENTATIONS, join_representations
+from models.registry import REPRESENTATIONS, join_representations
 from tables.run import RunSummary
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from engine.checkpoint import LAST, checkpoints_in, load_checkpoint, newest_checkpoint, save_checkpoint
-from options.errors import UserError
-from options.files import atomic_write
+from utils.errors import UserError
+from utils.files import atomic_write
 
 
 class FullDisk:

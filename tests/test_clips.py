@@ -9,8 +9,8 @@ from conftest import write_official, write_store
 
 from dataset.clips import open_clips
 from dataset.views import evaluation_view
-from options.class_names import NTU_ACTIONS
-from options.errors import UserError
+from facts.class_names import NTU_ACTIONS
+from utils.errors import UserError
 
 
 class CreatesFile:

@@ -22,7 +22,7 @@ from conftest import RETRIEVAL, identical, one_line, write_official
 from dataset.clips import open_clips
 from engine.checkpoint import load_checkpoint
 from engine.probe import PROBE_FILE
-from options.errors import UserError
+from utils.errors import UserError
 
 
 class Call:

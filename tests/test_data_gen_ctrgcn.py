@@ -17,8 +17,8 @@ from data_gen.skeleton_file import read_skeleton
 from data_gen.sources import find_files
 from data_gen.synthetic import make_ntu
 from dataset.store import open_store
-from options.datasets import ntu_splits, parse_ntu_name
-from options.errors import UserError
+from facts.datasets import ntu_splits, parse_ntu_name
+from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

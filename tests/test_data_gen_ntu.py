@@ -14,7 +14,7 @@ import pytest
 from data_gen import ntu_files, ntu_gendata
 from data_gen.sources import RawFile
 from dataset.store_format import CLIPS_FILE, INFO_FILE
-from options.errors import UserError
+from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN_RAW = Path(__file__).parent / "golden" / "ntu_skeletons.zip"

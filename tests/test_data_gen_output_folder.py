@@ -5,7 +5,7 @@ import os
 import pytest
 
 from data_gen.output_folder import atomic_folder
-from options.errors import UserError
+from utils.errors import UserError
 
 
 def make(target, names=("a.txt",), fail=False):

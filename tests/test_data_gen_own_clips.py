@@ -15,8 +15,8 @@ from data_gen.units import body_size
 from dataset.clips import open_clips
 from dataset.store import open_store
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
-from options.errors import UserError
-from options.skeletons import Skeleton
+from facts.skeletons import Skeleton
+from utils.errors import UserError
 
 
 def array(seed, frames=6, people=2):

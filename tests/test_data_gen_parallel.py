@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_gen.parallel import TASKS_AHEAD, THREADS, ordered_map
-from options.errors import UserError
+from utils.errors import UserError
 
 
 def square(x):

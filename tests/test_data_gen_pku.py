@@ -17,7 +17,7 @@ from data_gen.skeleton_file import read_pku_skeleton
 from data_gen.sources import BadFile
 from data_gen.synthetic import make_pku
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
-from options.errors import UserError
+from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from data_gen.sources import find_files
 from data_gen.synthetic import make_ntu
 from dataset.store import open_store
 from dataset.store_format import INFO_FILE
-from options.datasets import ntu_splits, parse_ntu_name
-from options.errors import UserError
+from facts.datasets import ntu_splits, parse_ntu_name
+from utils.errors import UserError
 
 
 @pytest.fixture

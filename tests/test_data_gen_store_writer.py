@@ -16,7 +16,7 @@ import pytest
 
 from data_gen.store_writer import Clip, StoreWriter
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
-from options.errors import UserError
+from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN_RAW = Path(__file__).parent / "golden" / "ntu_skeletons.zip"

@@ -18,8 +18,8 @@ from data_gen.normalize import normalize_clip
 from dataset.clips import open_clips
 from dataset.store import open_store
 from dataset.store_format import INFO_FILE
-from options.errors import UserError
-from options.skeletons import KINECT_V1
+from facts.skeletons import KINECT_V1
+from utils.errors import UserError
 
 
 def content(name, seed=0, frames=6, label=None):

@@ -21,7 +21,7 @@ import engine.features
 from engine.checkpoint import load_checkpoint
 from engine.diagnostics import Monitor
 from moco.model import KeyQueue, MoCo
-from models.representations import REPRESENTATIONS, SEPARATOR
+from models.registry import REPRESENTATIONS, SEPARATOR
 
 ALL = SEPARATOR.join(REPRESENTATIONS)
 PRETRAIN = [INTER, "--skeleton-representation", ALL, *TINY_FLAGS, "--batch-size", 10, "--moco-k", 20]

@@ -23,7 +23,7 @@ from engine.diagnostics import (
 from engine.log import LOG_FILE
 from engine.pretrain import RemainingTime
 from moco.model import MomentumEncoders, unit
-from models.representations import REPRESENTATIONS, build_encoder
+from models.registry import REPRESENTATIONS, build_encoder
 
 HEALTHY = {
     "relative_loss/seq->graph": 0.6,

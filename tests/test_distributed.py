@@ -15,7 +15,7 @@ import engine.evaluation
 from engine.checkpoint import load_checkpoint
 from engine.distributed import Group, check_shards
 from engine.signals import EXIT_RESUMABLE
-from options.errors import UserError
+from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -31,7 +31,7 @@ for norm in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
 import engine.pretrain
 from dataset.views import View
 from main_moco_inter_skeleton import main
-from options.errors import run_script
+from utils.errors import run_script
 
 rank, stop_at = os.environ.get("RANK", "0"), os.environ.get("STOP_AT")
 make_view, seed = View.of, engine.pretrain.seed_globally

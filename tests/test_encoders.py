@@ -14,8 +14,8 @@ from models.agcn import AdaptiveGraphConv, channel_factors
 from models.graph import spatial_adjacency
 from models.gru import contiguous_copies
 from models.recurrence import Recurrence, parallel_grus
-from models.representations import REPRESENTATIONS, build_encoder, lay_out, parse_representations
-from options.errors import UserError
+from models.registry import REPRESENTATIONS, build_encoder, lay_out, parse_representations
+from utils.errors import UserError
 
 FEATURES = {"seq-based": 2048, "graph-based": 256, "image-based": 4096}  # in the paper
 

@@ -8,7 +8,7 @@ import torch
 from conftest import CLASSIFICATION, TINY_FLAGS
 
 from engine.scores import Scores, fuse, load_scores, save_scores
-from options.errors import UserError
+from utils.errors import UserError
 
 
 def scores(seed, count=40, classes=5, **changes):

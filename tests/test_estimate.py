@@ -8,12 +8,12 @@ import pytest
 from conftest import write_store
 
 import reproduce_tables
-from options.errors import UserError
 from tables.estimate import Cost, Speed, Stopwatch, count_clips, finishing_time
 from tables.jobs import JobBuilder
 from tables.plan import EvaluationSpec, PretrainingSpec
 from tables.run import Job
 from tables.settings import PAPER
+from utils.errors import UserError
 
 SEQ, GRAPH = "seq-based", "graph-based"
 TINY = "--gru-hidden-size 8 --gru-num-layers 1 --graph-width 4 --graph-num-blocks 1 --image-width 16"

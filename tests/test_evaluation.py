@@ -12,7 +12,7 @@ from engine.autoencoder import Autoencoder, encode, train_autoencoder
 from engine.classifier import fingerprint, linear_head, topk_accuracy
 from engine.optimization import learning_rate
 from engine.report import format_table, read_results, results_table
-from options.errors import UserError
+from utils.errors import UserError
 
 
 def test_topk_accuracy():

@@ -8,8 +8,8 @@ from conftest import INTRA, TINY_FLAGS
 
 from data_gen import ntu_gendata
 from data_gen.synthetic import make_ntu
-from engine.raw_clips import read_raw_clips
-from options.errors import UserError
+from dataset.raw_clips import read_raw_clips
+from utils.errors import UserError
 
 ENCODER = ["--pretrained", "random", *TINY_FLAGS, "--num-frames", 16]
 

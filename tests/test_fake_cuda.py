@@ -19,7 +19,7 @@ import moco.model
 from engine.diagnostics import Monitor
 from engine.pretrain import EpochMetrics
 from engine.randomness import DROPOUT, seed_globally
-from models.representations import REPRESENTATIONS, SEPARATOR
+from models.registry import REPRESENTATIONS, SEPARATOR
 
 ALL = SEPARATOR.join(REPRESENTATIONS)
 STREAMS = "graph-based:motion_and_image-based:bone"

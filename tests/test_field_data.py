@@ -26,7 +26,7 @@ from data_gen.synthetic import make_pku
 from data_gen.units import body_size, unit_warning
 from dataset.store import open_store
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
-from options.errors import UserError
+from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN_RAW = Path(__file__).parent / "golden" / "ntu_skeletons.zip"

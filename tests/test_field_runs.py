@@ -17,9 +17,9 @@ import engine.log
 from engine.checkpoint import load_checkpoint, without_wrappers
 from engine.distributed import processes
 from engine.report import RESULTS
-from options.errors import UserError
-from options.files import atomic_write, check_output_file, check_output_folder, ensure_folder, find_files
 from options.parser import expanded_path as path_flag
+from utils.errors import UserError
+from utils.files import atomic_write, check_output_file, check_output_folder, ensure_folder, find_files
 
 EXTRACTION = "extract_features.py"
 RANDOM = ["--pretrained", "random", *TINY_FLAGS]
@@ -104,7 +104,7 @@ def test_results_are_in_the_error_if_they_cannot_be_written(run, tmp_path, monke
             raise UserError(f"cannot write {path} (No space left on device)")
         atomic_write(path, write)
 
-    monkeypatch.setattr("options.files.atomic_write", full)
+    monkeypatch.setattr("utils.files.atomic_write", full)
     for script, number in ((RETRIEVAL, '"knn"'), (CLASSIFICATION, '"top1"')):
         epochs = ["--epochs", 1] if script == CLASSIFICATION else []
         code, _, err = run(script, *RANDOM, *epochs, "--output-dir", tmp_path / script)
@@ -156,7 +156,7 @@ def test_full_disk_is_found_before_the_work(tmp_path, monkeypatch):
     def no_space(*arguments, **settings):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("options.files.TemporaryFile", no_space)
+    monkeypatch.setattr("utils.files.TemporaryFile", no_space)
     for check, path in ((check_output_folder, tmp_path / "o"), (check_output_file, tmp_path / "o.npz")):
         with pytest.raises(UserError, match="No space left on device"):
             check(path, "--output")

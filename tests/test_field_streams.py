@@ -112,9 +112,9 @@ SCRIPT = """
     import os, sys
     sys.path.insert(0, {repository!r})
     from pathlib import Path
-    from options.errors import UserError, run_script
-    from options.files import atomic_write
-    from options.streams import stdout_is_broken
+    from utils.errors import UserError, run_script
+    from utils.files import atomic_write
+    from utils.standard_streams import stdout_is_broken
 
     def main():
         first = os.open(sys.argv[1] + ".first", os.O_CREAT | os.O_WRONLY)
@@ -180,7 +180,7 @@ RANK = """
     sys.path.insert(0, {repository!r})
     import torch
     from engine.distributed import process_group
-    from options.errors import UserError, run_script
+    from utils.errors import UserError, run_script
 
     def main():
         atexit.register(lambda: print("finalized", flush=True))

@@ -18,14 +18,14 @@ from dataset.clips import open_clips
 from dataset.views import classifier_view
 from engine.checkpoint import load_checkpoint
 from engine.classifier import linear_head
+from engine.encoders import load_encoders
 from engine.finetune import FINETUNE_FILE
-from engine.pretrained import load_encoders
 from engine.randomness import DROPOUT, ORDER, VIEWS, generator, seed_globally
 from engine.report import read_results, results_table
 from engine.signals import EXIT_RESUMABLE
-from models.representations import build_encoder, lay_out
+from models.registry import build_encoder, lay_out
 from options.defaults import check_mode, fill_classifier_defaults
-from options.errors import UserError
+from utils.errors import UserError
 
 SCRIPT = "action_classification.py"
 NO_SIZES = dict.fromkeys(TINY_SIZES)

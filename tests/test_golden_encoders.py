@@ -5,7 +5,7 @@ import torch
 from conftest import golden, tensors
 
 from models.graph import spatial_adjacency
-from models.representations import build_encoder
+from models.registry import build_encoder
 
 
 def check(encoder, arrays):

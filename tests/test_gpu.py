@@ -18,7 +18,7 @@ from engine.optimization import GuardedOptimizer, make_sgd
 from engine.pretrain import EpochMetrics
 from engine.randomness import VIEWS, generator
 from moco.model import MoCo, inter_pairs
-from models.representations import REPRESENTATIONS, build_encoder, lay_out
+from models.registry import REPRESENTATIONS, build_encoder, lay_out
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NAMES = tuple(REPRESENTATIONS)

@@ -13,7 +13,7 @@ from processes import EPOCHS, finish, start, wait_for_checkpoint, wait_until
 
 from engine.checkpoint import LAST, load_checkpoint, newest_checkpoint, position
 from engine.signals import EXIT_RESUMABLE, StopRequest
-from options.files import LOCK_FILE
+from utils.files import LOCK_FILE
 
 
 @pytest.fixture(scope="module")

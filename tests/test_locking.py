@@ -7,7 +7,7 @@ import os
 import pytest
 from conftest import one_line
 
-from options.files import LOCK_FILE, LOCK_HOLDER_FILE, exclusive_folder
+from utils.files import LOCK_FILE, LOCK_HOLDER_FILE, exclusive_folder
 
 
 def test_lock_rejects_a_second_pretraining(pretrain, tmp_path):

@@ -10,7 +10,7 @@ import engine.pretrain
 from engine.checkpoint import RollingCheckpoint, load_checkpoint, save_checkpoint
 from engine.log import RunLog
 from engine.probe import PROBE_FILE
-from models.representations import size_flags
+from models.registry import size_flags
 
 
 def logged_epochs(folder):

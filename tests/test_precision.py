@@ -14,8 +14,8 @@ from engine.optimization import GuardedOptimizer, make_sgd
 from engine.randomness import VIEWS, generator
 from moco.model import MoCo, inter_pairs
 from models.gru import recurrent_dtype
-from models.representations import REPRESENTATIONS, build_encoder, lay_out
-from options.errors import UserError
+from models.registry import REPRESENTATIONS, build_encoder, lay_out
+from utils.errors import UserError
 
 CPU = torch.device("cpu")
 NAMES = tuple(REPRESENTATIONS)

@@ -8,9 +8,9 @@ import torch
 from conftest import GOLDEN, TINY, TINY_SIZES, write_pretraining
 
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.pretrained import load_encoders
-from models.representations import REPRESENTATIONS, build_encoder, lay_out
-from options.errors import UserError
+from engine.encoders import load_encoders
+from models.registry import REPRESENTATIONS, build_encoder, lay_out
+from utils.errors import UserError
 
 KEYS = json.loads((GOLDEN / "official_checkpoint_keys.json").read_text())
 NO_SIZES = dict.fromkeys(TINY_SIZES)

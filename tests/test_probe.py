@@ -13,12 +13,12 @@ import engine.classifier
 import engine.features
 from dataset.clips import open_clips
 from engine.checkpoint import load_checkpoint
+from engine.encoders import load_encoders
 from engine.features import CachedCrops, FeatureExtractor, cache_device, training_features
-from engine.pretrained import load_encoders
 from engine.probe import PROBE_FILE
 from engine.report import read_results, results_table
 from engine.signals import EXIT_RESUMABLE
-from options.errors import UserError
+from utils.errors import UserError
 
 CPU = torch.device("cpu")
 PROBE = ["action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--seed", 1]

@@ -18,9 +18,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DRIVER = """
 import importlib, json, sys
 sys.path[:0] = [{repository!r}, {repository!r} + "/tests"]
-from models.representations import REPRESENTATIONS
+from models.registry import REPRESENTATIONS
 from difference_representation import DIFFERENCE
-from options.errors import run_script
+from utils.errors import run_script
 
 for command in json.loads(sys.argv[1]):
     if command == "REGISTER":

@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import engine.retrieve
 from engine.retrieve import knn_accuracy, majority_label, nearest_neighbors
-from options.errors import UserError
+from utils.errors import UserError
 
 
 @pytest.fixture(params=[3, 64, 1000])

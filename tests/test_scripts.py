@@ -25,8 +25,8 @@ from processes import REPOSITORY
 
 import engine.autoencoder
 from engine.checkpoint import LAST, load_checkpoint
-from engine.pretrained import load_encoders
-from models.representations import REPRESENTATIONS, SEPARATOR, join_representations
+from engine.encoders import load_encoders
+from models.registry import REPRESENTATIONS, SEPARATOR, join_representations
 
 # The commands in the README of the official code, without the choice of GPUs.
 OFFICIAL_PRETRAINING = """main_moco_inter_skeleton.py --lr 0.01 --batch-size 64 --mlp --moco-t 0.07

@@ -18,11 +18,11 @@ from data_gen.sources import BadFile
 from dataset.clips import open_clips
 from dataset.views import AugmentationSettings, pretraining_view
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.pretrained import load_encoders
+from engine.encoders import load_encoders
+from facts.skeletons import COCO, KINECT_V1, KINECT_V2, SKELETONS, Skeleton, from_data, load_skeleton
 from models.graph import spatial_adjacency
-from models.representations import REPRESENTATIONS, build_encoder, lay_out
-from options.errors import UserError
-from options.skeletons import COCO, KINECT_V1, KINECT_V2, SKELETONS, Skeleton, from_data, load_skeleton
+from models.registry import REPRESENTATIONS, build_encoder, lay_out
+from utils.errors import UserError
 from visual.skeleton import TRUNK, camera_axes, limbs_of, place_camera, render_clip
 
 ALL = list(SKELETONS.values())

@@ -12,9 +12,10 @@ import extract_features
 from dataset.clips import open_clips
 from dataset.views import evaluation_view
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.pretrained import load_encoders
+from engine.encoders import load_encoders
 from engine.retrieve import unit_blocks
-from models.representations import (
+from facts.skeletons import KINECT_V2
+from models.registry import (
     build_encoder,
     lay_out,
     parse_representations,
@@ -22,8 +23,7 @@ from models.representations import (
     stream_of,
 )
 from models.streams import STREAMS
-from options.errors import UserError
-from options.skeletons import KINECT_V2
+from utils.errors import UserError
 
 NO_SIZES: dict = {}
 

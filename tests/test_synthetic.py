@@ -37,8 +37,8 @@ from data_gen.synthetic.performance import (
 )
 from data_gen.synthetic.sensor import observe, place_camera, quaternions_of
 from data_gen.synthetic.skeleton_text import skeleton_text
-from options.datasets import ntu_splits, parse_ntu_name
-from options.errors import UserError
+from facts.datasets import ntu_splits, parse_ntu_name
+from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = ["--subjects", "2", "--actions", "1", "50", "--repetitions", "1"]

@@ -18,14 +18,14 @@ from dataset.augment import RandomCrop
 from dataset.views import classifier_view
 from engine.setup import parse_pretraining_flags
 from engine.signals import EXIT_RESUMABLE
-from models.representations import REPRESENTATIONS
-from options.errors import UserError
+from models.registry import REPRESENTATIONS
 from tables.jobs import JobBuilder, mark_synthetic
 from tables.paper import TITLES, PaperRow, read_paper
 from tables.plan import evaluations_of
 from tables.run import Job, run_jobs, script_command, sort_jobs
 from tables.settings import PAPER, SMOKE
 from tables.write import read_cell, table_text, write_tables
+from utils.errors import UserError
 
 ROWS = read_paper()
 

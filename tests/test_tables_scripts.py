@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from engine.setup import parse_pretraining_flags
-from models.representations import join_representations, parse_representations
+from facts.skeletons import KINECT_V2
+from models.registry import join_representations, parse_representations
 from options.defaults import check_mode, fill_augmentation_defaults, fill_classifier_defaults
-from options.skeletons import KINECT_V2
 from tables.paper import read_paper
 from tables.plan import evaluations_of
 from tables.settings import PAPER

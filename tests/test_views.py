@@ -12,8 +12,8 @@ from dataset.batches import ordered_batches, prefetch, shuffled_batches
 from dataset.clips import open_clips
 from dataset.views import AugmentationSettings, View, classifier_view, evaluation_view, pretraining_view
 from engine.randomness import ORDER, VIEWS, generator
-from models.representations import REPRESENTATIONS, lay_out
-from options.errors import UserError
+from models.registry import REPRESENTATIONS, lay_out
+from utils.errors import UserError
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from data_gen.synthetic.body import CHANNELS, JOINT, bone_offsets, forward_kinem
 from dataset.clips import open_clips
 from dataset.views import pretraining_view
 from engine.randomness import VIEWS, generator
-from options.class_names import CLASS_NAMES, default_class_names, short_class_names
-from options.datasets import DATASETS
-from options.errors import UserError
-from options.skeletons import KINECT_V2
+from facts.class_names import CLASS_NAMES, default_class_names, short_class_names
+from facts.datasets import DATASETS
+from facts.skeletons import KINECT_V2
+from utils.errors import UserError
 from visual import load_error, require_library
 from visual.clips import view_panels
 from visual.confusion import (
@@ -32,7 +32,6 @@ from visual.confusion import (
     report_confusion,
     write_table,
 )
-from visual.feature_map import sample_classes
 from visual.markup import data_uri, main_part, write_page
 from visual.page import Exhibit, Section, split_common
 from visual.pictures import spread
@@ -48,6 +47,7 @@ from visual.skeleton import (
     upright,
     viewing_axes,
 )
+from visual.tsne import sample_classes
 
 
 def standing_person(**angles):

@@ -14,7 +14,7 @@ from dataset.clips import open_clips
 from dataset.views import pretraining_view
 from engine.log import RunLog
 from engine.randomness import VIEWS, generator
-from options.errors import UserError
+from utils.errors import UserError
 from visual.clips import log_views, render_panels, view_panels
 from visual.plots import line_chart
 from visual.skeleton import GHOST, LIMB_COLORS, MARK, lighter, place_camera, render_clip
@@ -232,8 +232,8 @@ def test_feature_map_without_tensorboard(run, tmp_path, monkeypatch):
 
 
 def test_classes_of_a_feature_map_can_be_told_apart():
-    from visual.feature_map import CLASSES, MARKERS, plot_map
     from visual.plots import new_figure
+    from visual.tsne import CLASSES, MARKERS, plot_map
 
     axes = new_figure(4, 4).add_subplot()
     points, labels = np.random.default_rng(0).normal(size=(20, 2)), np.arange(20) % 10

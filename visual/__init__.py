@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 
-from options.errors import UserError, first_line
+from utils.errors import UserError, first_line
 
 LIBRARIES = {  # name -> module to import
     "Pillow": "PIL.Image",

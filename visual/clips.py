@@ -25,11 +25,11 @@ from dataset.store_format import SPLITS
 from dataset.views import AugmentationSettings, View, pretraining_view
 from engine.log import RunLog
 from engine.randomness import PICTURES, VIEWS, choose_seed, generator
+from facts.skeletons import KINECT_V2, Skeleton
 from options import defaults, flags
-from options.errors import UserError, run_script
-from options.files import check_output_folder
 from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
-from options.skeletons import KINECT_V2, Skeleton
+from utils.errors import UserError, run_script
+from utils.files import check_output_folder
 
 from . import load_error
 from .pictures import (

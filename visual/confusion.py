@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from engine.log import RunLog
-from options.files import write_csv
+from utils.files import write_csv
 
 from . import load_error
 from .plots import figure_pixels, new_figure, save_figure, without_math

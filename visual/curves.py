@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.diagnostics import Warnings, named
 from engine.log import CONFIG_FILE, read_log
-from options.errors import UserError, first_line
+from utils.errors import UserError, first_line
 
 from .plots import Curve
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from dataset.clips import ClipSet
 from dataset.views import crop_and_resize
 from engine.randomness import PICTURES, generator
-from options.errors import UserError
+from utils.errors import UserError
 
 from .markup import data_uri, write_page
 from .pictures import (

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from options.errors import UserError
-from options.files import atomic_write
-from options.streams import encodable
+from utils.errors import UserError
+from utils.files import atomic_write
+from utils.standard_streams import encodable
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 from engine.log import LOG_FILE
 from engine.report import REPOSITORY, RESULTS, read_result, results_rows
-from models.representations import SEPARATOR, stream_of
-from options.errors import UserError, run_script
-from options.files import check_output_file, find_files
+from models.registry import SEPARATOR, stream_of
 from options.parser import Parser, expanded_path
-from options.streams import encodable
+from utils.errors import UserError, run_script
+from utils.files import check_output_file, find_files
+from utils.standard_streams import encodable
 
-from . import confusion, feature_map, gallery, load_error
+from . import confusion, gallery, load_error, tsne
 from .curves import CHARTS, PRETRAINING, Training, labeled_curves
 from .markup import data_uri, main_part, write_page
 from .plots import line_chart
@@ -162,7 +162,7 @@ def gallery_section(runs: Runs) -> Section:
 def feature_map_section(runs: Runs) -> Section:
     """Collect the t-SNE maps."""
     exhibits = []
-    for path in runs.find(feature_map.PICTURE):
+    for path in runs.find(tsne.PICTURE):
         image = data_uri(path.read_bytes(), path.suffix)
         alt = "t-SNE maps of the features of validation clips"
         exhibits.append(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from options.files import atomic_write
-from options.skeletons import Skeleton
-from options.streams import encodable
+from facts.skeletons import Skeleton
+from utils.files import atomic_write
+from utils.standard_streams import encodable
 
 from .skeleton import GHOST, LIMB_COLORS, MARK, PAPER, Color, lighter, limbs_of
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from options.files import atomic_write
+from utils.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

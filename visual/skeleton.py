@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from options.errors import UserError
-from options.skeletons import KINECT_V2, Pair, Skeleton
+from facts.skeletons import KINECT_V2, Pair, Skeleton
+from utils.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from options.skeletons import KINECT_V2
+from facts.skeletons import KINECT_V2
 
 JOINT = {name: index for index, name in enumerate(KINECT_V2.joints)}
 NUM_JOINTS = len(JOINT)

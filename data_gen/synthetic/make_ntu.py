@@ -35,9 +35,9 @@ from data_gen.synthetic.actions import ACTIONS
 from data_gen.synthetic.performance import DEFAULT_IDLE, Performance, Variation, perform
 from data_gen.synthetic.sensor import NUM_CAMERAS, observe, place_camera
 from data_gen.synthetic.skeleton_text import skeleton_text
-from options.datasets import ntu_splits, parse_ntu_name
-from options.errors import UserError, run_script
+from facts.datasets import ntu_splits, parse_ntu_name
 from options.parser import COUNT, Parser, number
+from utils.errors import UserError, run_script
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:

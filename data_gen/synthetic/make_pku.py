@@ -27,8 +27,8 @@ from data_gen.parallel import ordered_map
 from data_gen.synthetic.performance import Performance, Variation, perform
 from data_gen.synthetic.sensor import observe, place_camera
 from data_gen.synthetic.video import PKU_CLASS, join_clips, two_bodies
-from options.errors import UserError, run_script
 from options.parser import COUNT, NON_NEGATIVE, POSITIVE_INT, Parser
+from utils.errors import UserError, run_script
 
 CAMERAS = {"L": 2, "M": 1, "R": 3}  # letter in the name of a video -> number of the synthetic camera
 TRAIN_CAMERAS = "MR"

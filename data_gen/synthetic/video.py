@@ -6,7 +6,7 @@ import numpy as np
 
 from data_gen.synthetic.body import NUM_JOINTS
 from data_gen.synthetic.sensor import SensorClip
-from options.datasets import NUM_COORDINATES, NUM_PEOPLE
+from facts.datasets import NUM_COORDINATES, NUM_PEOPLE
 
 # NTU class number -> PKU-MMD class number of the same action
 PKU_CLASS = {

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from dataset.clips import ClipSet
 from engine.log import open_events
 from engine.randomness import PICTURES, generator
-from options.class_names import short_class_names
-from options.errors import UserError, first_line
-from options.streams import encodable
+from facts.class_names import short_class_names
+from utils.errors import UserError, first_line
+from utils.standard_streams import encodable
 
 from .plots import new_figure, save_figure, without_math
 

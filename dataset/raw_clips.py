@@ -18,8 +18,8 @@ from data_gen.skeleton_file import read_skeleton
 from data_gen.sources import BadFile, Issue, RawFile, find_files, load_contents
 from data_gen.units import body_size, unit_warning
 from dataset.clips import ClipSet
-from options.errors import ARRAY_ERRORS, UserError
-from options.skeletons import KINECT_V2, Skeleton
+from facts.skeletons import KINECT_V2, Skeleton
+from utils.errors import ARRAY_ERRORS, UserError
 
 SUFFIXES = ".skeleton", ".npy", ".npz"
 

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from facts.datasets import NUM_FRAMES
+from facts.skeletons import KINECT_V2, Skeleton, from_data
 from models.gru import SEQUENCE
-from models.representations import (
+from models.registry import (
     build_encoder,
     complete_sizes,
     join_representations,
@@ -24,9 +26,7 @@ from models.representations import (
     with_stream,
 )
 from models.streams import JOINT
-from options.datasets import NUM_FRAMES
-from options.errors import UserError
-from options.skeletons import KINECT_V2, Skeleton, from_data
+from utils.errors import UserError
 
 from .checkpoint import checkpoint_errors, is_official, load_checkpoint, newest_checkpoint
 

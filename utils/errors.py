@@ -11,7 +11,7 @@ import traceback
 import zipfile
 from collections.abc import Callable
 
-from .streams import guarded_streams, stdout_error
+from .standard_streams import guarded_streams, stdout_error
 
 # Messages of failed allocations in torch, which this module must not import.
 DEVICE_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "ALLOC_FAILED")

@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from utils.errors import UserError, first_line
+
 from .datasets import NUM_COORDINATES, NUM_PEOPLE
-from .errors import UserError, first_line
 
 MAX_JOINTS = 1000  # of a definition; more are a mistake
 

@@ -1,7 +1,7 @@
 """Class names of the datasets as published, and of your own datasets.
 
 A store contains the names of its classes (``class_names`` in ``store.json``). The names below are for the
-datasets of ``options.datasets``; classes without a name are shown by number. Class 0 of NTU RGB+D is action
+datasets of ``facts.datasets``; classes without a name are shown by number. Class 0 of NTU RGB+D is action
 A001; NTU-60 has the first 60.
 """
 
@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import UserError
+from utils.errors import UserError
 
 NTU_ACTIONS = (
     "drink water",  # A001

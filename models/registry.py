@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from options.errors import UserError
-from options.skeletons import KINECT_V2, Skeleton
+from facts.skeletons import KINECT_V2, Skeleton
+from utils.errors import UserError
 
 from . import agcn, gru, hcn
 from .representation import NUM_FRAMES_SIZE, Representation, Size
