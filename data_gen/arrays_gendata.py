@@ -121,7 +121,7 @@ def read_clip(row_and_array: tuple[TableRow, RawFile], normalize: bool, skeleton
         array = read_array(file)
         frames = frames_of_array(array, normalize, skeleton)
     except BadFile as error:
-        return FileResult(left_out=[error.issue(file.display_name)])
+        return FileResult(left_out=[Issue.of(error, file.display_name)])
     return FileResult(
         [Clip(row.name, row.label, frames, row.splits)], body_sizes=[body_size(array, skeleton)]
     )

@@ -287,7 +287,7 @@ def read_clip(row: Row) -> FileResult:
             raise BadFile("no body in any frame")
         frames = frames_of_array(bodies.transpose(0, 2, 3, 1))
     except BadFile as error:
-        return FileResult(left_out=[error.issue(row.name)])
+        return FileResult(left_out=[Issue.of(error, row.name)])
     return FileResult([Clip(row.name, label, frames, row.splits)])
 
 

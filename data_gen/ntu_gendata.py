@@ -106,7 +106,7 @@ def read_clip(file: RawFile) -> FileResult:
         bodies, num_frames = read_skeleton(file.read())
         frames = normalize_clip(bodies)
     except BadFile as error:
-        return FileResult(left_out=[error.issue(file.display_name)])
+        return FileResult(left_out=[Issue.of(error, file.display_name)])
     name = parse_ntu_name(file.name)
     result = FileResult([Clip(file.name, name.label, frames, ntu_splits(name))])
     if num_frames > len(frames):

@@ -96,13 +96,13 @@ def read_video(video: Video, num_classes: int) -> FileResult:
     try:
         actions, errors = parse_labels(video.labels.read(), num_classes)
     except BadFile as error:
-        return FileResult(left_out=[error.issue(label_file)])
+        return FileResult(left_out=[Issue.of(error, label_file)])
     try:
         bodies = read_pku_skeleton(video.skeletons.read())
     except BadFile as error:
-        return FileResult(left_out=[error.issue(video.skeletons.display_name, max(len(actions), 1))])
+        return FileResult(left_out=[Issue.of(error, video.skeletons.display_name, max(len(actions), 1))])
     num_frames = bodies.shape[1]
-    result = FileResult(left_out=[error.issue(label_file) for error in errors])
+    result = FileResult(left_out=[Issue.of(error, label_file) for error in errors])
     names: set[str] = set()
     for i, action in enumerate(actions):
         name = f"{video.skeletons.name}_{action.start:05d}_{action.end:05d}_A{action.label + 1:03d}"

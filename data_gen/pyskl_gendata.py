@@ -159,7 +159,7 @@ def read_annotations(
             if dataset in NTU_DATASETS:
                 check_name(annotation)
         except BadFile as error:
-            left_out.append(error.issue(_display_name(path, item, number)))
+            left_out.append(Issue.of(error, _display_name(path, item, number)))
             continue
         if annotation.name in annotations:
             reason = "the same name as an annotation before it, which is used"
@@ -275,7 +275,7 @@ def read_clip(annotation: Annotation, path: Path, skeleton: Skeleton, max_frames
         joints = load_joints(annotation, path, skeleton)
         frames = frames_of_array(joints[:, :max_frames].transpose(1, 2, 3, 0), skeleton=skeleton)
     except BadFile as error:
-        return FileResult(left_out=[error.issue(display_name)])
+        return FileResult(left_out=[Issue.of(error, display_name)])
     result = FileResult([Clip(annotation.name, annotation.label, frames, annotation.splits)])
     if joints.shape[1] > len(frames):
         reason = f"{joints.shape[1]} frames, cut to the first {len(frames)}"

@@ -33,25 +33,12 @@ from data_gen.archives import (
     walk_archive,
 )
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
-from utils.errors import UserError
+from utils.errors import BadFile, UserError
 
 TEXT_SUFFIX = ".txt"  # some programs append it to the names of text files
 HEAD_BYTES = 4096
 TEMPORARY_FOLDERS = (".partial", ".replaced")  # ends of names of folders of data_gen.output_folder
 SYSTEM_FILES = ("._", ".DS_Store")  # beginnings of names of files that macOS adds to archives and folders
-
-
-class BadFile(Exception):
-    """An input file, or one line of it, that cannot become a clip."""
-
-    def __init__(self, reason: str, line: int | None = None) -> None:
-        super().__init__(reason, line)  # both as arguments, so that the exception can be pickled
-        self.reason = reason
-        self.line = line
-
-    def issue(self, file: str, failed_clips: int = 1) -> Issue:
-        """Return the entry of ``store.json`` for this error in ``file``."""
-        return Issue(file, self.line, self.reason, failed_clips)
 
 
 @dataclass
@@ -68,6 +55,11 @@ class Issue:
     reason: str
     failed_clips: int = 1
     is_container: bool = False
+
+    @classmethod
+    def of(cls, error: BadFile, file: str, failed_clips: int = 1) -> Issue:
+        """Return the entry for an error in ``file``."""
+        return cls(file, error.line, error.reason, failed_clips)
 
     def __str__(self) -> str:
         return f"{printable(self.file)}{f', line {self.line}' if self.line else ''}: {printable(self.reason)}"

@@ -104,7 +104,7 @@ def select_files(files: Sequence[RawFile], left_out: list[Issue]) -> list[RawFil
         try:
             parse_name(file.name)
         except BadFile as error:
-            left_out.append(error.issue(file.display_name))
+            left_out.append(Issue.of(error, file.display_name))
             continue
         if selected and selected[-1].name == file.name:
             reason = f"the same name as {selected[-1].display_name}, which is used"
@@ -145,7 +145,7 @@ def read_clip(file: RawFile) -> FileResult:
         joints = parse_clip(file.read(), file.name, label)
         frames = frames_of_array(joints, skeleton=KINECT_V1)
     except BadFile as error:
-        return FileResult(left_out=[error.issue(file.display_name)])
+        return FileResult(left_out=[Issue.of(error, file.display_name)])
     return FileResult([Clip(file.name, label, frames, splits_of(name))])
 
 

@@ -9,7 +9,8 @@ import threading
 import tokenize
 import traceback
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from .standard_streams import guarded_streams, stdout_error
 
@@ -30,6 +31,36 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))  # messages of libraries may have several lines
+
+
+class BadFile(UserError):
+    """An input file, or one line of it, that cannot be used; a data preparation leaves it out and lists it."""
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason)
+        self.args = (reason, line)  # both, so that the exception can be pickled
+        self.reason, self.line = reason, line
+
+
+@contextmanager
+def parse_errors(problem: str, error: Callable[[str], UserError] = UserError) -> Iterator[None]:
+    """Turn whatever fails while a file is parsed into one line: ``problem`` and the reason.
+
+    This is the border of every reader: code inside of it needs no checks of its own. Errors that are
+    meant for the user, exhausted memory and a full disk pass unchanged.
+
+    Args:
+        problem: what could not be read, for example ``runs/a.json cannot be read``.
+        error: the exception to raise, ``UserError`` or ``BadFile``.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as cause:
+        if out_of_memory(cause) or (isinstance(cause, OSError) and cause.errno in FULL_DISK):
+            raise
+        raise error(f"{problem} ({first_line(cause)})") from cause
 
 
 def first_line(error: BaseException) -> str:
