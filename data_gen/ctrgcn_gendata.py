@@ -32,7 +32,7 @@ import numpy as np
 
 from data_gen.command_line import DATA_FOLDER, add_flag, add_path_flag, add_store_flags, provenance
 from data_gen.own_clips import frames_of_array
-from data_gen.sources import BadFile
+from data_gen.sources import BadFile, Issue
 from data_gen.store_writer import (
     Clip,
     FileResult,

@@ -34,7 +34,7 @@ class UserError(Exception):
 
 
 class BadFile(UserError):
-    """An input file, or one line of it, that cannot be used; a data preparation leaves it out and lists it."""
+    """An input file, or a line of it, that cannot be used; a data preparation leaves it out and lists it."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
