@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +21,7 @@ from functools import partial
 from itertools import islice
 from operator import length_hint
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -31,9 +33,17 @@ from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAME
 from facts.class_names import published_class_names
 from facts.datasets import DATASETS
 from facts.skeletons import KINECT_V2, Skeleton
-from utils.errors import UserError
+from utils.errors import BadFile, UserError
 
-Input = TypeVar("Input")
+
+class HasName(Protocol):
+    """An input of a preparation; its name is shown if it is left out."""
+
+    @property
+    def display_name(self) -> str: ...
+
+
+Input = TypeVar("Input", bound=HasName)
 
 STORE_FILES = (FRAMES_FILE, CLIPS_FILE, INFO_FILE)
 TOTALS = ("clips", "frames")  # keys of the counts in store.json, before the protocols
@@ -78,7 +88,8 @@ def fill_store(
     """Read every input into clips, in ``workers`` processes, and write the store.
 
     Args:
-        read: a top-level function of a module, or a ``functools.partial`` of one.
+        read: a top-level function of a module, or a ``functools.partial`` of one. An input for which it
+            raises ``BadFile`` is left out.
         inputs: in any order; consumed as they are read, with a bounded lead.
         on_error: "skip" leaves out bad input; "stop" raises ``UserError`` at the first and writes no store.
         inputs_per_task: inputs that a process receives at a time.
@@ -96,7 +107,28 @@ def fill_store(
 
 
 def _read_all(read: Callable[[Input], FileResult], inputs: Sequence[Input]) -> list[FileResult]:
-    return [read(item) for item in inputs]
+    return [_read_or_leave_out(read, item) for item in inputs]
+
+
+def _read_or_leave_out(read: Callable[[Input], FileResult], item: Input) -> FileResult:
+    try:
+        return read(item)
+    except BadFile as error:
+        return FileResult(left_out=[Issue.of(error, item.display_name)])
+
+
+def prepare(
+    store: StoreWriter,
+    read: Callable[[Input], FileResult],
+    inputs: Iterable[Input],
+    args: argparse.Namespace,
+    inputs_per_task: int = 16,
+    unit: str = "file",
+) -> int:
+    """Fill a store and print the report; return the exit code of the script. See ``fill_store``."""
+    start = time.perf_counter()
+    fill_store(store, read, inputs, args.workers, args.on_error, inputs_per_task, unit)
+    return report(store, time.perf_counter() - start)
 
 
 def _check_errors(store: StoreWriter, on_error: str) -> None:
