@@ -21,8 +21,7 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Container, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +38,7 @@ from data_gen.command_line import (
     read_class_flags,
 )
 from data_gen.own_clips import TableRow, class_names_of, frames_of_array, read_array, read_table
-from data_gen.sources import BadFile, Issue, RawFile, find_arrays, load_contents
+from data_gen.sources import BadFile, Issue, RawFile, find_arrays, load_contents, resolve_names
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
 from data_gen.units import body_size, unit_warning
 from facts.datasets import DATASETS
@@ -77,12 +76,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     class_names = read_class_flags(args)
     rows, protocols, left_out = read_table(args.clips, args.num_classes)
     arrays = find_arrays(args.data_path, left_out)
-    rows = without_suffix(rows, arrays)
-    for names, reason in (
-        (rows.keys() - arrays.keys(), "array not found"),
-        (arrays.keys() - rows.keys(), f"no row in {args.clips.name}"),
-    ):
-        left_out += [Issue(f"{args.data_path.name}/{name}", None, reason) for name in sorted(names)]
+    array_of = resolve_names(rows, arrays)
+    left_out += [
+        Issue(f"{args.data_path.name}/{name}", None, "array not found")
+        for name in sorted(rows.keys() - array_of.keys())
+    ]
+    used = {array.display_name for array in array_of.values()}
+    left_out += [
+        Issue(array.display_name.removesuffix(".npy"), None, f"no row in {args.clips.name}")
+        for array in arrays
+        if array.display_name not in used
+    ]
     num_classes = args.num_classes or max((row.label for row in rows.values()), default=0) + 1
     flags = ("dataset", "data_path", "clips", "num_classes", "keep_coordinates")
     origin = provenance("data_gen/arrays_gendata.py", args, flags)
@@ -91,8 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     store.class_names = class_names or class_names_of(rows.values(), num_classes)
     store.left_out += left_out
-    files = load_contents([arrays[name] for name in sorted(rows.keys() & arrays.keys())])
-    clips = ((rows[file.name], file) for file in files)
+    row_of = {array.display_name: rows[name] for name, array in array_of.items()}
+    files = load_contents([array_of[name] for name in sorted(array_of)])
+    clips = ((row_of[file.display_name], file) for file in files)
     read = partial(read_clip, normalize=not args.keep_coordinates, skeleton=skeleton)
     fill_store(store, read, clips, args.workers, args.on_error)
     if rows and min(row.label for row in rows.values()) > 0:
@@ -104,16 +109,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return report(store, time.perf_counter() - start)
 
 
-def without_suffix(rows: dict[str, TableRow], arrays: Container[str]) -> dict[str, TableRow]:
-    """Remove ``.npy`` from the names in a table that contains the names of files, unless arrays have it."""
-    shortened = {name: re.sub(r"\.npy$", "", name, flags=re.IGNORECASE) for name in rows}
-    return {
-        new: replace(rows[name], name=new)
-        for name, short in shortened.items()
-        for new in [name if name in arrays or short in rows else short]
-    }
-
-
 def read_clip(row_and_array: tuple[TableRow, RawFile], normalize: bool, skeleton: Skeleton) -> FileResult:
     """Read one array into a clip, or the reason why it is left out."""
     row, file = row_and_array
@@ -123,7 +118,8 @@ def read_clip(row_and_array: tuple[TableRow, RawFile], normalize: bool, skeleton
     except BadFile as error:
         return FileResult(left_out=[Issue.of(error, file.display_name)])
     return FileResult(
-        [Clip(row.name, row.label, frames, row.splits)], body_sizes=[body_size(array, skeleton)]
+        [Clip(re.sub(r"\.npy$", "", row.name, flags=re.IGNORECASE), row.label, frames, row.splits)],
+        body_sizes=[body_size(array, skeleton)],
     )
 
 

@@ -15,7 +15,6 @@ that it reads is parsed here.
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ from facts.class_names import is_class_name
 from facts.datasets import NUM_COORDINATES, NUM_PEOPLE
 from facts.skeletons import KINECT_V2, Skeleton
 from utils.csv_tables import read_csv
-from utils.errors import ARRAY_ERRORS, UserError
+from utils.errors import UserError
 
 CLASS_NAME_COLUMN = "class_name"  # of the table of clips
 
@@ -128,13 +127,7 @@ def frames_of_array(array: np.ndarray, normalize: bool = True, skeleton: Skeleto
 
 def read_array(file: RawFile) -> np.ndarray:
     """Read an array in .npy format. Raises ``BadFile`` if it cannot be read."""
-    data = file.read()
-    if not data:
-        raise BadFile("the file is empty")
-    try:
-        return np.load(io.BytesIO(data), allow_pickle=False)
-    except ARRAY_ERRORS as error:
-        raise BadFile("cannot be read as an array of numbers") from error
+    return file.read_array()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 
 The pickle contains {"split": {"xsub_train": [names], ...}, "annotations": [{"frame_dir": name, "label":
 class, "keypoint": array (people, frames, joints, coordinates), ...}, ...]}. It is read without executing it,
-and the arrays are loaded clip by clip. Clips are normalized like those of NTU RGB+D; docs/data.md describes
+and held in memory. Clips are normalized like those of NTU RGB+D; docs/data.md describes
 how pyskl selects bodies. The store (dataset/store_format.py) is written atomically. Its store.json lists
 every clip that was left out, with the reason.
 """
@@ -28,7 +28,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_gen.array_pickle import BadPickle, PickledArray, read_pickle
 from data_gen.command_line import (
     DATA_FOLDER,
     add_class_flags,
@@ -54,6 +53,7 @@ from facts.datasets import DATASETS, MAX_FRAMES, parse_ntu_name
 from facts.skeletons import KINECT_V2, SKELETONS, Skeleton, load_skeleton
 from options.parser import Parser
 from utils.errors import UserError, run_script
+from utils.pickles import read_pickle
 
 PROTOCOLS = {"xsub": "cross_subject", "xview": "cross_view", "xset": "cross_setup"}  # pyskl -> protocol
 CONTENT = ("split", "annotations")
@@ -71,8 +71,8 @@ class Annotation:
 
     name: str
     label: int
-    keypoint: PickledArray  # (people, frames, joints, coordinates)
-    score: PickledArray | None  # (people, frames, joints), of 2D joints
+    keypoint: np.ndarray  # (people, frames, joints, coordinates)
+    score: np.ndarray | None  # (people, frames, joints), of 2D joints
     splits: Mapping[str, str]  # protocol -> "train" or "val"
 
 
@@ -140,12 +140,7 @@ def read_annotations(
     Raises:
         UserError: the file is not such a pickle, or it contains something that is not plain data.
     """
-    try:
-        content = read_pickle(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); set --data_path") from error
-    except BadPickle as error:
-        raise UserError(f"{path} cannot be used: {error}") from error
+    content = read_pickle(path)
     lists, items = (content.get(key) if isinstance(content, dict) else None for key in CONTENT)
     if not isinstance(lists, dict) or not isinstance(items, list):
         raise UserError(
@@ -221,14 +216,14 @@ def parse_annotation(
     if type(label) is not int or not 0 <= label < (num_classes or MAX_LABEL + 1):
         classes = f"one of the {num_classes} classes" if num_classes else "a class"
         raise BadFile(f"the label is not {classes}, counted from 0")
-    if not isinstance(keypoint, PickledArray):
+    if not isinstance(keypoint, np.ndarray):
         raise BadFile("the annotation has no array 'keypoint'")
     score = item.get("keypoint_score")
     return Annotation(
         name,
         label,
         keypoint,
-        score if isinstance(score, PickledArray) else None,
+        score if isinstance(score, np.ndarray) else None,
         {protocol: split[name] for protocol, split in splits.items() if name in split},
     )
 
@@ -255,7 +250,7 @@ def find_skeleton(path: Path, annotations: Sequence[Annotation]) -> Skeleton:
     Raises:
         UserError: there is none.
     """
-    shapes = Counter(item.keypoint.shape[2:] for item in annotations if item.keypoint.has_shape(4))
+    shapes = Counter(item.keypoint.shape[2:] for item in annotations if item.keypoint.ndim == 4)
     if not shapes:
         return KINECT_V2  # no clip can be used
     sizes = shapes.most_common(1)[0][0]
@@ -272,7 +267,7 @@ def read_clip(annotation: Annotation, path: Path, skeleton: Skeleton, max_frames
     """Load the arrays of one annotation and normalize the clip, or return the reason why it is left out."""
     display_name = f"{path.name}/{annotation.name}"
     try:
-        joints = load_joints(annotation, path, skeleton)
+        joints = load_joints(annotation, skeleton)
         frames = frames_of_array(joints[:, :max_frames].transpose(1, 2, 3, 0), skeleton=skeleton)
     except BadFile as error:
         return FileResult(left_out=[Issue.of(error, display_name)])
@@ -283,19 +278,13 @@ def read_clip(annotation: Annotation, path: Path, skeleton: Skeleton, max_frames
     return result
 
 
-def load_joints(annotation: Annotation, path: Path, skeleton: Skeleton) -> np.ndarray:
+def load_joints(annotation: Annotation, skeleton: Skeleton) -> np.ndarray:
     """Return (people, frames, joints, coordinates); the third number of 2D joints is their score, if any.
 
-    Raises ``BadFile`` if the arrays cannot be read.
+    Raises ``BadFile`` if the arrays have other shapes.
     """
-    try:
-        with open(path, "rb") as file:
-            keypoint = annotation.keypoint.load(file)
-            score = annotation.score.load(file) if annotation.score and skeleton.dimensions == 2 else None
-    except OSError as error:
-        raise BadFile(f"cannot be read: {error.strerror}") from error
-    except BadPickle as error:
-        raise BadFile(str(error)) from error
+    keypoint = annotation.keypoint
+    score = annotation.score if skeleton.dimensions == 2 else None
     if keypoint.ndim != 4:
         raise BadFile(f"'keypoint' is {keypoint.shape} instead of (people, frames, joints, coordinates)")
     if score is None or keypoint.shape[-1] != 2:

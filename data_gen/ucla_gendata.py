@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen.command_line import DATA_FOLDER, add_flag, add_path_flag, add_store_flags, provenance
 from data_gen.own_clips import frames_of_array
-from data_gen.sources import BadFile, Issue, RawFile, find_files, first_reason, load_contents
+from data_gen.sources import BadFile, Issue, RawFile, find_raw_files, first_reason, load_contents
 from data_gen.store_writer import (
     Clip,
     FileResult,
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not args.dry_run:
         check_target(args.out_folder, args.overwrite)
     left_out: list[Issue] = []
-    files = select_files(find_files(args.data_path, SUFFIX, left_out=left_out), left_out)
+    files = select_files(find_raw_files(args.data_path, SUFFIX, left_out=left_out), left_out)
     protocols = DATASETS[DATASET].protocols
     if args.dry_run:
         counts = count_splits(protocols, (splits_of(parse_name(file.name)) for file in files))

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from data_gen.normalize import normalize_clip
 from data_gen.own_clips import frames_of_array
 from data_gen.skeleton_file import read_skeleton
-from data_gen.sources import BadFile, Issue, RawFile, find_files, load_contents
+from data_gen.sources import BadFile, Issue, RawFile, find_raw_files, load_contents
 from data_gen.units import body_size, unit_warning
 from dataset.clips import ClipSet
 from facts.skeletons import KINECT_V2, Skeleton
@@ -88,7 +88,7 @@ def read_raw_clips(
     """
     left_out: list[Issue] = []
     clips: list[RawClip] = []
-    files = find_files(roots, SUFFIXES, flag, left_out)
+    files = find_raw_files(roots, SUFFIXES, flag, left_out)
     files.sort(key=lambda file: SUFFIXES.index(file.suffix))
     for file in tqdm(load_contents(files), desc="reading", leave=False, disable=None, unit="file"):
         found, issues = read_file(file, skeleton, normalize)
