@@ -7,7 +7,6 @@ left out.
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import zlib
 from collections import Counter, defaultdict
@@ -15,8 +14,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_gen.archives import archive_suffix
-from data_gen.sources import BadFile, Found, Issue, RawFile, first_reason, load_contents, printable, search
+from data_gen.archives import is_archive
+from data_gen.sources import (
+    BadFile,
+    Found,
+    Issue,
+    RawFile,
+    first_reason,
+    load_contents,
+    printable,
+    scan_input,
+)
 from data_gen.store_writer import count_splits, preview
 from facts.datasets import DATASETS, NTU60_LAST_SETUP, ntu_splits, parse_ntu_name
 from utils.errors import UserError
@@ -90,7 +98,7 @@ def find_skeleton_files(roots: Sequence[Path], accept_name_lists: bool) -> Found
     lists = [
         path for path in roots if accept_name_lists and path.is_file() and path.suffix in (".txt", ".gz")
     ]
-    found = search([path for path in roots if path not in lists], (SKELETON_SUFFIX,), "--data_path")
+    found = scan_input([path for path in roots if path not in lists], (SKELETON_SUFFIX,), "--data_path")
     found.files += [file for path in lists for file in read_name_list(path)]
     found.files.sort()
     if not found.files:
@@ -157,7 +165,7 @@ def find_missing_list(dataset: str, found: Found, path: Path | None) -> MissingL
         return MissingList(warning=warning)
     _, file, names = min(lists, key=lambda item: item[:2])
     found.others = [other for other in found.others if other != file]
-    is_plain = file.member is None and file.position is None
+    is_plain = file.place is None
     print(f"list of missing skeletons: {file.path if is_plain else printable(file.display_name)}")
     return MissingList(Path(file.path) if is_plain else file.display_name, names)
 
@@ -165,12 +173,7 @@ def find_missing_list(dataset: str, found: Found, path: Path | None) -> MissingL
 def _may_be_missing_list(file: RawFile) -> bool:
     if "missing" not in file.display_name.rpartition("/")[2].lower() and file.suffix not in TEXT_SUFFIXES:
         return False
-    if file.member is not None:
-        return file.member.file_size <= MAX_LIST_BYTES
-    try:
-        return file.position is not None or os.stat(file.path).st_size <= MAX_LIST_BYTES
-    except OSError:
-        return False
+    return file.size <= MAX_LIST_BYTES
 
 
 def _is_of_ntu60_only(file: RawFile, names: set[str]) -> bool:
@@ -195,7 +198,7 @@ def _names_in(text: str) -> list[str]:
 
 def read_missing_list(path: Path) -> set[str]:
     """Return the clip names on a published list of missing skeletons; other lines of the file are skipped."""
-    if archive_suffix(path.name) and (found := search([path], (), "--ignored_sample_path")).others:
+    if is_archive(path.name) and (found := scan_input([path], (), "--ignored_sample_path")).others:
         return {name for file in load_contents(found.others) for name in _names_in(_text_of(file))}
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")

@@ -23,7 +23,6 @@ from data_gen.command_line import DATA_FOLDER, add_flag, add_path_flag, add_stor
 from data_gen.normalize import normalize_clip
 from data_gen.ntu_files import (
     PROTOCOLS,
-    SKELETON_SUFFIX,
     dry_run_report,
     find_missing_list,
     find_skeleton_files,
@@ -81,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = find_missing_list(args.dataset, found, args.ignored_sample_path)
     args.ignored_sample_path = missing.path
     selection = select_files(found.files, args.dataset, missing.names)
-    selection.left_out += found.left_out(SKELETON_SUFFIX)
+    selection.left_out += found.left_out()
     if selection.num_other_files:
         print(
             f"{selection.num_other_files:,} files are not in {args.dataset} and are skipped "

@@ -15,8 +15,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_gen.archives import file_name
-from data_gen.sources import BadFile, Issue, RawFile, find_files, first_reason, load_contents, printable
+from data_gen.sources import (
+    HEAD_BYTES,
+    BadFile,
+    Issue,
+    RawFile,
+    find_raw_files,
+    first_reason,
+    load_contents,
+    printable,
+)
 from utils.errors import UserError
 
 SUFFIX = ".txt"
@@ -89,7 +97,7 @@ def _is_other_kind(issue: Issue) -> bool:
 
 def load_videos(videos: Sequence[Video]) -> Iterable[Video]:
     """Return the videos in an order in which each archive is read only once; see ``load_contents``."""
-    if all(video.skeletons.position is None for video in videos):
+    if not any(video.skeletons.is_streamed for video in videos):
         return videos
     by_name = {video.skeletons.name: video for video in videos}
     files = load_contents([video.skeletons for video in videos])
@@ -117,7 +125,7 @@ def split_warnings(videos: Sequence[Video], splits: dict[str, dict[str, str]]) -
 
 def video_key(name: str) -> str:
     """Return the name of a video as in all files of the dataset: without folder, suffix and case."""
-    stem = file_name(name.strip("\"'"))
+    stem = name.strip("\"'").replace("\\", "/").rpartition("/")[2]
     while (shorter := _SUFFIX.sub("", stem)) not in (stem, ""):
         stem = shorter
     return stem.upper()
@@ -131,9 +139,9 @@ def _by_name(
     Duplicates are appended to ``left_out``.
     """
     files: list[tuple[str, RawFile]] = []
-    for file in load_contents(find_files(roots, SUFFIX, flag, left_out)):
+    for file in load_contents(find_raw_files(roots, SUFFIX, flag, left_out)):
         found = file_kind(file)
-        if found != "labels" and file.position is not None:
+        if found != "labels" and file.is_streamed:
             file = replace(file, content=None)  # skeletons would fill the memory; they are read again later
         files.append((found, file))
     by_name: dict[str, RawFile] = {}
@@ -158,7 +166,7 @@ def _by_name(
 def file_kind(file: RawFile) -> str:
     """Return what the beginning of a file contains: "skeletons", "labels", "splits", or "unknown"."""
     try:
-        head = file.read_head()
+        head = file.read(HEAD_BYTES)[:HEAD_BYTES]
     except BadFile:
         return "unknown"
     lines = head.decode("utf-8-sig", "replace").splitlines()
@@ -187,7 +195,7 @@ def read_splits(path: Path, part: str) -> dict[str, dict[str, str]]:
     left_out: list[Issue] = []
     files = [
         file
-        for file in find_files([path], SUFFIX, "--split_path", left_out)
+        for file in find_raw_files([path], SUFFIX, "--split_path", left_out)
         if sum(word in file.name.lower() for word in PROTOCOL_WORDS) == 1
     ]
     of_part = [file for file in files if ("v2" in file.name.lower()) == (part == "2")]

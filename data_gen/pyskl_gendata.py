@@ -28,8 +28,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.pickles import read_pickle
-
 from data_gen import command_line as flags
 from data_gen.own_clips import MAX_CLASSES, frames_of_array
 from data_gen.sources import Issue
@@ -38,6 +36,7 @@ from facts.datasets import DATASETS, MAX_FRAMES, parse_ntu_name
 from facts.skeletons import KINECT_V2, SKELETONS, Skeleton, load_skeleton
 from options.parser import Parser
 from utils.errors import BadFile, UserError, parse_errors, run_script
+from utils.pickles import read_pickle
 
 PROTOCOLS = {"xsub": "cross_subject", "xview": "cross_view", "xset": "cross_setup"}  # pyskl -> protocol
 NTU_DATASETS = ("ntu60", "ntu120")

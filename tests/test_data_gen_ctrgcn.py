@@ -14,7 +14,7 @@ import main_moco_inter_skeleton
 from data_gen import ctrgcn_gendata, ntu_gendata
 from data_gen.normalize import select_people
 from data_gen.skeleton_file import read_skeleton
-from data_gen.sources import find_files
+from data_gen.sources import find_raw_files
 from data_gen.synthetic import make_ntu
 from dataset.store import open_store
 from facts.datasets import ntu_splits, parse_ntu_name
@@ -33,7 +33,7 @@ def raw(tmp_path_factory):
 def clips_of(raw):
     """Return name -> (300, 150) of skeleton files: the first frame's spine at the origin, then padding."""
     clips = {}
-    for file in find_files([raw], ".skeleton"):
+    for file in find_raw_files([raw], ".skeleton"):
         bodies, _ = read_skeleton(file.read())
         people = select_people(bodies)
         tracked = people.any(axis=(2, 3))

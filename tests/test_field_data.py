@@ -21,7 +21,7 @@ import pytest
 from conftest import write_eight_clips
 
 from data_gen import archives, arrays_gendata, ntu_gendata, pku_gendata
-from data_gen.sources import BadFile, find_files
+from data_gen.sources import BadFile, find_raw_files
 from data_gen.synthetic import make_pku
 from data_gen.units import body_size, unit_warning
 from dataset.store import open_store
@@ -692,10 +692,10 @@ def test_home_folder_is_expanded(raw, tmp_path, monkeypatch):
     assert len(names_in(tmp_path / "store")) == 2
 
 
-def test_find_files_without_a_list_raises_for_unread_archives(tmp_path):
+def test_find_raw_files_without_a_list_raises_for_unread_archives(tmp_path):
     (tmp_path / "a.7z").write_bytes(b"7z")
     with pytest.raises(UserError, match="7-Zip"):
-        find_files([tmp_path], ".skeleton")
+        find_raw_files([tmp_path], ".skeleton")
     (tmp_path / "b.skeleton.gz").write_bytes(gzip.compress(b"x")[:-4])
     with pytest.raises(BadFile, match="cannot be read"):
-        find_files([tmp_path], ".skeleton", left_out=[])[0].read()
+        find_raw_files([tmp_path], ".skeleton", left_out=[])[0].read()
