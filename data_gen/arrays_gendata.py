@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen import command_line as flags
 from data_gen.own_clips import TableRow, class_names_of, frames_of_array, read_table
-from data_gen.sources import Issue, find_arrays, load_contents, resolve_names
+from data_gen.sources import Issue, find_arrays, load_contents, resolve_names, split_suffix
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, prepare
 from data_gen.units import body_size
 from facts.datasets import DATASETS
@@ -81,7 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         store.warnings.append(
             "no clip has label 0, but labels count from 0; if yours count from 1, subtract 1"
         )
-    row_of = {array.display_name: rows[name] for name, array in array_of.items()}
+    row_of = {
+        array.display_name: replace(rows[name], name=(split_suffix(name, [".npy"]) or [name])[0])
+        for name, array in array_of.items()
+    }
     files = load_contents([array_of[name] for name in sorted(array_of)])
     clips = (replace(row_of[file.display_name], file=file) for file in files)
     read = partial(read_clip, normalize=not args.keep_coordinates, skeleton=skeleton)

@@ -48,14 +48,10 @@ _FILE_NAME = re.compile(r"ntu(60|120)[_-]?(csub|cset|cs|cv)(?![a-z])", re.IGNORE
 class Row:
     """One clip of a file: ``frames`` (T, 150) without the padding, ``one_hot`` (classes,)."""
 
-    name: str
+    display_name: str
     frames: np.ndarray
     one_hot: np.ndarray
     splits: Mapping[str, str]
-
-    @property
-    def display_name(self) -> str:
-        return self.name
 
     def has_body(self) -> bool:
         return bool(self.frames.any())
@@ -144,10 +140,7 @@ class NpzFile:
 
     def _arrays(self, archive: zipfile.ZipFile, part: str) -> tuple[ArrayRows, ArrayRows]:
         x = ArrayRows(archive, f"x_{part}", (MAX_FRAMES, NUM_PEOPLE * math.prod(PERSON_SHAPE)))
-        y = ArrayRows(archive, f"y_{part}", (self.num_classes,))
-        if len(x) != len(y):
-            raise ValueError(f"{len(x)} clips in x_{part}, but {len(y)} labels in y_{part}")
-        return x, y
+        return x, ArrayRows(archive, f"y_{part}", (self.num_classes,), len(x))
 
 
 class ArrayRows:
@@ -157,17 +150,17 @@ class ArrayRows:
         KeyError, ValueError: the array is missing, damaged, or has rows of another shape.
     """
 
-    def __init__(self, archive: zipfile.ZipFile, name: str, row_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, archive: zipfile.ZipFile, name: str, row_shape: tuple[int, ...], count: int | None = None
+    ) -> None:
         self.row_shape = row_shape
         self._file = archive.open(f"{name}.npy")
         np.lib.format.read_magic(self._file)
         self.shape, is_fortran, self._dtype = np.lib.format.read_array_header_1_0(self._file)
-        if self.shape[1:] != row_shape or is_fortran or self._dtype.kind not in "fiub":
-            expected = ", ".join(map(str, row_shape))
+        expected = (len(self) if count is None else count, *row_shape)
+        if self.shape != expected or is_fortran or self._dtype.kind not in "fiub":
             order = " in Fortran order" if is_fortran else ""
-            raise ValueError(
-                f"{name} is {self._dtype} {self.shape}{order} instead of numbers (N, {expected})"
-            )
+            raise ValueError(f"{name} is {self._dtype} {self.shape}{order} instead of numbers {expected}")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -193,7 +186,8 @@ def rows_in_all(files: Sequence[NpzFile]) -> Iterator[Row]:
     mismatches = 0
     for pairs in found.values():
         counts = Counter(protocol for protocol, _ in pairs)
-        mismatches += len(set(pairs)) != len(files) or len(set(counts.values())) > 1
+        is_unique = len(set(pairs)) == len(counts) == len(files) and len(set(counts.values())) == 1
+        mismatches += not is_unique
     if mismatches:
         raise UserError(
             f"{' and '.join(file.path.name for file in files)} do not match: {mismatches:,} clips are not in "
@@ -210,7 +204,7 @@ def read_clip(row: Row) -> FileResult:
         raise BadFile("the label is not one-hot")
     bodies = row.frames.reshape(-1, NUM_PEOPLE, *PERSON_SHAPE)
     frames = frames_of_array(bodies.transpose(0, 2, 3, 1))
-    return FileResult([Clip(row.name, int(ones[0]), frames, row.splits)])
+    return FileResult([Clip(row.display_name, int(ones[0]), frames, row.splits)])
 
 
 if __name__ == "__main__":

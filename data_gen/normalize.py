@@ -48,27 +48,13 @@ def normalize_clip(bodies: np.ndarray, skeleton: Skeleton = KINECT_V2) -> np.nda
     return stored_frames(people)
 
 
-def keep_coordinates(bodies: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """Return at most two people unchanged, in the shape of ``normalize_clip``.
-
-    Raises:
-        BadFile: there are more people, because selecting among them is a part of the normalization.
-    """
-    if len(bodies) > NUM_PEOPLE:
-        raise BadFile(
-            f"the array has {len(bodies)} people; without normalization, which selects among them, at most "
-            f"{NUM_PEOPLE} can be stored"
-        )
-    with np.errstate(over="ignore"):  # checked below
-        return stored_frames(visible_coordinates(bodies, skeleton).astype(np.float32))
-
-
 def stored_frames(people: np.ndarray) -> np.ndarray:
-    """Convert float32 ``people`` to the order of axes of a store, with zeros for what is missing."""
-    if not np.isfinite(people).all():
-        raise BadFile("the coordinates are too large")
+    """Convert at most two people to float32 and to the order of axes of a store, zero for what is missing."""
     frames = np.zeros((*people.shape[1:3], NUM_COORDINATES, NUM_PEOPLE), dtype=np.float32)
-    frames[:, :, : people.shape[-1], : len(people)] = people.transpose(1, 2, 3, 0)
+    with np.errstate(over="ignore"):
+        frames[:, :, : people.shape[-1], : len(people)] = people.transpose(1, 2, 3, 0)
+    if not np.isfinite(frames).all():
+        raise BadFile("the coordinates are too large")
     return frames
 
 

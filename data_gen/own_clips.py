@@ -23,16 +23,16 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.normalize import keep_coordinates, normalize_clip
+from data_gen.normalize import normalize_clip, stored_frames, visible_coordinates
 from data_gen.sources import Issue, RawFile
 from data_gen.store_writer import Clip, StoreWriter
 from data_gen.units import body_size, unit_warning
 from dataset.store_format import CLIP_COLUMNS, SPLITS
 from facts.class_names import is_class_name
-from facts.datasets import NUM_COORDINATES
+from facts.datasets import NUM_COORDINATES, NUM_PEOPLE
 from facts.skeletons import KINECT_V2, Skeleton
 from utils.csv_tables import read_csv
-from utils.errors import BadFile, UserError
+from utils.errors import BadFile, UserError, parse_errors
 
 CLASS_NAME_COLUMN = "class_name"  # of the table of clips
 MAX_CLASSES = 10_000
@@ -97,16 +97,24 @@ def frames_of_array(array: np.ndarray, normalize: bool = True, skeleton: Skeleto
     """
     if array.ndim == 3:
         array = array[..., None]
-    joints, sizes = skeleton.num_joints, range(skeleton.dimensions, NUM_COORDINATES + 1)  # of two axes
-    if array.ndim != 4 or array.shape[1] != joints or array.shape[2] not in sizes or 0 in array.shape:
+    sizes = range(skeleton.dimensions, NUM_COORDINATES + 1)
+    expected = f"(frames, {skeleton.num_joints}, {'/'.join(map(str, sizes))}, people) of {skeleton}"
+    if (
+        array.ndim != 4
+        or array.shape[1] != skeleton.num_joints
+        or array.shape[2] not in sizes
+        or not array.size
+    ):
+        raise BadFile(f"the array is {array.shape} instead of {expected}")
+    if not normalize and array.shape[3] > NUM_PEOPLE:
         raise BadFile(
-            f"the array is {array.shape} instead of (frames, {joints}, {'/'.join(map(str, sizes))}, people) "
-            f"of {skeleton}"
+            f"it has {array.shape[3]} people; without normalization at most {NUM_PEOPLE} can be stored"
         )
-    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise BadFile("the array contains values that are not finite numbers")
-    bodies = array.astype(np.float64).transpose(3, 0, 1, 2)
-    return normalize_clip(bodies, skeleton) if normalize else keep_coordinates(bodies, skeleton)
+    with parse_errors("the array does not consist of numbers", BadFile), np.errstate(invalid="ignore"):
+        bodies = np.asarray(array, np.float64).transpose(3, 0, 1, 2)
+    if normalize:
+        return normalize_clip(bodies, skeleton)
+    return stored_frames(visible_coordinates(bodies, skeleton))
 
 
 @dataclass(frozen=True)
@@ -171,9 +179,8 @@ def class_names_of(rows: Iterable[TableRow], num_classes: int) -> tuple[str, ...
     """
     names: dict[int, str] = {}
     for row in rows:
-        if row.class_name and names.setdefault(row.label, row.class_name) != row.class_name:
-            raise UserError(f"class {row.label} has two names, {names[row.label]!r} and {row.class_name!r}")
-    for label, name in names.items():
-        if not is_class_name(name):
-            raise UserError(f"the name of class {label}, {name[:40]!r}, is too long or not printable")
+        first = names.setdefault(row.label, row.class_name) if row.class_name else ""
+        if row.class_name != first or (first and not is_class_name(first)):
+            names_of_class = f"{first[:40]!r} and {row.class_name[:40]!r}"
+            raise UserError(f"class {row.label} has two names, or one that is too long: {names_of_class}")
     return tuple(names.get(label, f"class {label}") for label in range(num_classes)) if names else ()

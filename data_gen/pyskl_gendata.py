@@ -104,9 +104,7 @@ def read_annotations(
     """Read the pickle.
 
     Returns the protocols, the annotations by name, and the issues of annotations and names that are left out.
-
-    Raises:
-        UserError: the file is not such a pickle, or it contains something that is not plain data.
+    Raises ``UserError`` if the file is not such a pickle.
     """
     content = read_pickle(path)
     with parse_errors(f"{path} is not a pickle of pyskl, with a dictionary 'split' and a list 'annotations'"):
@@ -117,10 +115,10 @@ def read_annotations(
         name = item.get("frame_dir") if isinstance(item, dict) else None
         display_name = f"{path.name}/{name}" if _is_name(name) else f"{path.name}, annotation {number}"
         try:
-            annotation = parse_annotation(item, display_name, splits, num_classes or MAX_CLASSES)
-            label = ntu_label(annotation.name) if dataset in NTU_DATASETS else None
-            if label not in (None, annotation.label):
-                raise BadFile(f"the label {annotation.label} contradicts the name (A001 has label 0)")
+            ntu_name = parse_ntu_name(name) if dataset in NTU_DATASETS and _is_name(name) else None
+            labels = range(num_classes or MAX_CLASSES)
+            labels = labels[ntu_name.label :][:1] if ntu_name else labels
+            annotation = parse_annotation(item, display_name, splits, labels)
         except BadFile as error:
             left_out.append(Issue.of(error, display_name))
             continue
@@ -170,26 +168,18 @@ def read_splits(lists: dict[Any, Any], file_name: str) -> tuple[dict[str, dict[s
 
 
 def parse_annotation(
-    item: Any, display_name: str, splits: Mapping[str, Mapping[str, str]], max_classes: int
+    item: Any, display_name: str, splits: Mapping[str, Mapping[str, str]], labels: Sequence[int]
 ) -> Annotation:
-    """Parse one entry of the list of annotations. Raises ``BadFile`` if it is not a clip."""
-    if item is None:
-        raise BadFile("no annotation; pyskl found no body in this clip")
-    with parse_errors("the annotation needs 'frame_dir', 'label' and an array 'keypoint'", BadFile):
-        name, label = item["frame_dir"], operator.index(item["label"])
-        keypoint, score = item["keypoint"], item.get("keypoint_score")
-        if not _is_name(name) or not isinstance(keypoint, np.ndarray):
-            raise TypeError(f"they are {name!r:.40}, {label}, {type(keypoint).__name__}")
-    if not 0 <= label < max_classes:
-        raise BadFile(f"the label {label:.9g} is not one of {max_classes} classes, counted from 0")
-    clip_splits = {protocol: split[name] for protocol, split in splits.items() if name in split}
-    return Annotation(name, display_name, label, keypoint, score, clip_splits)
+    """Parse one entry of the list of annotations. Raises ``BadFile`` if it is not a clip.
 
-
-def ntu_label(name: str) -> int | None:
-    """Return the label in a name of NTU RGB+D; None if the name is another one."""
-    parsed = parse_ntu_name(name)
-    return parsed.label if parsed else None
+    ``labels`` are the possible ones: that of the name for NTU RGB+D, because a pickle has no checksum.
+    """
+    with parse_errors("no clip with 'frame_dir', a 'label' of the dataset and name, and 'keypoint'", BadFile):
+        name, label, keypoint = item["frame_dir"], operator.index(item["label"]), item["keypoint"]
+        if not _is_name(name) or label not in labels or not isinstance(keypoint, np.ndarray):
+            raise ValueError(f"{name!r:.40}, {label!s:.9}, {np.shape(keypoint)}")
+        clip_splits = {protocol: split[name] for protocol, split in splits.items() if name in split}
+        return Annotation(name, display_name, label, keypoint, item.get("keypoint_score"), clip_splits)
 
 
 def _is_name(value: Any) -> bool:
@@ -197,20 +187,14 @@ def _is_name(value: Any) -> bool:
 
 
 def find_skeleton(path: Path, annotations: Sequence[Annotation]) -> Skeleton:
-    """Return the skeleton with the number of joints and coordinates of most clips.
-
-    Raises:
-        UserError: there is none.
-    """
-    shapes = Counter(item.keypoint.shape[2:] for item in annotations if item.keypoint.ndim == 4)
-    if not shapes:
-        return KINECT_V2  # no clip can be used
-    sizes = shapes.most_common(1)[0][0]
+    """Return the skeleton with the joints and coordinates of most clips; raises ``UserError`` for others."""
+    shapes = Counter(item.keypoint.shape[2:] for item in annotations)
+    sizes = max(shapes, key=shapes.__getitem__, default=KINECT_V2.frame_shape[:2])
     for skeleton in SKELETONS.values():
         if sizes == (skeleton.num_joints, skeleton.dimensions):
             return skeleton
     raise UserError(
-        f"{path} has clips of {sizes[0]} joints with {sizes[1]} coordinates, which no skeleton of "
+        f"{path} has clips of {' joints with '.join(map(str, sizes))} coordinates, which no skeleton of "
         f"{', '.join(SKELETONS)} has; define it in a file and give it with --skeleton"
     )
 

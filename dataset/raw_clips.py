@@ -42,10 +42,9 @@ def read_clip(file: RawFile, skeleton: Skeleton, normalize: bool) -> RawClip:
         array = file.read_array()
         frames = frames_of_array(array, normalize, skeleton)
         return RawClip(file.name, file.display_name, frames, body_size(array, skeleton))
-    if skeleton != KINECT_V2:
-        raise BadFile(f"it contains the skeleton {KINECT_V2}, but the encoders take {skeleton}")
-    if not normalize:
-        raise BadFile("the encoders were trained on coordinates that are not normalized; give arrays")
+    if skeleton != KINECT_V2 or not normalize:
+        taken = f"{skeleton}{'' if normalize else ' in coordinates that are not normalized'}"
+        raise BadFile(f"it contains the skeleton {KINECT_V2}, but the encoders take {taken}; give arrays")
     return RawClip(file.name, file.display_name, normalize_clip(read_skeleton(file.read())[0]))
 
 
