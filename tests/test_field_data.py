@@ -1,11 +1,8 @@
 """Input as people have it: archives of all kinds, lists under other names, spreadsheets, links and mounts."""
 
-import bz2
 import csv
-import gzip
 import io
 import json
-import lzma
 import os
 import shutil
 import subprocess
@@ -20,8 +17,7 @@ import numpy as np
 import pytest
 from conftest import write_eight_clips
 
-from data_gen import archives, arrays_gendata, ntu_gendata, pku_gendata
-from data_gen.sources import BadFile, find_raw_files
+from data_gen import arrays_gendata, ntu_gendata, pku_gendata
 from data_gen.synthetic import make_pku
 from data_gen.units import body_size, unit_warning
 from dataset.store import open_store
@@ -88,12 +84,6 @@ PACKINGS = {
     "a.tgz": lambda files: tar_bytes(files),
     "a.tar.bz2": lambda files: tar_bytes(files, "w:bz2"),
     "a.tar.xz": lambda files: tar_bytes(files, "w:xz"),
-    "a.gz": lambda files: tar_bytes(files),
-    "a.zip.gz": lambda files: gzip.compress(zip_bytes(files)),
-    "b.zip": lambda files: zip_bytes({"deep/a.zip": zip_bytes(files)}),
-    "c.zip": lambda files: zip_bytes({"a.tar.gz": tar_bytes(files)}),
-    "d.tar": lambda files: tar_bytes({"a.zip": zip_bytes(files)}, "w"),
-    "e.zip": lambda files: zip_bytes({f"{name}.gz": gzip.compress(data) for name, data in files.items()}),
 }
 
 
@@ -123,9 +113,6 @@ def test_archives_give_the_same_bytes_as_files(raw_files, expected, tmp_path, pa
     [
         (".SKELETON", bytes),
         (".skeleton.txt", bytes),
-        (".skeleton.gz", gzip.compress),
-        (".skeleton.bz2", bz2.compress),
-        (".Skeleton.XZ", lzma.compress),
     ],
 )
 def test_single_files_under_other_suffixes_are_read(raw_files, expected, tmp_path, suffix, pack):
@@ -136,52 +123,41 @@ def test_single_files_under_other_suffixes_are_read(raw_files, expected, tmp_pat
     assert (tmp_path / "store" / FRAMES_FILE).read_bytes() == (expected / FRAMES_FILE).read_bytes()
 
 
-def test_everything_that_is_not_read_is_listed(raw_files, tmp_path, capsys):
+def test_everything_that_is_not_read_is_counted(raw_files, tmp_path, capsys):
     raw = tmp_path / "raw"
     (raw / ".hidden").mkdir(parents=True)
     (name, data), *_ = raw_files.items()
     (raw / name).write_bytes(data)
-    (raw / "more.7z").write_bytes(b"7z\xbc\xaf")
-    (raw / "more.RAR").write_bytes(b"Rar!")
-    (raw / "x.skeleton.zst").write_bytes(b"zst")
+    for other in ("more.7z", "more.RAR", "x.rar", "x.skeleton.zst", "notes.docx", "README"):
+        (raw / other).write_bytes(b"x")
     (raw / "cut.zip").write_bytes(zip_bytes(raw_files)[:5000])
     (raw / "cut.tar.gz").write_bytes(tar_bytes(raw_files)[:50_000])
-    (raw / "page.zip").write_bytes(b"<!DOCTYPE html><html>")
-    (raw / "nul.tgz").write_bytes(bytes(900))
-    (raw / "notes.docx").write_bytes(b"PK")
-    (raw / "outer.zip").write_bytes(zip_bytes({"inner.7z": b"7z", "S1.skel": b"", "a/b.zip": b"PK damaged"}))
+    (raw / "outer.zip").write_bytes(zip_bytes({"inner.7z": b"7z", "S1.skel": b"", "a/b.zip": b"PK"}))
     os.mkfifo(raw / "S001C001P009R001A001.skeleton")
     (raw / "S001C001P009R001A002.skeleton").symlink_to(raw / "nowhere")
     assert prepare(raw, tmp_path / "store") == 1
     reasons = left_out(tmp_path / "store")
+    assert reasons.pop("other files") == (
+        "not read: 2 .7z, 2 .rar, 1 .docx, 1 .skel, 1 .zip, 1 .zst, 1 hidden, 1 without suffix"
+    )
     for file, reason in {
-        ".hidden": "is hidden",
-        "more.7z": "a 7-Zip archive",
-        "more.RAR": "a RAR archive",
-        "x.skeleton.zst": "compressed with Zstandard",
-        "cut.zip": "cannot be opened as a zip archive",
-        "page.zip": "a web page",
-        "nul.tgz": "NUL bytes",
-        "notes.docx": "is not a .skeleton file",
-        "outer.zip/inner.7z": "a 7-Zip archive",
-        "outer.zip/S1.skel": "is not a .skeleton file",
-        "outer.zip/a/b.zip": "cannot be opened as a zip archive",
+        "cut.zip": "the archive is damaged",
+        "cut.tar.gz": "the archive is damaged",
         "S001C001P009R001A001.skeleton": "not a regular file",
-        "S001C001P009R001A002.skeleton": "No such file",
+        "S001C001P009R001A002.skeleton": "broken link",
     }.items():
         assert reason in reasons.pop(file)
-    assert reasons.pop("cut.tar.gz").startswith("is damaged after the first")
     # the last file in the cut archive is listed; the others are in the store
     assert set(reasons) <= {f"cut.tar.gz/{name}" for name in raw_files} | {name}
     out = capsys.readouterr().out
-    assert "9 archives or folders could not be read completely" in out and "left out: more.7z" in out
+    assert "2 archives or folders could not be read completely" in out and "2 .7z, 2 .rar" in out
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
 def test_unreadable_folder_is_listed(raw_files):
     code = (
-        "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from data_gen.sources import search;"
-        "os.setgid(65534); os.setuid(65534); found = search([sys.argv[1]], ('.skeleton',), 'x');"
+        "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from data_gen.sources import scan_input;"
+        "os.setgid(65534); os.setuid(65534); found = scan_input([sys.argv[1]], ('.skeleton',), 'x');"
         "print(len(found.files), *found.problems)"
     )
     with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed for other users
@@ -192,17 +168,13 @@ def test_unreadable_folder_is_listed(raw_files):
             (place / name).write_bytes(raw_files[name])
         os.chmod(raw / "closed", 0)
         ended = subprocess.run([sys.executable, "-c", code, REPOSITORY, raw], capture_output=True, text=True)
-    assert ended.stdout == "1 closed: the folder cannot be read (Permission denied)\n", ended.stderr
+    assert ended.stdout == f"1 {raw.name}/closed: the folder cannot be read (Permission denied)\n", (
+        ended.stderr
+    )
 
 
-def test_bombs_and_links_in_archives_are_listed(raw_files, tmp_path, monkeypatch):
-    """Depth and size are bounded, and names of members never become paths."""
-    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 1 << 20)
-    (name, data), (second, more), *_ = raw_files.items()
-    bomb = {"S004C001P001R001A001.skeleton": bytes(3 << 20)}
-    deep = zip_bytes({second: more})
-    for _ in range(5):
-        deep = zip_bytes({"deep.zip": deep})
+def test_names_and_links_in_archives_never_become_paths(raw_files, tmp_path):
+    (name, data), *_ = raw_files.items()
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         for path in (f"../../{name}", "/etc/passwd.skeleton"):
@@ -215,28 +187,14 @@ def test_bombs_and_links_in_archives_are_listed(raw_files, tmp_path, monkeypatch
     raw = tmp_path / "raw"
     raw.mkdir()
     (raw / "links.tar.gz").write_bytes(content.getvalue())
-    (raw / "bomb.zip").write_bytes(zip_bytes(bomb))
-    (raw / "deep.zip").write_bytes(deep)
-    (raw / "S003C001P001R001A001.skeleton.gz").write_bytes(gzip.compress(bytes(3 << 20)))
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     assert prepare(raw, tmp_path / "store") == 1
     assert names_in(tmp_path / "store") == [name.removesuffix(".skeleton")]
     reasons = left_out(tmp_path / "store")
-    assert "larger than 1 MiB" in reasons["bomb.zip/S004C001P001R001A001.skeleton"]
-    assert "larger than 1 MiB" in reasons["S003C001P001R001A001.skeleton.gz"]
-    assert "link to /etc/passwd" in reasons["links.tar.gz/S002C001P001R001A001.skeleton"]
-    assert "inside of 4 archives" in reasons["deep.zip/deep.zip/deep.zip/deep.zip/deep.zip"]
+    assert reasons["other files"] == "not read: 1 link"
     assert "not of the form" in reasons["links.tar.gz//etc/passwd.skeleton"]
     written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert written == {tmp_path / "store" / file for file in (FRAMES_FILE, CLIPS_FILE, INFO_FILE)}
-
-
-def test_archive_that_unpacks_to_too_much_is_listed(raw_files, tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 4 << 20)
-    (tmp_path / "a.tar.gz").write_bytes(tar_bytes({**raw_files, "zeros": bytes(8 << 20)}))
-    files = archives.walk_archive(tmp_path / "a.tar.gz")
-    problems = [item for item in files if isinstance(item, archives.Problem)]
-    assert len(problems) == 1 and "it unpacks to more than" in problems[0].reason
 
 
 # Damaged archives
@@ -361,7 +319,7 @@ def test_list_of_missing_skeletons_is_found_under_other_names(raw_files, tmp_pat
     assert "list of missing skeletons" in out and "WARNING" not in out
 
 
-@pytest.mark.parametrize("packing", ["a.zip", "a.tar.gz", "b.zip", "a.zip.gz"])
+@pytest.mark.parametrize("packing", ["a.zip", "a.tar.gz"])
 def test_list_of_missing_skeletons_is_found_in_archives(raw_files, tmp_path, packing):
     """Also under any name, if the text in it is about missing skeletons."""
     listed = min(raw_files).removesuffix(".skeleton")
@@ -561,7 +519,7 @@ def test_split_files_of_other_videos(pku, tmp_path, capsys):
 def test_packed_skeletons_of_pku_are_named(pku, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "skeleton.7z").write_bytes(b"7z")
-    with pytest.raises(UserError, match="0 .txt files.*skeleton.7z: is a 7-Zip archive"):
+    with pytest.raises(UserError, match="0 .txt files.*not read: 1 .7z"):
         prepare_pku(tmp_path / "store", tmp_path / "data", pku / "labels", pku / "splits")
     with pytest.raises(UserError, match=r"\(24 .txt files, 24 with labels\)"):
         prepare_pku(tmp_path / "store", pku / "labels", pku / "labels", pku / "splits")
@@ -611,91 +569,15 @@ def test_other_targets_are_rejected_before_the_work(tmp_path, kind):
     assert os.path.samestat(before, target.lstat()) and before.st_mode == target.lstat().st_mode
 
 
-def test_hidden_leftovers_in_the_way_are_named(raw, tmp_path):
-    (tmp_path / ".store.replaced").symlink_to(raw)
-    with pytest.raises(UserError, match=r"\.store\.replaced is in the way"):
-        prepare(tmp_path / "nowhere", tmp_path / "store")
-    assert len(os.listdir(raw)) == 2
-
-
-def test_store_moved_aside_by_a_killed_run_is_restored(raw, tmp_path):
-    prepare(raw, tmp_path / "store")
-    os.rename(tmp_path / "store", tmp_path / ".store.replaced")
-    with pytest.raises(UserError, match="already contains a store"):
-        prepare(raw, tmp_path / "store")
-    assert len(names_in(tmp_path / "store")) == 2 and not (tmp_path / ".store.replaced").exists()
-
-
-def test_content_of_a_mount_point_is_replaced(raw, tmp_path):
-    """On a real file system of 9 MB; the second preparation does not fit and keeps the first store."""
-    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-    disk, copy = tmp_path / "disk", tmp_path / "copy"
-    disk.mkdir(), copy.mkdir()
-    mount = f"mount -t tmpfs -o size=300k none {disk}"
-    if (
-        not shutil.which("unshare")
-        or subprocess.run([*namespace, "sh", "-c", mount], capture_output=True).returncode
-    ):
-        pytest.skip("this system does not allow mounting a small file system")
-    command = [
-        sys.executable,
-        REPOSITORY / "data_gen" / "ntu_gendata.py",
-        "--data_path",
-        raw,
-        "--workers",
-        "1",
-    ]
-    command += ["--out_folder", disk, "--overwrite"]
-    script = f'{mount} && "$@" && "$@"; code=$?; cp -a {disk}/. {copy}; exit $code'
-    ended = subprocess.run(
-        [*namespace, "sh", "-c", script, "sh", *map(str, command)], capture_output=True, text=True
-    )
-    assert len(names_in(copy)) == 2, ended.stderr
-    assert sorted(os.listdir(copy)) == sorted([FRAMES_FILE, CLIPS_FILE, INFO_FILE])
-    assert sorted(os.listdir(tmp_path)) == ["copy", "disk", "raw"]
-
-
-@pytest.mark.parametrize("moved", [0, 1, 3, 4])
-def test_killed_exchange_of_a_mount_point_is_undone(raw, tmp_path, monkeypatch, moved):
-    """Die after some of the files have been moved, then prepare again."""
-    store = tmp_path / "store"
-    prepare(raw, store)
-    expected_names = names_in(store)
-    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == store)
-    rename, left = os.rename, [moved]
-
-    def rename_or_die(source, target):
-        if Path(source).parent != store.parent and "unsorted" not in str(source):
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-        rename(source, target)
-
-    (raw / min(os.listdir(raw))).unlink()
-    with monkeypatch.context() as patch:
-        patch.setattr("os.rename", rename_or_die)
-        patch.setattr("data_gen.output_folder._restore", lambda places: None)  # a kill cannot restore
-        patch.setattr("shutil.rmtree", lambda *arguments, **settings: None)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(raw, store, "--overwrite")
-    with pytest.raises(UserError, match="already contains a store"):
-        prepare(raw, store)
-    assert names_in(store) == expected_names and len(np.load(store / FRAMES_FILE))
-    prepare(raw, store, "--overwrite")
-    assert len(names_in(store)) == 1
-    assert sorted(os.listdir(store)) == sorted([FRAMES_FILE, CLIPS_FILE, INFO_FILE])
+def test_mount_point_is_rejected_before_the_work(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == tmp_path / "disk")
+    (tmp_path / "disk").mkdir()
+    with pytest.raises(UserError, match="is a mount point and cannot be replaced; choose a folder inside it"):
+        prepare(tmp_path / "nowhere", tmp_path / "disk")  # the input is not even looked for
+    assert prepare(raw, tmp_path / "disk" / "store") == 0
 
 
 def test_home_folder_is_expanded(raw, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     prepare("~/raw", "~/store")
     assert len(names_in(tmp_path / "store")) == 2
-
-
-def test_find_raw_files_without_a_list_raises_for_unread_archives(tmp_path):
-    (tmp_path / "a.7z").write_bytes(b"7z")
-    with pytest.raises(UserError, match="7-Zip"):
-        find_raw_files([tmp_path], ".skeleton")
-    (tmp_path / "b.skeleton.gz").write_bytes(gzip.compress(b"x")[:-4])
-    with pytest.raises(BadFile, match="cannot be read"):
-        find_raw_files([tmp_path], ".skeleton", left_out=[])[0].read()

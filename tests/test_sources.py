@@ -34,7 +34,16 @@ def zipped(folder, path):
 def prepare(data, table, out):
     table = "\n".join(["name,label,mine", *table])
     (out.parent / "clips.csv").write_text(table)
-    flags = ["--dataset", "mine", "--data_path", data, "--clips", out.parent / "clips.csv", "--out_folder", out]
+    flags = [
+        "--dataset",
+        "mine",
+        "--data_path",
+        data,
+        "--clips",
+        out.parent / "clips.csv",
+        "--out_folder",
+        out,
+    ]
     return arrays_gendata.main([*map(str, flags), "--workers", "1", "--overwrite"])
 
 
