@@ -29,6 +29,7 @@ from tqdm import tqdm
 from data_gen.output_folder import atomic_folder, check_folder, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.sources import Issue, first_reason
+from data_gen.units import unit_warning
 from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
 from facts.class_names import published_class_names
 from facts.datasets import DATASETS
@@ -154,7 +155,7 @@ def report(store: StoreWriter, seconds: float) -> int:
     for reason, count in Counter(issue.reason for issue in on_purpose).most_common(MAX_PRINTED_ISSUES):
         example = next(issue for issue in on_purpose if issue.reason == reason)
         print(f"  left out: {f'{count:,} files, such as ' if count > 1 else ''}{example}")
-    for warning in store.warnings:
+    for warning in filter(None, [*store.warnings, unit_warning(store.body_sizes)]):
         print(f"WARNING: {warning}")
     containers = sum(issue.is_container for issue in store.left_out)
     if containers:
