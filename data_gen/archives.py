@@ -10,24 +10,20 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from utils.errors import BadFile, parse_errors
 
 ZIPS = (".zip", ".npz")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
-MAX_MEMBER_BYTES = 1 << 30  # of one raw file, so that a damaged or malicious archive cannot fill the memory
-
 _ENCRYPTED = 1
 _NAME_LENGTHS = struct.Struct("<26xHH")  # of a member's name and extra field, in its header
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
-class TarPlace:
-    """Where the content of a member is in an uncompressed tar archive, in bytes."""
+class TarPlace(NamedTuple):
+    """Where the content of a file is in an uncompressed tar archive, in bytes."""
 
     offset: int
     size: int
@@ -69,11 +65,8 @@ def _tar_members(path: Path) -> Iterator[tuple[str, Place | None]]:
         stream: IO[bytes] = archive.fileobj
         stream.seek(archive.offset)
         end = stream.read(tarfile.BLOCKSIZE)
-        while end and not end.strip(b"\0"):
-            end = stream.read(_CHUNK)
-            if not end:
-                return
-        raise BadFile("the archive is damaged after the files that were found")
+        if not end or any(chunk.strip(b"\0") for chunk in (end, *iter(lambda: stream.read(_CHUNK), b""))):
+            raise BadFile("the archive is damaged after the files that were found")
 
 
 def read_zip_member(archive: str, info: zipfile.ZipInfo, size: int = -1) -> bytes:
@@ -83,8 +76,8 @@ def read_zip_member(archive: str, info: zipfile.ZipInfo, size: int = -1) -> byte
     archive of NTU-120. Raises ``BadFile`` if the member is damaged.
     """
     with parse_errors("cannot be read", BadFile), open(archive, "rb") as file:
-        if info.flag_bits & _ENCRYPTED or info.file_size > MAX_MEMBER_BYTES:
-            raise BadFile("is encrypted" if info.flag_bits & _ENCRYPTED else _too_large())
+        if info.flag_bits & _ENCRYPTED:
+            raise BadFile("is encrypted")
         file.seek(info.header_offset)
         name_length, extra_length = _NAME_LENGTHS.unpack(file.read(_NAME_LENGTHS.size))
         file.seek(name_length + extra_length, os.SEEK_CUR)
@@ -100,20 +93,11 @@ def read_tar_members(archive: str, places: Iterable[TarPlace]) -> Iterator[bytes
     with parse_errors(f"{archive} cannot be read"), tarfile.open(archive) as opened:
         stream: IO[bytes] = opened.fileobj
         for place in places:
+            content: bytes | BadFile
             try:
-                yield _read_tar_member(stream, place)
+                with parse_errors("cannot be read", BadFile):
+                    stream.seek(place.offset)
+                    content = stream.read(place.size)
             except BadFile as error:
-                yield error
-
-
-def _read_tar_member(stream: IO[bytes], place: TarPlace) -> bytes:
-    with parse_errors("cannot be read", BadFile):
-        stream.seek(place.offset)
-        content = stream.read(place.size) if place.size <= MAX_MEMBER_BYTES else b""
-        if len(content) < place.size:
-            raise BadFile("the archive ends in this file" if content else _too_large())
-        return content
-
-
-def _too_large() -> str:
-    return f"is larger than {MAX_MEMBER_BYTES >> 20:,} MiB"
+                content = error
+            yield content

@@ -154,7 +154,8 @@ class Found:
         kinds = self.skipped + Counter(file.suffix or "without suffix" for file in self.others)
         if not kinds:
             return self.problems
-        shown = [f"{count:,} {kind}" for kind, count in kinds.most_common(MAX_SHOWN)]
+        ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        shown = [f"{count:,} {kind}" for kind, count in ordered[:MAX_SHOWN]]
         more = [f"{len(kinds) - MAX_SHOWN} more kinds"] if len(kinds) > MAX_SHOWN else []
         reason = f"not read: {', '.join(shown + more)}"
         return [*self.problems, Issue("other files", None, reason, failed_clips=0)]
@@ -173,7 +174,7 @@ def find_raw_files(
         suffix: the end of the file names, for example ``.skeleton``, or several; upper and lower case are the
             same, and another ``.txt`` may follow.
         flag: the flag that sets the roots, for error messages.
-        left_out: receives an issue for everything else under the roots; None raises for what cannot be read.
+        left_out: receives the issues of what cannot be read, and one that counts everything else.
 
     Raises:
         UserError: a root does not exist.
@@ -181,8 +182,6 @@ def find_raw_files(
     found = scan_input(roots, (suffix,) if isinstance(suffix, str) else suffix, flag)
     if left_out is not None:
         left_out += found.left_out()
-    elif found.problems:
-        raise UserError(f"{flag}: {found.problems[0]}")
     return found.files
 
 
@@ -285,20 +284,20 @@ def load_contents(files: Sequence[RawFile]) -> Iterable[RawFile]:
     First those that can be read in any order, unchanged and in their order; then, archive by archive and in
     the order of the archive, the others with their content. One that cannot be read raises when it is read.
     """
-    streamed: dict[str, list[RawFile]] = defaultdict(list)
+    archives: dict[str, dict[TarPlace, RawFile]] = defaultdict(dict)
     ready = []
     for file in files:
-        (streamed[file.path] if file.is_streamed and file.content is None else ready).append(file)
-    return chain(ready, *map(_load_tar, streamed.values())) if streamed else ready
+        if isinstance(file.place, TarPlace) and file.content is None:
+            archives[file.path][file.place] = file
+        else:
+            ready.append(file)
 
+    def load(archive: str) -> Iterator[RawFile]:
+        places = sorted(archives[archive])
+        for place, content in zip(places, read_tar_members(archive, places)):
+            yield replace(archives[archive][place], content=content)
 
-def _load_tar(files: list[RawFile]) -> Iterator[RawFile]:
-    placed = sorted(
-        ((file.place, file) for file in files if isinstance(file.place, TarPlace)),
-        key=lambda item: item[0].offset,
-    )
-    contents = read_tar_members(files[0].path, [place for place, _ in placed])
-    return (replace(file, content=content) for (_, file), content in zip(placed, contents))
+    return chain(ready, *map(load, archives)) if archives else ready
 
 
 def find_arrays(path: Path, left_out: list[Issue]) -> list[RawFile]:
