@@ -14,7 +14,6 @@ from conftest import GOLDEN, write_eight_clips
 from damaged_inputs import BYTE_DAMAGES, damage
 
 from data_gen import arrays_gendata, ntu_gendata, pku_gendata
-from data_gen.sources import BadFile, find_raw_files
 from data_gen.synthetic import make_pku
 from data_gen.units import body_size, unit_warning
 from dataset.store import open_store
@@ -433,14 +432,3 @@ def test_home_folder_is_expanded(raw, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     prepare("~/raw", "~/store")
     assert len(names_in(tmp_path / "store")) == 2
-
-
-def test_find_raw_files_without_a_list_raises_for_unread_archives(tmp_path):
-    (tmp_path / "a.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match="the archive is damaged"):
-        find_raw_files([tmp_path], ".skeleton")
-    (tmp_path / "b.skeleton").write_bytes(b"x")
-    (file,) = find_raw_files([tmp_path], ".skeleton", left_out=[])
-    (tmp_path / "b.skeleton").unlink()
-    with pytest.raises(BadFile, match="cannot be read"):
-        file.read()
