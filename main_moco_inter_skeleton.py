@@ -21,10 +21,10 @@ from engine.device import check_modes, describe, in_precision, parallel, pick_de
 from engine.distributed import process_group
 from engine.encoders import contrast_title
 from engine.log import RunLog, config_text
-from engine.optimization import GuardedOptimizer, make_sgd, schedule_note
+from engine.optimization import GuardedOptimizer, pretraining_optimizer, schedule_note
 from engine.pretrain import Pretraining, build_model, compile_errors, train
 from engine.randomness import choose_seed
-from engine.resume import check_same_run, describe_run, locked_run, resume_point
+from engine.resume import check_same_run, describe_run, initialize, locked_run, resume_point
 from moco.model import PAIRS
 from models.registry import parse_representations
 from options.defaults import checkpoint_folder, complete_pretraining, flag_defaults
@@ -53,11 +53,13 @@ def pretrain(args: argparse.Namespace) -> int:
         with locked_run(folder, point, group):
             (clips,) = place_clips([clips], args.data_device, device)
             model = build_model(args, representations, PAIRS[args.pairs](representations), clips.skeleton)
+            if point.content is None:
+                initialize(model, args.init, clips.skeleton)
             model = model.to(device)
             encode = parallel(in_precision(model.encoders, args.amp, device), device, args.gpu, group)
             # The key encoders are not optimized; they follow by their momentum update.
-            sgd = make_sgd(model.encoders.query.parameters(), args.lr, args.momentum, args.weight_decay)
-            optimizer = GuardedOptimizer(sgd, args.amp, device)
+            optimizer = pretraining_optimizer(model.encoders.query, args)
+            optimizer = GuardedOptimizer(optimizer, args.amp, device)
             run = Pretraining(args, model, encode, optimizer, clips, view, description, device, group)
             run.restore(point)
             notes += schedule_note(args, point.flags, run.epoch)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dataset.clips import ClipSet
@@ -20,13 +20,18 @@ from .checkpoint import save_checkpoint
 CPU_SYNC_INTERVAL, GPU_SYNC_INTERVAL = 1, 10  # steps
 
 
-def learning_rate(base: float, epoch: int, epochs: int, schedule: Sequence[int], cosine: bool) -> float:
+def learning_rate(
+    base: float, epoch: int, epochs: int, schedule: Sequence[int], cosine: bool, warmup: int = 0
+) -> float:
     """Return the learning rate of ``epoch`` (0-based).
 
-    ``base`` is divided by 10 at each epoch in ``schedule``, or follows half a cosine to zero.
+    It rises linearly to ``base`` in the first ``warmup`` epochs. Then it is divided by 10 at each epoch in
+    ``schedule``, or follows half a cosine to zero.
     """
+    if epoch < warmup:
+        return base * (epoch + 1) / warmup
     if cosine:
-        return base * 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
+        return base * 0.5 * (1.0 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1)))
     return base * 0.1 ** sum(epoch >= milestone for milestone in schedule)
 
 
@@ -41,7 +46,10 @@ def schedule_note(args: argparse.Namespace, stored: Mapping[str, Any], epoch: in
     before = stored.get("epochs", args.epochs)
     if not args.cos or before == args.epochs:
         return []
-    old, new = (learning_rate(args.lr, epoch, epochs, [], cosine=True) for epochs in (before, args.epochs))
+    old, new = (
+        learning_rate(args.lr, epoch, epochs, [], True, getattr(args, "warmup_epochs", 0))
+        for epochs in (before, args.epochs)
+    )
     return [
         f"note: --epochs {args.epochs} instead of {before} changes the cosine schedule: the learning rate of "
         f"epoch {epoch} is {new:.4g} instead of {old:.4g}"
@@ -57,6 +65,18 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 def sync_interval(device: torch.device) -> int:
     """Return the number of steps between two reads of device values; on a GPU each read synchronizes."""
     return CPU_SYNC_INTERVAL if device.type == "cpu" else GPU_SYNC_INTERVAL
+
+
+def pretraining_optimizer(module: nn.Module, args: argparse.Namespace) -> Optimizer:
+    """Return the fused ``--optimizer`` of a pretraining; AdamW does not decay norms and biases."""
+    if args.optimizer == "sgd":
+        return make_sgd(module.parameters(), args.lr, args.momentum, args.weight_decay)
+    parameters = [*module.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": args.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, args.lr, fused=True)
 
 
 def make_sgd(

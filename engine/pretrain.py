@@ -318,7 +318,7 @@ def train(run: Pretraining, log: RunLog | None) -> int:
     with StopRequest() as stop:
         while run.epoch < args.epochs:
             epoch, start = run.epoch, time.monotonic()
-            rate = learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos)
+            rate = learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos, args.warmup_epochs)
             set_learning_rate(run.optimizer.optimizer, rate)
             train_epoch(run, stop, rolling)
             if run.epoch == epoch:  # stopped within the epoch

@@ -13,14 +13,16 @@ import numpy as np
 import torch
 
 from dataset.clips import ClipSet
+from facts.skeletons import Skeleton
+from moco.model import MoCo
 from models.registry import size_flags
 from options.parser import Flags, spelled
 from utils.errors import UserError
 from utils.files import exclusive_folder
 
-from .checkpoint import checkpoints_in, load_checkpoint, newest_checkpoint
+from .checkpoint import checkpoint_errors, checkpoints_in, load_checkpoint, newest_checkpoint
 from .distributed import Group
-from .encoders import check_skeleton, stored_skeleton
+from .encoders import check_skeleton, last_checkpoints, stored_skeleton, submodule_weights
 
 # Flags that a resumed run may change; all others determine what is trained.
 FREE_FLAGS = {
@@ -109,6 +111,24 @@ def locked_run(folder: Path, point: ResumePoint, group: Group) -> Iterator[None]
         if tuple(checkpoints_in(folder)) != point.existing:
             raise UserError(f"another run has just written checkpoints to {folder}; start this one again")
         yield
+
+
+def initialize(model: MoCo, path: str | None, skeleton: Skeleton) -> None:
+    """Load the query and key encoders of another pretraining, ``--init``, if given.
+
+    Raises:
+        UserError: the checkpoint has other encoders or another skeleton.
+    """
+    if path is None:
+        return
+    (file,) = last_checkpoints([path])
+    checkpoint = load_checkpoint(Path(file))
+    if checkpoint.get("kind") != "pretraining":
+        raise UserError(f"--init {file}: not a pretraining checkpoint of this code base")
+    check_skeleton(stored_skeleton(checkpoint, file), file, skeleton)
+    with checkpoint_errors(Path(file)):
+        model.encoders.load_state_dict(submodule_weights(checkpoint["state_dict"], "encoders."))
+    print(f"initialized from {file}: {checkpoint['epoch']} epochs on {checkpoint['dataset']}")
 
 
 def clips_digest(clips: ClipSet) -> str:

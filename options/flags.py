@@ -272,7 +272,7 @@ def pretraining_parser(documentation: str, contrast: str) -> Parser:
     add_augmentation_flags(parser)
     add_size_flags(parser)
     add_optimization_flags(parser, epochs=None, lr=0.01, schedule=None, weight_decay=1e-4)
-    add_steps_flag(parser)
+    add_training_flags(parser)
     add_checkpoint_flags(parser)
     add_monitor_flags(parser)
     add_process_flags(parser)
@@ -291,10 +291,10 @@ def add_contrast_flags(parser: Parser, contrast: str) -> None:
         default, description = "seq-based_and_graph-based", f"two or more of {names}, joined by _and_"
         group.add_argument(
             "--pairs",
-            choices=["inter", "all"],
+            choices=["inter", "intra", "all"],
             default="inter",
-            help="inter: contrast each representation with the other ones, as in the paper; all: also with "
-            "its own keys, often better on small datasets (default: inter)",
+            help="inter: contrast each representation with the other ones, as in the paper; intra: each with "
+            "its own keys; all: both, often better on small datasets (default: inter)",
         )
     group.add_argument(
         "--skeleton-representation",
@@ -386,15 +386,36 @@ def given_sizes(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in size_flags()}
 
 
-def add_steps_flag(parser: Parser) -> None:
-    """Add the alternative to ``--epochs``."""
-    parser.add_argument_group("length").add_argument(
+def add_training_flags(parser: Parser) -> None:
+    """Add the flags of the optimizer that only pretraining has."""
+    group = parser.add_argument_group("training")
+    group.add_argument(
         "--steps",
         type=POSITIVE_INT,
         action=TrainingLength,
         metavar="N",
         help="train for N steps, rounded up to whole epochs; of --epochs and --steps, the last one given "
         "applies",
+    )
+    group.add_argument(
+        "--optimizer",
+        choices=["sgd", "adamw"],
+        default="sgd",
+        help="sgd, as in the paper, or adamw, without weight decay of norms and biases (default: sgd)",
+    )
+    group.add_argument(
+        "--warmup-epochs",
+        type=COUNT,
+        default=0,
+        metavar="N",
+        help="epochs in which the learning rate rises linearly (default: 0)",
+    )
+    group.add_argument(
+        "--init",
+        type=expanded_path,
+        metavar="PATH",
+        help="start from the encoders of another pretraining, a checkpoint or folder: the same encoders and "
+        "skeleton, any dataset; optimizer, queues and position are new",
     )
 
 
