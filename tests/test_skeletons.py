@@ -264,7 +264,7 @@ def test_2d_joints_with_score_zero_are_unseen():
     score = np.ones((9, 17, 1, 1))
     plain = frames_of_array(np.concatenate([clip, score], axis=2), skeleton=COCO)
     np.testing.assert_array_equal(plain, frames_of_array(clip, skeleton=COCO))
-    score[3, 9], score[5, 11:13] = 0, -1
+    score[3, 9], score[5, 11:13] = 0, 0
     frames = frames_of_array(np.concatenate([clip, score], axis=2), skeleton=COCO)
     assert not frames[3, 9].any() and not frames[5, 11:13].any() and frames[5, 5, :2, 0].all()
     kept = frames_of_array(np.concatenate([clip, score], axis=2), normalize=False, skeleton=COCO)
@@ -274,7 +274,7 @@ def test_2d_joints_with_score_zero_are_unseen():
 
 def test_2d_clip_without_torso_is_left_out():
     flat = convert(body(3), COCO)  # z is zero
-    with pytest.raises(BadFile, match="no joint has a positive score.*; give x and y only"):
+    with pytest.raises(BadFile, match="and not 0 for all.*; otherwise give x and y only"):
         frames_of_array(flat, skeleton=COCO)
     flat[:, 5] = 0
     with pytest.raises(BadFile, match="no frame shows the torso of the first person, by which coco"):
