@@ -13,7 +13,7 @@ the same command with --resume auto continues it.
 """
 
 from engine.setup import Contrast, parse_pretraining_flags, run_pretraining
-from moco.model import intra_pairs
+from moco.losses import intra_pairs
 from models.registry import REPRESENTATIONS, parse_representations
 from utils.errors import UserError, run_script
 from visual.clips import log_views

@@ -16,7 +16,8 @@ from torch import Tensor
 from dataset.batches import prefetch, shuffled_batches
 from dataset.clips import ClipSet
 from dataset.views import View
-from moco.model import MoCo, info_nce
+from moco.losses import PAIRS, info_nce
+from moco.model import MoCo
 from models.registry import lay_out, short_name
 
 from .checkpoint import LAST, RollingCheckpoint, checkpoint_name, save_checkpoint
@@ -138,16 +139,18 @@ def train_epoch(
     """
     order = generator(run.seed, ORDER, run.epoch)
     batches = shuffled_batches(len(run.clips), args.batch_size, order, drop_last=True)
-    metrics, group = EpochMetrics(run.model.pairs, run.device), run.group
+    group = run.group
+    pairs = PAIRS[getattr(args, "pairs", "intra")](run.description["representations"])
+    metrics = EpochMetrics(pairs, run.device)
     sync_every = sync_interval(run.device)
     state = run.state if group.is_main else None
     run.model.train()
     with step_bar(run.epoch, len(batches), run.step, None if group.is_main else True) as bar:
         for query, key in two_views(run, batches, args.workers):
             seed_globally(run.seed, DROPOUT, run.epoch, run.step, *([group.rank] if group.rank else []))
-            loss, logits = run.model(query, key, encode=run.encode, gather=group.gather, rank=group.rank)
+            loss, outcome = run.model(query, key, encode=run.encode, gather=group.gather, rank=group.rank)
             run.optimizer.step(loss, run.step, group.sum)
-            metrics.add(loss, logits)
+            metrics.add(loss, [*outcome.logits.values()])
             run.step += 1
             bar.update()
             if run.step % args.print_freq == 0 and not bar.disable:

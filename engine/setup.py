@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from dataset.augment import augmentation_names
+from dataset.augment import AUGMENTATIONS, Composition
 from dataset.clips import ClipSet, open_clips
-from dataset.views import AugmentationSettings, pretraining_view
+from dataset.views import pretraining_view
+from moco.losses import InfoNCE
 from moco.model import MoCo
 from models.registry import (
     build_encoder,
@@ -86,7 +87,7 @@ def parse_pretraining_flags(
     parser = Parser(documentation, presets=True)
     flags.add_data_flags(parser, "--pre-dataset")
     flags.add_contrast_flags(parser, representation_help, representation, pairs)
-    flags.add_augmentation_flags(parser, augmentation_names())
+    flags.add_augmentation_flags(parser, AUGMENTATIONS, Composition)
     flags.add_size_flags(parser, size_flags())
     flags.add_optimization_flags(parser, epochs=None, lr=0.01, schedule=None, weight_decay=1e-4)
     flags.add_steps_flag(parser)
@@ -203,7 +204,7 @@ def build_run(
         encode=parallel(in_precision(model.encoders, args.amp, device), device, args.gpu, group),
         optimizer=GuardedOptimizer(sgd, args.amp, device),
         clips=clips,
-        view=pretraining_view(AugmentationSettings.from_flags(args), sizes["num_frames"], clips.skeleton),
+        view=pretraining_view(vars(args), sizes["num_frames"], clips.skeleton),
         description=description,
         seed=args.seed,
         device=device,
@@ -223,11 +224,10 @@ def build_model(
     model = MoCo(
         contrast.representations,
         build,
-        contrast.pairs,
+        [InfoNCE(contrast.representations, getattr(args, "pairs", "intra"), args.moco_t)],
         args.moco_dim,
         args.moco_k,
         args.moco_m,
-        args.moco_t,
         args.mlp,
     )
     if args.sync_bn:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from facts.datasets import DATASETS
+from utils.class_flags import add_class_flags
 
 from .defaults import CLASSIFIER_DEFAULTS
 from .parser import (
@@ -298,44 +299,19 @@ def add_contrast_flags(
     )
 
 
-def add_augmentation_flags(parser: Parser, names: Sequence[str]) -> None:
-    """Add the augmentation flags (section 3.4; Tables 5, 8, 9); ``names`` are those of all augmentations."""
+def add_augmentation_flags(parser: Parser, augmentations: Mapping[str, type], composition: type) -> None:
+    """Add ``--augmentations`` (section 3.4; Tables 5, 8, 9) and the flags of the classes in the registry."""
     group = parser.add_argument_group("augmentation")
     group.add_argument(
         "--augmentations",
         nargs="*",
         default=["crop", "pose", "jitter"],
         metavar="A",
-        help=f"any of {', '.join(names)}; no value: no augmentation (Table 5; default: crop pose jitter)",
+        help=f"any of {', '.join(augmentations)}; no value: no augmentation (Table 5; default: crop pose "
+        "jitter)",
     )
-    group.add_argument(
-        "--jitter-joints",
-        type=int,
-        metavar="N",
-        help="joints changed by jittering (Table 8; default: 60%% of the joints, 15 of the 25 of Kinect v2)",
-    )
-    group.add_argument(
-        "--min-crop-ratio",
-        type=float,
-        default=0.1,
-        metavar="R",
-        help="shortest temporal crop as a fraction of the clip (Table 9; default: 0.1)",
-    )
-    group.add_argument(
-        "--min-crop-frames",
-        type=int,
-        default=64,
-        metavar="N",
-        help="shortest temporal crop in frames; shorter clips are not cropped (default: 64)",
-    )
-    group.add_argument(
-        "--jitter-zero-prob",
-        type=float,
-        default=0.5,
-        metavar="P",
-        help="probability that jittering sets the joints to zero (default: 0.5, as in the official code; "
-        "paper: 0)",
-    )
+    for kind in (composition, *augmentations.values()):
+        add_class_flags(group, kind)
 
 
 def add_size_flags(parser: Parser, sizes: Mapping[str, Any], note: str = "") -> None:

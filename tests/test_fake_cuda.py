@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook
 import engine.autoencoder
 import engine.pretrain
 import engine.setup
-import moco.model
+import moco.losses
 from engine.diagnostics import Monitor
 from engine.pretrain import EpochMetrics
 from engine.randomness import DROPOUT, seed_globally
@@ -151,8 +151,8 @@ def copy_pageable(x, device):
     return x.to(device, non_blocking=True)
 
 
-moco_info_nce, add_to_metrics = moco.model.info_nce, EpochMetrics.add
-TO_DEVICE, LOSS = "engine.pretrain.to_device", "moco.model.info_nce"
+moco_info_nce, add_to_metrics = moco.losses.info_nce, EpochMetrics.add
+TO_DEVICE, LOSS = "engine.pretrain.to_device", "moco.losses.info_nce"
 ENQUEUE, METRICS = "moco.model.KeyQueue.enqueue", "engine.pretrain.EpochMetrics.add"
 ON_CPU = ("--data-device", "cpu")
 MIXED, READ = "on cuda:0 and on the CPU", "aten._local_scalar_dense"
