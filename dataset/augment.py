@@ -25,6 +25,7 @@ AXES = "xyz"
 CENTER_RATIO = 0.95  # fraction of a clip that the evaluation crop keeps
 JITTERED_SHARE = 0.6  # of the joints, if --jitter-joints is not given
 MIN_BLUR = 0.1  # frames
+STAGED_BYTES = 2**16  # CUDA stages smaller copies from pageable memory
 
 
 @dataclass(frozen=True)
@@ -532,7 +533,12 @@ def fork(generator: Generator | None, name: str) -> Generator:
 
 
 def on_device_of(batch: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return ``tensors`` on the device of ``batch``."""
+    """Return ``tensors`` on the device of ``batch``, without waiting for the work that is queued there.
+
+    A copy of more than ``STAGED_BYTES`` to a GPU is asynchronous only from pinned memory.
+    """
+    if batch.is_cuda:
+        tensors = tuple(x.pin_memory() if x.is_cpu and x.nbytes > STAGED_BYTES else x for x in tensors)
     return tuple(x.to(batch.device, non_blocking=True) for x in tensors)
 
 

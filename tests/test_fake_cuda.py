@@ -16,6 +16,7 @@ import engine.autoencoder
 import engine.pretrain
 import engine.setup
 import moco.losses
+from dataset.augment import AUGMENTATIONS
 from engine.diagnostics import Monitor
 from engine.pretrain import EpochMetrics
 from engine.randomness import DROPOUT, seed_globally
@@ -92,8 +93,15 @@ def test_steps_do_not_wait_and_losses_equal_those_on_the_cpu(pretrain, names, am
     assert problems(found, amp) == [] and len(found.waits) == 4
     # In bf16 the GRU runs in bfloat16 on a GPU, and in float32 on a CPU.
     assert found.loss == pytest.approx(expected.loss, rel={"off": 1e-5, "bf16": 2e-2}[amp])
-    assert all(len(copies) == 10 for copies in found.copies)  # crops and joint maps of two views
+    assert all(len(copies) == 8 for copies in found.copies)  # crops and joint maps of two views
     assert all(what.size < 2**16 for copies in found.copies for what in copies)
+
+
+def test_augmentations_do_not_wait(pretrain):
+    flags = ["--num-frames", 64, "--augmentations", *AUGMENTATIONS, "--compose", "all"]
+    found, expected = (pretrain("seq-based", *flags, gpu=gpu) for gpu in (True, False))
+    assert problems(found) == [] and found.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert any(what.size > 2**16 for copies in found.copies for what in copies)  # the noise
 
 
 def test_steps_with_loss_scaling_do_not_wait(pretrain):
