@@ -12,11 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from facts.skeletons import KINECT_V2, SKELETONS, Skeleton
+from facts.skeletons import KINECT_V2, SKELETONS
 
 from .gru import SEQUENCE
 
-SUFFIXES = {"": SEQUENCE.name, "_motion": f"{SEQUENCE.name}:motion", "_bone": f"{SEQUENCE.name}:bone"}
+# In the order of the registry.
+SUFFIXES = {"": SEQUENCE.name, "_bone": f"{SEQUENCE.name}:bone", "_motion": f"{SEQUENCE.name}:motion"}
 
 
 def is_cmd(state: Mapping[str, Tensor]) -> bool:
@@ -25,7 +26,7 @@ def is_cmd(state: Mapping[str, Tensor]) -> bool:
     return {f"encoder_q{suffix}" for suffix in SUFFIXES} <= heads
 
 
-def convert_cmd(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the encoders and queues of CMD's model with the names of ``moco.model.MoCo``."""
     renamed: dict[str, Tensor] = {}
     for suffix, representation in SUFFIXES.items():
@@ -41,15 +42,36 @@ def convert_cmd(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def cmd_sizes(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], Skeleton]:
-    """Return the encoder sizes that the shapes of CMD's weights reveal, and the skeleton of its clips."""
-    prefix = "encoder_q.encoder.gru."
-    gru = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    sizes = {
-        "gru_hidden_size": gru["weight_hh_l0"].shape[1],
-        "gru_num_layers": sum(name.startswith("weight_hh") for name in gru) // 2,  # two directions
-        "gru_input_norm": "batch" if "encoder_q.input_norm.weight" in state else "none",
-    }
-    numbers = gru["weight_ih_l0"].shape[1]
+def convert_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint of CMD in the format of a pretraining of this repository, without its optimizer.
+
+    The sizes, the head and the skeleton of the clips follow from the shapes of the weights.
+    """
+    state = checkpoint["state_dict"]
+    query = {k.removeprefix("encoder_q."): v for k, v in state.items() if k.startswith("encoder_q.")}
+    hidden = [name for name in query if "weight_hh" in name]
+    numbers = query["encoder.gru.weight_ih_l0"].shape[1]  # per frame
     fitting = [skeleton for skeleton in SKELETONS.values() if math.prod(skeleton.frame_shape) == numbers]
-    return sizes, (fitting or [KINECT_V2])[0]
+    head = next(reversed([v for k, v in query.items() if k.startswith("fc.") and v.dim() == 2]))
+    queue = state.get("queue")
+    return {
+        "kind": "pretraining",
+        "contrast": "CMD, intra",
+        "representations": list(SUFFIXES.values()),
+        "sizes": {
+            "gru_hidden_size": query[hidden[0]].shape[1],
+            "gru_num_layers": len(hidden) // 2,  # two directions
+            "gru_input_norm": "batch" if "input_norm.weight" in query else "none",
+        },
+        "flags": {
+            "pairs": "intra",
+            "distill": "inter",
+            "mlp": "fc.2.weight" in query,
+            "moco_dim": head.shape[0],
+            "moco_k": 0 if queue is None else queue.shape[1],
+        },
+        "skeleton": (fitting or [KINECT_V2])[0].to_data(),
+        "epoch": checkpoint.get("epoch", 0),
+        "step": 0,
+        "state_dict": convert_state(state),
+    }

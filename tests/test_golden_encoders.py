@@ -5,7 +5,7 @@ import torch
 from conftest import golden, tensors
 
 from facts.skeletons import KINECT_V2
-from models.cmd import cmd_sizes, convert_cmd
+from models.cmd import convert_checkpoint
 from models.graph import spatial_adjacency
 from models.registry import build_encoder, lay_out
 
@@ -37,8 +37,8 @@ def test_agcn():
 
 def test_gru_with_input_norm_on_the_streams_of_cmd():
     arrays = golden("features_cmd")
-    official = tensors(golden("moco_cmd_mlp"), "state4/")
-    sizes, state = cmd_sizes(official)[0], convert_cmd(official)
+    checkpoint = convert_checkpoint({"state_dict": tensors(golden("moco_cmd_mlp"), "state4/")})
+    sizes, state = checkpoint["sizes"], checkpoint["state_dict"]
     batch = torch.tensor(arrays["input"]).permute(0, 2, 3, 1, 4)
     names = {"joint": "seq-based", "motion": "seq-based:motion", "bone": "seq-based:bone"}
     for stream, name in names.items():

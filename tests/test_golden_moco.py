@@ -9,7 +9,7 @@ from torch import nn
 from facts.skeletons import KINECT_V2
 from moco.losses import InfoNCE, NeighborDistillation
 from moco.model import MoCo
-from models.cmd import cmd_sizes, convert_cmd
+from models.cmd import convert_checkpoint, convert_state
 from models.registry import build_encoder, lay_out
 
 # Query and key encoders of the official code -> names here; "a" and "b" are the two representations.
@@ -107,9 +107,12 @@ def test_four_steps_match_the_official_code_of_cmd(mlp):
     official = with_key_encoders(tensors(arrays, "state0/"))
     names = tuple(CMD_NAMES.values())
     objectives = [InfoNCE(names, "intra"), NeighborDistillation(names, "inter", distill_neighbors=10)]
-    sizes, _ = cmd_sizes(official)
-    model = MoCo(names, lambda name, dim: build_encoder(name, dim, **sizes), objectives, 16, 24, 0.9, mlp)
-    model.load_state_dict(convert_cmd(official))
+    checkpoint = convert_checkpoint({"state_dict": official})
+    sizes, flags = checkpoint["sizes"], checkpoint["flags"]
+    dim, queue = flags["moco_dim"], flags["moco_k"]
+    assert (flags["mlp"], dim, queue) == (mlp, 16, 24)
+    model = MoCo(names, lambda name, dim: build_encoder(name, dim, **sizes), objectives, dim, queue, 0.9, mlp)
+    model.load_state_dict(checkpoint["state_dict"])
     optimizer = optimizer_of(model)
     for step in range(4):
         expected = tensors(arrays, f"step{step}/")
@@ -117,7 +120,7 @@ def test_four_steps_match_the_official_code_of_cmd(mlp):
         optimizer.zero_grad()
         loss.backward()
         if step == 0:
-            gradients = convert_cmd(tensors(arrays, "grad0/"))
+            gradients = convert_state(tensors(arrays, "grad0/"))
             assert len(gradients) == (3 * 22 if mlp else 0)
             for name, gradient in gradients.items():
                 close(model.get_parameter(name).grad, gradient, name)
@@ -127,7 +130,7 @@ def test_four_steps_match_the_official_code_of_cmd(mlp):
         close(outcome.terms["distillation"], expected["loss_distillation"])
         close(loss, expected["loss"])
     state = model.state_dict()
-    last = convert_cmd(tensors(arrays, "state4/"))
+    last = convert_state(tensors(arrays, "state4/"))
     assert last.keys() == state.keys()
     for name, value in last.items():
         close(state[name], value, name)
