@@ -23,15 +23,14 @@ from torch import Tensor
 
 from benchmarks import reference
 from dataset.clips import ClipSet
-from dataset.views import AugmentationSettings, pretraining_view
+from dataset.views import pretraining_view
 from engine.randomness import VIEWS, generator
 from facts.skeletons import KINECT_V2
 from options.parser import POSITIVE_INT, Parser
 from utils.errors import run_script
 
 LARGE_BLOCK = 7_000_000  # numbers, 28 MB
-SETTINGS = AugmentationSettings()
-VIEW = pretraining_view(SETTINGS)
+VIEW = pretraining_view()
 
 Feeder = Callable[[ClipSet, Tensor], Tensor]  # clips, index (N,) -> views (N, T, V, 3, M)
 
@@ -62,7 +61,7 @@ def feed(clips: ClipSet, index: Tensor) -> Tensor:
 
 def reference_feed(clips: ClipSet, index: Tensor) -> Tensor:
     """Return views as the reference makes them."""
-    return reference.feed(clips, index, SETTINGS, VIEW.num_frames)
+    return reference.feed(clips, index, VIEW.num_frames)
 
 
 def batches_per_second(feeder: Feeder, clips: ClipSet, batch_size: int, batches: int) -> float:

@@ -21,7 +21,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads do not speed up en
 
 import torch
 
-from dataset.augment import augmentation_names
 from dataset.clips import ClipSet, open_clips
 from dataset.store_format import INFO_FILE
 from engine.checkpoint import checkpoint_name
@@ -106,7 +105,7 @@ def parse_preset(given: Sequence[str] = ()) -> argparse.Namespace:
     """Return the values of the preset's flags, overridden by those of ``given``."""
     parser = Parser("", presets=True)
     flags.add_contrast_flags(parser, "", "")
-    flags.add_augmentation_flags(parser, augmentation_names())
+    flags.add_augmentation_flags(parser)
     flags.add_size_flags(parser)
     flags.add_optimization_flags(parser, epochs=None, lr=None, schedule=None, weight_decay=0.0)
     flags.add_steps_flag(parser)

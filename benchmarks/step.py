@@ -38,7 +38,8 @@ from engine.optimization import GuardedOptimizer
 from engine.pretrain import compile_encoders
 from engine.randomness import VIEWS, generator
 from facts.datasets import DATASETS
-from moco.model import MoCo, inter_pairs
+from moco.losses import InfoNCE, inter_pairs
+from moco.model import MoCo
 from models.gru import GRUEncoder
 from models.registry import build_encoder, lay_out
 from options.parser import POSITIVE_INT, Parser
@@ -166,7 +167,9 @@ def count_flops(model: MoCo, query: Views) -> float:
         total += 4 * forward
     batch, queue = len(next(iter(query.values()))), next(iter(model.queues.values())).keys
     contrast = 2.0 * batch * queue.numel()
-    return total + 2 * len(model.pairs) * contrast  # forward pass and the gradient of the queries
+    return (
+        total + 2 * len(inter_pairs(REPRESENTATIONS)) * contrast
+    )  # forward pass and the gradient of the queries
 
 
 def print_profile(step: Step, device: torch.device) -> None:
@@ -238,8 +241,8 @@ def main() -> None:
         raise UserError(f"--profile '{args.profile}': choose from {'; '.join(modes)}")
     clips = synthetic_clips(2000).to(device)
     torch.manual_seed(0)
-    pairs = inter_pairs(REPRESENTATIONS)
-    model = MoCo(REPRESENTATIONS, build_encoder, pairs, queue_size=16384).to(device)
+    objectives = [InfoNCE(tuple(REPRESENTATIONS))]
+    model = MoCo(REPRESENTATIONS, build_encoder, objectives, queue_size=16384).to(device)
     use_tf32(False)
     steps = [Step(model, mode, clips, args.batch_size, device) for mode in modes.values()]
     query, key = steps[1].views(torch.arange(args.batch_size))

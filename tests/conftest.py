@@ -20,7 +20,7 @@ from dataset.store_format import CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_F
 from engine.checkpoint import RollingCheckpoint, load_checkpoint, save_checkpoint
 from engine.optimization import GuardedOptimizer
 from facts.skeletons import KINECT_V2
-from models.registry import build_encoder
+from models.registry import build_encoder, complete_sizes
 from utils.errors import run_script
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which tests may run, ignores it
@@ -38,7 +38,7 @@ TINY = {
     "graph_num_blocks": 2,
     "image_width": 16,
 }
-TINY_SIZES = {**TINY, "graph_encoder": "agcn", "image_dropout": 0.5, "num_frames": 64}  # all sizes
+TINY_SIZES = complete_sizes(TINY)
 TINY_FLAGS = [part for name, value in TINY.items() for part in ("--" + name.replace("_", "-"), str(value))]
 PRETRAINING_FLAGS = ["--moco-k", "16", "--batch-size", "4", "--epochs", "2", "--seed", "5"]
 

@@ -174,14 +174,6 @@ def test_life_of_a_clip_names_existing_functions():
             assert re.search(rf"(?:def|class) {name}\b", source), (file, name)
 
 
-def test_modules_are_packaged():
-    tomllib = pytest.importorskip("tomllib")  # Python 3.11
-    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert settings["py-modules"] == sorted(path.stem for path in REPOSITORY.glob("*.py"))
-    packages = {f"{path.parent.name}*" for path in REPOSITORY.glob("*/__init__.py")}
-    assert set(settings["packages"]["find"]["include"]) == packages
-
-
 def test_requirements_have_the_form_that_script_environment_parses():
     for line in (REPOSITORY / "requirements.txt").read_text().splitlines():
         assert re.fullmatch(r"[a-z0-9-]+>=\d+(\.\d+)*", line), line
