@@ -16,6 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data_gen.synthetic import make_ntu
 from dataset.store_format import CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE
 from engine.checkpoint import RollingCheckpoint, load_checkpoint, save_checkpoint
 from engine.optimization import GuardedOptimizer
@@ -207,6 +208,15 @@ def saved_at_every_opportunity():
 def kill():
     """End a run without giving it the chance to save."""
     raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="session")
+def ntu_raw(tmp_path_factory):
+    """A folder with 24 synthetic skeleton files of two actions."""
+    folder = tmp_path_factory.mktemp("raw")
+    flags = ["--subjects", "3", "--actions", "9", "50", "--cameras", "2", "--workers", "1"]
+    make_ntu.main([*flags, "--out-folder", str(folder / "raw")])
+    return folder / "raw"
 
 
 @pytest.fixture
