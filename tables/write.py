@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.report import format_table, read_result
+from engine.report import format_accuracy, format_table, mean_and_std, read_result
 from utils.files import atomic_write, write_csv
 
 from .jobs import JobBuilder
@@ -78,21 +77,6 @@ def format_seeds(spec: EvaluationSpec) -> str:
     if spec.label_fraction is None or not spec.pretrained:
         return str(spec.seed)
     return f"{spec.pretrained[0].seed}/{spec.seed}"
-
-
-def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return mean and sample standard deviation; None if there are too few values."""
-    return (
-        statistics.fmean(values) if values else None,
-        statistics.stdev(values) if len(values) > 1 else None,
-    )
-
-
-def format_accuracy(mean: float | None, std: float | None = None, sign: str = "") -> str:
-    """Return ``81.2``, ``81.2 ± 0.5`` or an empty string."""
-    if mean is None:
-        return ""
-    return f"{mean:{sign}.1f}" + (f" ± {std:.1f}" if std is not None else "")
 
 
 def markdown_row(cell: Cell) -> list[str]:
