@@ -1,11 +1,8 @@
 """The benchmarks run, agree with their references and cover every representation of the registry."""
 
-import importlib
 import json
 import re
 import sys
-from dataclasses import replace
-from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
@@ -14,31 +11,26 @@ from conftest import write_pretraining
 from benchmarks import real_data
 from engine.report import RESULTS
 from models.registry import REPRESENTATIONS, join_representations
-from tables.run import RunSummary
 
 SMALL_PRESET = """\
 --steps 10 --batch-size 4 --lr 0.1 --cos --moco-k 0 --no-mlp --num-frames 16
 --gru-hidden-size 16 --gru-num-layers 1 --graph-width 4 --graph-num-blocks 1
 """
-TINY = {
-    "feeder": ["--clips", 40, "--batch-size", 8, "--batches", 2, "--repeats", 1],
-    "retrieval": ["--gallery", 400, "--queries", 50, "--features", 16, "--repeats", 1],
-}
 
 
 @pytest.mark.filterwarnings("ignore:The number of unique classes")
-@pytest.mark.parametrize("name", TINY)
-def test_benchmark_compares_with_its_reference(run, name):
+@pytest.mark.parametrize(
+    "name, flags",
+    [
+        ("feeder", ["--clips", 40, "--batch-size", 8, "--batches", 2]),
+        ("retrieval", ["--gallery", 400, "--queries", 50, "--features", 16]),
+    ],
+)
+def test_benchmark_compares_with_its_reference(run, name, flags):
     """The scripts exit with an error if the results of this repository and the reference differ."""
-    code, out, err = run(f"benchmarks.{name}", *TINY[name])
+    code, out, err = run(f"benchmarks.{name}", "--repeats", 1, *flags)
     rows = [line for line in out.splitlines() if re.match(r"\|.*this repo ", line)]
     assert code == 0 and rows and all(re.search(r"\| \d+\.\d+ +\|$", row) for row in rows), err
-
-
-@pytest.mark.parametrize("name", ["data_gen", "feeder", "step", "probe", "retrieval", "real_data"])
-def test_benchmark_has_help(run, name):
-    code, out, _ = run(f"benchmarks.{name}", "--help")
-    assert code == 0 and f"python benchmarks/{name}.py" in out
 
 
 def test_table_covers_the_registry_and_runs_have_folders_of_their_own():
@@ -55,27 +47,23 @@ def test_table_covers_the_registry_and_runs_have_folders_of_their_own():
     assert len({recipe.name for recipe in recipes}) == len(recipes) > 30
 
 
+def test_rows_of_the_study_that_equal_the_preset_share_its_run():
+    assert real_data.encoders_of("jitter", 10)[0] == real_data.encoders_of("intra", 10)[0]
+    assert real_data.encoders_of("head", 10)[1].recipes[0].given == ("--mlp",)
+
+
 @pytest.fixture
-def start(run, monkeypatch, small_store):
-    """``start(command, *flags)`` with jobs in this process and a tiny preset; returns the jobs that ran."""
-    preset, ran = small_store.parent / "preset.txt", []
+def start(jobs_in_process, monkeypatch, small_store):
+    """``start(command, *flags)`` with a tiny preset; returns the jobs that ran."""
+    preset, ran = small_store.parent / "preset.txt", jobs_in_process(real_data)
     preset.write_text(SMALL_PRESET)
-
-    def run_jobs(jobs, slots, logs):
-        for job in jobs:
-            code, _, err = run(Path(job.command[0]).name, *job.command[1:])
-            assert code == 0 and job.is_done, err
-            ran.append(job.name)
-        return RunSummary()
-
-    monkeypatch.setattr(real_data, "run_jobs", run_jobs)
     monkeypatch.setattr(real_data, "PRESET", preset)
     monkeypatch.setattr(real_data, "PROBE", {"epochs": 1})
 
     def call(*flags):
         ran.clear()
         monkeypatch.setattr(sys, "argv", ["real_data.py", *map(str, flags)])
-        importlib.import_module("benchmarks.real_data").main()
+        real_data.main()
         return list(ran)
 
     return call
@@ -88,8 +76,9 @@ def cells(path):
 
 
 def test_table_summarizes_seeds_and_skips_finished_runs(start, monkeypatch, tmp_path):
-    monkeypatch.delitem(REPRESENTATIONS, "image-based")
+    monkeypatch.setattr(real_data, "REPRESENTATIONS", ["seq-based"])
     monkeypatch.setattr(real_data, "PAIRS", (("seq-based", "graph-based"),))
+    monkeypatch.setitem(real_data.COMMANDS, "table", ("reference", "all"))
     flags = ["table", "--runs", tmp_path / "a", "--steps", 10]
     start(*flags, "--seeds", 0, "--only", "reference")
     flags += ["--seeds", 0, 1, "--only", "all"]
@@ -100,28 +89,14 @@ def test_table_summarizes_seeds_and_skips_finished_runs(start, monkeypatch, tmp_
     both = "seq-based_and_graph-based"
     assert [row[:2] + row[3:5] for row in rows] == [
         ["reference", "coordinates", "seq-based", ""],
-        *(["reference", "random", name, ""] for name in ("seq-based", "graph-based")),
+        ["reference", "random", "seq-based", ""],
         *(["all", f"all {both}", name, "10"] for name in ("seq-based", "graph-based", both)),
     ]
     runs = [tmp_path / "a" / f"all_{both}_10steps_seed{seed}" for seed in (0, 1)]
-    for task, column, path in (("retrieval", "1-NN", ["knn"]), ("linear", "linear last", ["last", "top1"])):
-        values = [json.loads((run / f"{task}_{both}" / RESULTS).read_text())["numbers"] for run in runs]
-        for key in path:
-            values = [value[key] for value in values]
-        assert rows[-1][header.index(column)] == f"{mean(values):.1f} ± {stdev(values):.1f}"
+    results = [json.loads((run / f"retrieval_{both}" / RESULTS).read_text())["numbers"] for run in runs]
+    knn = [numbers["knn"] for numbers in results]
+    assert rows[-1][header.index("1-NN")] == f"{mean(knn):.1f} ± {stdev(knn):.1f}" and rows[-1][-1]
     assert start(*flags) == []
-
-
-def test_study_shares_the_run_of_rows_that_equal_the_preset(start, monkeypatch, tmp_path):
-    flags = ["--moco-k 0", "--moco-k 8"]
-    monkeypatch.setattr(real_data, "STUDY", {"negatives": ("intra", ("seq-based",), flags)})
-    monkeypatch.setitem(real_data.COMMANDS, "study", ["negatives"])
-    ran = start("study", "--runs", tmp_path / "a", "--steps", 10, "--seeds", 0)
-    assert [row[2] for row in cells(tmp_path / "a" / "study.md")[1:]] == ["", "--moco-k 8"]
-    assert [name for name in ran if name.startswith("pretraining")] == [
-        "pretraining intra_seq-based_10steps_seed0",
-        "pretraining intra_seq-based_10steps_moco-k_8_seed0",
-    ]
 
 
 def test_few_labels_start_from_the_pretrainings_in_turn_and_share_a_figure(start, tmp_path):
@@ -140,9 +115,3 @@ def test_few_labels_start_from_the_pretrainings_in_turn_and_share_a_figure(start
     start("labels", "--plot", tmp_path / "a", tmp_path / "b", "--runs", tmp_path / "c")
     figure = (tmp_path / "c" / "few_labels.svg").read_text()
     assert figure.count("supervised only") == 2 and "labels (%)" in figure
-
-
-def test_further_representation_becomes_a_row_of_the_table(monkeypatch):
-    further = replace(REPRESENTATIONS["seq-based"], name="motion-based")
-    monkeypatch.setitem(REPRESENTATIONS, further.name, further)
-    assert "motion-based" in {x.representation for x in real_data.encoders_of("intra", 10)}
