@@ -32,9 +32,9 @@ from benchmarks.timing import seconds_of
 from dataset.clips import ClipSet
 from engine.device import AMP_DTYPES, in_precision, use_tf32
 from engine.optimization import GuardedOptimizer, make_sgd
+from engine.pretrain import compile_encoders
 from engine.randomness import VIEWS, generator
 from engine.report import format_table
-from engine.setup import compile_encoders
 from facts.datasets import DATASETS
 from moco.model import MoCo, inter_pairs
 from models.gru import GRUEncoder

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.setup import parse_pretraining_flags
 from facts.skeletons import KINECT_V2
 from models.registry import complete_sizes, size_flags
 from options.defaults import check_mode, fill_augmentation_defaults, fill_classifier_defaults
+from options.flags import pretraining_parser
 from tables.jobs import JobBuilder
 from tables.paper import read_paper
 from tables.run import sort_jobs
@@ -39,7 +39,7 @@ def parse(name, flags):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [name, *flags])
         if "moco" in name:
-            args = parse_pretraining_flags("", "", "")
+            args = pretraining_parser("", name.split("_")[2]).parse_args()
             fill_augmentation_defaults(args, KINECT_V2)
         else:
             args = importlib.import_module(name.removesuffix(".py")).parse_args()
