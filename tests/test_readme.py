@@ -133,7 +133,7 @@ def test_flags_exist(run):
     scripts += [
         f"benchmarks.{path.stem}"
         for path in REPOSITORY.glob("benchmarks/*.py")
-        if path.stem not in ("reference", "small_runs")
+        if path.stem not in ("reference", "timing")
     ]
     helps = "".join(run(f"{script}.py", "--help")[1] for script in scripts)
     known = set(re.findall(r"--[\w-]+", helps)) | {"--nproc-per-node", "--index-url", "--check"}
