@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from facts.datasets import NUM_FRAMES
 from facts.skeletons import KINECT_V2, Skeleton, from_data
+from models.cmd import convert_checkpoint, is_cmd
 from models.gru import SEQUENCE
 from models.registry import (
     build_encoder,
@@ -248,10 +249,12 @@ def read_official(checkpoint: dict, path: str, pretrain: str | None, sizes: dict
 
 
 def read_encoders(path: str, pretrain: str | None, sizes: dict) -> EncoderCheckpoint:
-    """Read the query encoders from a checkpoint of this repository or of the official code."""
+    """Read the query encoders from a checkpoint of this repository, of the official code or of CMD."""
     checkpoint = load_checkpoint(Path(path))
     read = read_official if is_official(checkpoint) else read_pretraining
     with checkpoint_errors(Path(path)):
+        if is_cmd(checkpoint["state_dict"]):
+            return read_pretraining(convert_checkpoint(checkpoint), path, pretrain, sizes)
         return read(checkpoint, path, pretrain, sizes)
 
 
