@@ -132,8 +132,8 @@ def bodies_of_array(array: np.ndarray, normalize: bool, skeleton: Skeleton) -> n
     if scores.min() < 0 or scores.max() > 1 or not scores.any():
         raise BadFile(
             f"the third number of a joint of {skeleton.name} is a score from 0 to 1, and not 0 for all, but "
-            f"here it is from {scores.min():.3g} to {scores.max():.3g}: for 3D joints, define a 3D skeleton in "
-            "a file and give it with --skeleton (docs/data.md); otherwise give x and y only"
+            f"here it is from {scores.min():.3g} to {scores.max():.3g}: for 3D joints, define a 3D skeleton "
+            "in a file and give it with --skeleton (docs/data.md); otherwise give x and y only"
         )
     return np.where(scores > 0, coordinates, 0)
 
@@ -174,8 +174,8 @@ def read_table(path: Path, num_classes: int | None) -> ClipTable:
     """
     advice = "see data_gen/arrays_gendata.py --help"
     table = read_csv(path, ("name", "label"), advice)
-    # the column is None if there are more cells than columns
     rows = {line: dict(zip_longest(table.columns, cells, fillvalue="")) for line, cells in table.rows}
+    too_long = {line for line, cells in table.rows if len(cells) > len(table.columns)}
     names = Counter(row.get("name") for row in rows.values())
     protocols, notes = [], []
     for column in table.columns:
@@ -197,7 +197,7 @@ def read_table(path: Path, num_classes: int | None) -> ClipTable:
         name, label = row["name"], row["label"]
         splits = {protocol: row[protocol].lower() for protocol in protocols if row[protocol]}
         wrong = [f"{column} is '{split:.40}'" for column, split in splits.items() if split not in SPLITS]
-        if len(row) > len(set(table.columns)):
+        if line in too_long:
             reason = "it has more cells than the header"
         elif not name or names[name] > 1:
             reason = f"{names[name]} rows have the name '{name:.40}'"

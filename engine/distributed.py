@@ -134,6 +134,13 @@ def processes(advice: str = HOW_TO_START) -> int:
     return 1
 
 
+def require_one_process(task: str) -> None:
+    """Raise ``UserError`` if torchrun started several processes, which would all do the same ``task``."""
+    advice = f"{task} is one process that uses all visible GPUs: start it without torchrun"
+    if processes(advice) > 1:
+        raise UserError(advice)
+
+
 def check_torchrun_variables(shown: str, size: int, rank: int, local_rank: int) -> None:
     """Raise ``UserError`` unless the variables of torchrun are complete and consistent."""
     if size == 1:

@@ -25,7 +25,7 @@ from .device import (
     place_clips,
     use_tf32,
 )
-from .distributed import processes
+from .distributed import require_one_process
 from .encoders import COORDINATES, RANDOM, load_encoders
 from .features import FeatureExtractor
 from .randomness import WEIGHTS, choose_seed, seed_globally
@@ -125,9 +125,7 @@ def prepare_evaluation(
         seed: the seed of the run that is resumed; otherwise ``--seed`` or a random one.
         frozen: whether the encoders are evaluated as they are, or trained.
     """
-    one_process = "an evaluation is one process that uses all visible GPUs: start it without torchrun"
-    if processes(one_process) > 1:
-        raise UserError(one_process)
+    require_one_process("an evaluation")
     device = pick_device(args.gpu)
     check_amp(args.amp, device)
     if args.amp == "fp16" and not frozen:
