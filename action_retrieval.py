@@ -30,7 +30,6 @@ from options import flags
 from options.parser import POSITIVE_INT, Parser, expanded_path
 from utils.errors import UserError, run_script
 from utils.files import atomic_write, check_output_file, check_output_folder
-from visual import require_library
 from visual.gallery import NEIGHBORS, choose_queries, write_gallery
 from visual.tsne import write_feature_map
 
@@ -86,18 +85,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Raise ``UserError`` early if a requested output cannot be written or a figure cannot be rendered."""
+    """Raise ``UserError`` early if a requested output cannot be written."""
     if args.save_features:
         check_output_file(Path(args.save_features), "--save-features")
     if args.gallery:
-        require_library("--gallery", "Pillow")
-        require_library("--gallery", "Jinja2")
         check_output_folder(Path(args.gallery), "--gallery")
     elif args.gallery_queries:
         raise UserError("--gallery-queries needs --gallery DIR, the folder of the page")
     if args.tsne:
-        require_library("--tsne", "Matplotlib")
-        require_library("--tsne", "scikit-learn")
         check_output_folder(Path(args.tsne), "--tsne")
 
 

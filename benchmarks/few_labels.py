@@ -36,7 +36,6 @@ from tables.run import Job, script_command
 from tables.write import format_accuracy, mean_and_std
 from utils.errors import UserError, check_stdout, run_script
 from utils.files import atomic_write, check_output_folder, write_json
-from visual import require_library
 from visual.plots import figure_svg, new_figure, style_axes, without_math
 
 MODES = {"finetune": "fine-tuned", "supervised": "supervised only"}
@@ -202,7 +201,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     args = parse_args()
-    require_library("few_labels.svg", "Matplotlib")
     runs = Path(args.runs).resolve()
     check_output_folder(runs, "--runs")
     if not args.plot:

@@ -50,7 +50,6 @@ from tables.run import Job, script_command
 from tables.write import format_accuracy, mean_and_std
 from utils.errors import run_script
 from utils.files import atomic_write
-from visual import require_library
 from visual.plots import figure_svg, new_figure, style_axes
 
 if TYPE_CHECKING:
@@ -196,7 +195,6 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    require_library("curves.svg", "Matplotlib")
     runs, seeds = open_runs(args, "real_data"), args.seeds
     folder = runs.folder
     by_part = {part: table_encoders(part, args.steps) for part in PARTS[:-1]}
