@@ -20,13 +20,11 @@ from engine.log import RunLog
 from engine.randomness import VIEWS, generator
 from facts.class_names import CLASS_NAMES, default_class_names, short_class_names
 from facts.datasets import DATASETS
-from facts.skeletons import KINECT_V2
 from visual.clips import view_panels
 from visual.confusion import Confusion, log_lines, report_confusion
 from visual.page import Exhibit, data_uri, split_common, write_page
 from visual.pictures import spread
-from visual.skeleton import limbs_of, place_camera, seen_joints, upright, viewing_axes
-from visual.tsne import sample_classes
+from visual.skeleton import place_camera, upright, viewing_axes
 
 
 def standing_person(**angles):
@@ -42,19 +40,8 @@ def test_class_names():
     for dataset, info in DATASETS.items():
         names = default_class_names(dataset, info.num_classes)
         assert len(names) == len(set(names)) == len(set(short_class_names(names))) == info.num_classes
-    assert CLASS_NAMES["ntu60"][58] == "walking towards each other"
     assert short_class_names(CLASS_NAMES["ntu120"])[8] == "standing up"
-    assert default_class_names("mine", 2) == ("class 0", "class 1")
     assert short_class_names(["walk (slow)", "walk (fast)"]) == ("walk (slow)", "walk (fast)")
-
-
-def test_limbs_cover_the_skeleton():
-    """Every joint and every edge of the graph, except that the finger tips are connected to the hand."""
-    bones = {frozenset(bone) for limb in limbs_of(KINECT_V2).values() for bone in limb}
-    graph = {frozenset(edge) for edge in KINECT_V2.bones}
-    assert len(bones) == 24 and {joint for bone in bones for joint in bone} == set(range(25))
-    assert graph - bones == {frozenset({21, 22}), frozenset({23, 24})}
-    assert bones - graph == {frozenset({7, 21}), frozenset({11, 23})}
 
 
 def test_front_view():
@@ -98,14 +85,6 @@ def test_upright_is_a_rotation_for_any_clip(case):
         assert torch.det(rotation) == pytest.approx(sign)
 
 
-def test_zero_joints_are_unseen():
-    clip = standing_person().repeat(2, 1, 1, 1)
-    clip[1] = 0
-    seen = seen_joints(clip)
-    assert seen[0, :, 0].all(), "including the origin"
-    assert not seen[:, :, 1].any() and not seen[1].any()
-
-
 def test_two_people_are_seen_from_the_side():
     alone = standing_person()
     facing = alone.clone()
@@ -123,8 +102,7 @@ def test_camera_shows_every_joint():
 
 
 def test_frames_of_a_strip_are_evenly_spread():
-    assert spread(8, 8) == list(range(8)) and spread(3, 8) == [0, 1, 2]
-    assert spread(100, 4) == [12, 37, 62, 87] and spread(1, 1) == [0]
+    assert spread(3, 8) == [0, 1, 2] and spread(100, 4) == [12, 37, 62, 87] and spread(1, 1) == [0]
 
 
 def test_panels_show_the_views_of_pretraining(small_store):
@@ -178,15 +156,6 @@ def test_confusion_files(tmp_path):
     header, *rows = csv.reader((tmp_path / "confusion.csv").open())
     assert header == ["label", "class", "clips", "accuracy", "drink water", "eat meal/snack"]
     assert rows[0] == ["0", "drink water", "2", "50.00", "1", "1"] and len(rows) == 2
-
-
-def test_classes_of_the_feature_maps():
-    labels = torch.arange(30).repeat(4)
-    samples = sample_classes(labels, seed=1)
-    assert [len(set(classes)) for classes in samples] == [10, 10, 10]
-    assert samples[0] != samples[1] != samples[2]
-    assert samples == sample_classes(labels, seed=1) != sample_classes(labels, seed=2)
-    assert sample_classes(torch.tensor([4, 9, 4]), seed=1) == [[4, 9]]
 
 
 class Outline(html.parser.HTMLParser):
@@ -264,15 +233,10 @@ def test_report_page(run, pretrain, tmp_path):
     assert code == 0 and f"written: {folder / 'index.html'}" in out, err
     text = (folder / "index.html").read_text()
     assert Outline(text).seen.count("h2") == 9 and "Streams" not in text
-    assert "<td>untrained</td>" in text and "There is no gallery" in text
-    assert "There is no feature map" in text
+    assert all(part in text for part in ("<td>untrained</td>", "There is no gallery", "There is no feature"))
     assert "<p>All rows: representation seq-based, dataset ntu60, protocol cross_view, seed 1.</p>" in text
     shown = charts(text)
-    assert [*shown] == [
-        *("Contrastive loss", "Loss relative to chance", "Contrastive accuracy"),
-        *("Effective rank of the features", "Effective rank of the embeddings"),
-        *("Alignment", "Uniformity", "Linear probe"),
-    ]
+    assert len(shown) == 8 and {"Contrastive accuracy", "Effective rank of the embeddings"} <= {*shown}
     loss = shown["Contrastive loss"]
     assert "loss" in loss and "top-1 accuracy" in shown["Linear probe"]
     assert "seq-&gt;graph: " in shown["Loss relative to chance"] and "graph: " in shown["Alignment"]
@@ -313,11 +277,9 @@ def write_log(folder, epochs, **metrics):
     (folder / "config.json").write_text(f'{{"epochs": {epochs}}}')
     with open(folder / "log.jsonl", "w") as file:
         for epoch in range(epochs):
-            measured = (
-                {} if epoch % 2 else {"feature_rank/seq": 20.0 + epoch, "uniformity/seq": -2, **metrics}
-            )
-            entry = {"epoch": epoch, "loss": 3.0, "relative_loss/seq->seq": 0.6, **measured}
-            file.write(json.dumps(entry) + "\n")
+            measured = {"feature_rank/seq": 20.0 + epoch, "uniformity/seq": -2, **metrics}
+            entry = {"epoch": epoch, "loss": 3.0, "relative_loss/seq->seq": 0.6}
+            file.write(json.dumps({**entry, **({} if epoch % 2 else measured)}) + "\n")
 
 
 def test_report_page_warns_of_a_failed_pretraining(run, tmp_path):

@@ -20,7 +20,7 @@ from visual.curves import line_chart
 from visual.pictures import Panel
 from visual.plots import figure_svg, new_figure
 from visual.skeleton import GHOST, LIMB_COLORS, MARK, lighter, place_camera
-from visual.tsne import CLASSES, MARKERS, plot_map
+from visual.tsne import CLASSES, MARKERS, plot_map, sample_classes
 
 SIZE = 160
 
@@ -37,7 +37,7 @@ def color_at(image, camera, point):
 
 
 def has_color(image, color):
-    return bool((image == color).all(axis=-1).any())
+    return (image == color).all(axis=-1).any()
 
 
 def test_views_are_logged_to_tensorboard(tmp_path, small_store, capsys):
@@ -62,6 +62,9 @@ def test_limbs_have_their_colors():
     for limb, (a, b) in {**arms, **legs, "spine and head": (0, 1)}.items():
         assert color_at(image, camera, (body[a] + body[b]) / 2) == LIMB_COLORS[limb], limb
     assert image[0, 0].tolist() == [255, 255, 255]
+    assert not has_color(image, lighter(LIMB_COLORS["left arm"]))
+    clip[..., 1] = clip[..., 0] + torch.tensor([0.8, 0.0, 0.0])
+    assert has_color(render(clip), lighter(LIMB_COLORS["left arm"])), "those of the second person are lighter"
 
 
 def test_nearer_limb_covers_the_farther_one():
@@ -83,13 +86,6 @@ def test_unseen_joints_are_not_rendered_and_lone_ones_are_discs():
     clip[:, 14] = standing_person()[:, 14]
     assert has_color(render(clip)[0], LIMB_COLORS["left leg"])
     assert (render(torch.zeros(2, 25, 3, 2)) == 255).all()
-
-
-def test_second_person_is_lighter():
-    clip = standing_person()
-    assert not has_color(render(clip), lighter(LIMB_COLORS["left arm"]))
-    clip[..., 1] = clip[..., 0] + torch.tensor([0.8, 0.0, 0.0])
-    assert has_color(render(clip), lighter(LIMB_COLORS["left arm"]))
 
 
 def test_frames_are_rendered_independently(monkeypatch):
@@ -129,10 +125,12 @@ def test_clips_command(run, tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert run("visual.clips", *flags)[0] == 0
     assert before == {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}, "deterministic"
-    code, _, err = run("visual.clips", *flags, "--name", "S001C002P004R001A040")
-    assert code == 2 and "names there are, for example, S001C00" in err
-    code, _, err = run("visual.clips", *flags, "--jitter-joints", 26)
-    assert code == 2 and "--jitter-joints 26" in err
+    for flag, value, problem in (
+        ("--name", "S001C002", "for example, S001C00"),
+        ("--jitter-joints", 26, "26"),
+    ):
+        code, _, err = run("visual.clips", *flags, flag, value)
+        assert code == 2 and problem in err
 
 
 RANDOM = [RETRIEVAL, "--pretrained", "random", *TINY_FLAGS, "--seed", 1, "--num-frames", 16]
@@ -166,13 +164,22 @@ def test_gallery_and_feature_map(run, tmp_path, monkeypatch):
     assert Outline(page).seen.count("figure") == 10 and "There is no feature map" not in page
     code, out, _ = run(*RANDOM, "--output-dir", tmp_path / "o", "--gallery", tmp_path / "sampled")
     assert code == 0 and "these 4 queries" in out, "one per class"
-    code, _, err = run(*RANDOM, "--gallery", tmp_path / "g", "--gallery-queries", "nobody")
-    assert code == 2 and "--gallery-queries nobody" in err
-    code, _, err = run(*RANDOM, "--gallery-queries", "x")
-    assert code == 2 and "needs --gallery" in err
+    for gallery, problem in (
+        (["--gallery", tmp_path / "g"], "x: no validation clip"),
+        ([], "needs --gallery"),
+    ):
+        code, _, err = run(*RANDOM, *gallery, "--gallery-queries", "x")
+        assert code == 2 and problem in err
 
 
-def test_classes_of_a_feature_map_can_be_told_apart():
+def test_classes_of_a_feature_map():
+    """Samples are reproducible; the classes of a map have different colors and markers."""
+    labels = torch.arange(30).repeat(4)
+    samples = sample_classes(labels, seed=1)
+    assert [len(set(classes)) for classes in samples] == [10, 10, 10]
+    assert samples[0] != samples[1] != samples[2]
+    assert samples == sample_classes(labels, seed=1) != sample_classes(labels, seed=2)
+    assert sample_classes(torch.tensor([4, 9, 4]), seed=1) == [[4, 9]]
     axes = new_figure(4, 4).add_subplot()
     points, labels = np.random.default_rng(0).normal(size=(20, 2)), np.arange(20) % 10
     plot_map(axes, points, labels, list(range(10)), [f"class {label}, $" for label in range(10)])
