@@ -44,7 +44,7 @@ from .device import (
     uses_data_parallel,
 )
 from .distributed import Group, check_shards, process_group
-from .encoders import check_contradictions, check_skeleton, contrast_title, stored_skeleton
+from .encoders import check_skeleton, contrast_title, stored_skeleton
 from .optimization import GuardedOptimizer, make_sgd
 from .pretrain import Pretraining, pretrain
 from .randomness import WEIGHTS, choose_seed, seed_globally
@@ -74,6 +74,14 @@ FREE_FLAGS = {
 
 # Flags that older checkpoints do not store, with the values that they were trained with.
 ADDED_FLAGS: dict[str, dict] = {"inter": {"pairs": "inter"}}
+
+
+def check_contradictions(stored: dict, given: dict, path: str) -> None:
+    """Raise ``UserError`` if a size flag in ``given`` differs from the sizes stored in a checkpoint."""
+    sizes = complete_sizes(stored)
+    for name, value in given.items():
+        if value is not None and value != sizes[name]:
+            raise UserError(f"{spelled(name, value)} contradicts {path}, trained with {sizes[name]}; omit it")
 
 
 SAMPLED_CLIPS = 32  # whose coordinates are compared when a run resumes
