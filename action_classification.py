@@ -20,7 +20,6 @@ official checkpoints. After SIGTERM, SIGINT (Ctrl-C), SIGHUP or SIGUSR1 the run 
 75; the same command with --resume auto continues it.
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,9 +34,9 @@ from engine.randomness import LABELS, generator
 from engine.scores import Scores, save_scores
 from engine.signals import EXIT_RESUMABLE
 from facts.class_names import short_class_names
-from models.registry import join_representations, size_flags
+from models.registry import join_representations
 from options import defaults, flags
-from options.parser import Parser, expanded_path
+from options.parser import Flags, Parser, expanded_path
 from utils.errors import run_script
 from utils.files import check_output_file, write_csv
 from visual.confusion import report_confusion
@@ -46,14 +45,14 @@ LABEL_SUBSET = "label_subset.csv"
 METHODS = {"linear": LinearProbe, "finetune": FineTuning, "supervised": FineTuning}  # by --mode
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> Flags:
     """Parse, complete and check the flags."""
     parser = Parser(__doc__)
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_classifier_flags(parser)
     flags.add_pretrained_flags(parser, required=False)
     flags.add_probe_flags(parser)
-    flags.add_size_flags(parser, size_flags(), note=" (untrained or official)")
+    flags.add_size_flags(parser, note=" (untrained or official)")
     flags.add_optimization_flags(
         parser, epochs=None, lr=None, schedule=None, weight_decay=0.0, momentum=None, source="--mode"
     )
@@ -72,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     defaults.check_epochs(args)
     if args.save_scores:
         check_output_file(Path(args.save_scores), "--save-scores")
-    return args
+    return Flags(args)
 
 
 def restrict_labels(run: Evaluation) -> Evaluation:

@@ -23,9 +23,8 @@ from torch import Tensor
 from engine.encoders import last_checkpoints
 from engine.evaluation import Evaluation, prepare_evaluation
 from engine.retrieve import encode, knn_accuracy, nearest_neighbors, train_autoencoder, unit_blocks
-from models.registry import size_flags
 from options import flags
-from options.parser import POSITIVE_INT, Parser, expanded_path
+from options.parser import POSITIVE_INT, Flags, Parser, expanded_path
 from utils.errors import UserError, run_script
 from utils.files import atomic_write, check_output_file, check_output_folder
 from visual.gallery import NEIGHBORS, choose_queries, write_gallery
@@ -35,7 +34,7 @@ from visual.tsne import write_feature_map
 IGNORED = ("epochs", "start_epoch", "lr", "schedule", "cos", "momentum", "weight_decay", "resume")
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> Flags:
     """Parse the flags."""
     parser = Parser(__doc__)
     flags.add_data_flags(parser, "--finetune-dataset")
@@ -78,14 +77,14 @@ def parse_args() -> argparse.Namespace:
         metavar="DIR",
         help="write t-SNE maps of ten random classes, and features for TensorBoard's projector",
     )
-    flags.add_size_flags(parser, size_flags(), note=" (untrained or official)")
+    flags.add_size_flags(parser, note=" (untrained or official)")
     note = " (accepted for compatibility and ignored, except --batch-size with --autoencoder)"
     flags.add_optimization_flags(parser, epochs=80, lr=0.1, schedule=[], weight_decay=0.0, note=note)
     flags.add_run_flags(parser, print_freq=50, print_help="print every N epochs of --autoencoder")
     return complete(parser.parse_args())
 
 
-def complete(args: argparse.Namespace) -> argparse.Namespace:
+def complete(args: argparse.Namespace) -> Flags:
     """Complete the flags, without those that are not used; check the output paths."""
     args.pretrained = last_checkpoints(args.pretrained)
     for name in IGNORED if args.autoencoder else (*IGNORED, "batch_size", "print_freq"):
@@ -97,7 +96,7 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     for flag, folder in (("--gallery", args.gallery), ("--tsne", args.tsne)):
         if folder:
             check_output_folder(Path(folder), flag)
-    return args
+    return Flags(args)
 
 
 def save_features(path: Path, run: Evaluation, train: Tensor, val: Tensor) -> None:

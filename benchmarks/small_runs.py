@@ -31,7 +31,7 @@ from engine.log import LOG_FILE, read_log
 from engine.report import RESULTS, read_result
 from engine.retrieve import knn_accuracy
 from models.hcn import IMAGE
-from models.registry import join_representations, size_flags
+from models.registry import join_representations
 from options import flags
 from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
 from tables.run import Job, RunSummary, run_jobs, script_command, sort_jobs
@@ -107,7 +107,7 @@ def parse_preset(given: Sequence[str] = ()) -> argparse.Namespace:
     parser = Parser("", presets=True)
     flags.add_contrast_flags(parser, "", "")
     flags.add_augmentation_flags(parser, augmentation_names())
-    flags.add_size_flags(parser, size_flags())
+    flags.add_size_flags(parser)
     flags.add_optimization_flags(parser, epochs=None, lr=None, schedule=None, weight_decay=0.0)
     flags.add_steps_flag(parser)
     return parser.parse_known_args([f"@{PRESET}", *given])[0]
@@ -189,7 +189,7 @@ class Runs:
             "output_dir": output,
         }
         if source == RANDOM:
-            given |= flags.given_sizes(parse_preset(), size_flags())
+            given |= flags.given_sizes(parse_preset())
         name = f"{task} {folder.name} {output.name}"
         if task == "retrieval":
             return Job(name, script_command("action_retrieval.py", given), output / RESULTS, jobs)

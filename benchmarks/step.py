@@ -35,8 +35,8 @@ from benchmarks.reference import use_reference_layers
 from dataset.clips import ClipSet
 from engine.device import AMP_DTYPES, in_precision, use_tf32
 from engine.optimization import GuardedOptimizer
+from engine.pretrain import compile_encoders
 from engine.randomness import VIEWS, generator
-from engine.setup import compile_encoders
 from facts.datasets import DATASETS
 from moco.model import MoCo, inter_pairs
 from models.gru import GRUEncoder

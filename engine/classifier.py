@@ -23,7 +23,14 @@ from .device import memory_metrics
 from .evaluation import FREE_FLAGS, Evaluation, results_folder
 from .features import TrainingFeatures, random_crops
 from .log import RunLog, step_bar
-from .optimization import GuardedOptimizer, learning_rate, make_sgd, set_learning_rate, sync_interval
+from .optimization import (
+    GuardedOptimizer,
+    learning_rate,
+    load_optimizer,
+    make_sgd,
+    set_learning_rate,
+    sync_interval,
+)
 from .randomness import DROPOUT, WEIGHTS, generator, seed_globally
 from .report import numbers_in_errors
 from .signals import StopRequest
@@ -167,7 +174,7 @@ class ClassifierTraining(ABC):
             self.check_same_training(path, checkpoint)
             self.module.load_state_dict(checkpoint["state_dict"])
             if checkpoint["optimizer"]:
-                self.optimizer.optimizer.load_state_dict(checkpoint["optimizer"])
+                load_optimizer(self.optimizer.optimizer, checkpoint["optimizer"])
             self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
             self.history = checkpoint["history"]
         print(f"resumed {path}: epoch {self.epoch}, step {self.step}")

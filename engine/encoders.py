@@ -145,9 +145,9 @@ def check_skeleton(trained: Skeleton, path: str, skeleton: Skeleton) -> None:
         )
 
 
-def contrast_title(contrast: str, flags: Mapping[str, Any]) -> str:
-    """Return the name of a contrast, for logs and results: ``intra`` or ``inter``, and the run's flags."""
-    return "intra- and inter-skeleton" if flags.get("pairs") == "all" else f"{contrast}-skeleton"
+def contrast_title(pairs: str) -> str:
+    """Return the name of the contrast of ``--pairs``, for logs and results."""
+    return "intra- and inter-skeleton" if pairs == "all" else f"{pairs}-skeleton"
 
 
 def read_pretraining(checkpoint: dict, path: str) -> EncoderCheckpoint:
@@ -155,7 +155,7 @@ def read_pretraining(checkpoint: dict, path: str) -> EncoderCheckpoint:
     if checkpoint.get("kind") != "pretraining":
         raise UserError(f"{path} is a checkpoint of a {checkpoint.get('kind')}, not of a pretraining run")
     names, state = checkpoint["representations"], checkpoint["state_dict"]
-    contrast = contrast_title(checkpoint["contrast"], checkpoint["flags"])
+    contrast = contrast_title(checkpoint["flags"].get("pairs", checkpoint["contrast"]))
     title = f"{contrast} {join_representations(names)}, {checkpoint['epoch']} epochs"
     if checkpoint.get("step"):  # saved within an epoch
         title += f" and {checkpoint['step']} steps"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from dataset.clips import ClipSet, open_clips
 from dataset.label_subset import classes_without_clip
-from models.registry import join_representations, size_flags
-from options.defaults import CLASSIFIER_DEFAULTS
-from options.flags import given_sizes
+from models.registry import join_representations
+from options.flags import CLASSIFIER_DEFAULTS, given_sizes
+from options.parser import Flags
 from utils.errors import UserError
 from utils.files import check_output_folder, exclusive_folder, write_json
 
@@ -60,7 +60,7 @@ class Evaluation:
     """
 
     task: str
-    args: argparse.Namespace
+    args: Flags
     extractor: FeatureExtractor
     train: ClipSet
     val: ClipSet
@@ -68,11 +68,11 @@ class Evaluation:
     folder: Path
 
     @property
-    def config(self) -> argparse.Namespace:
+    def config(self) -> Flags:
         """The flags that this evaluation uses, with the values that were chosen for it."""
         used = {name: value for name, value in vars(self.args).items() if value is not None}
         chosen = {"seed": self.seed, "output_dir": str(self.folder), "workers": self.extractor.workers}
-        return argparse.Namespace(**{**used, **chosen})
+        return Flags(argparse.Namespace(**used), **chosen)
 
     def note_missing_classes(self) -> None:
         """Print a note if validation classes have no training clips, which limits the accuracy."""
@@ -153,9 +153,7 @@ def results_folder(args: argparse.Namespace, task: str) -> Path:
     return folder
 
 
-def prepare_evaluation(
-    args: argparse.Namespace, task: str, seed: int | None = None, frozen: bool = True
-) -> Evaluation:
+def prepare_evaluation(args: Flags, task: str, seed: int | None = None, frozen: bool = True) -> Evaluation:
     """Load encoders and clips; all flags are checked before anything is written.
 
     Args:
@@ -174,13 +172,13 @@ def prepare_evaluation(
     use_tf32(args.tf32 == "on")
     splits = [open_clips(args.data_root, args.dataset, args.protocol, name) for name in ("train", "val")]
     folder = results_folder(args, task)
-    seed = choose_seed(args.seed if args.seed is not None else seed)
+    seed = choose_seed(args.seed, seed)
     seed_globally(seed, WEIGHTS)
     encoders = load_encoders(
         args.pretrained,
         args.pretrain_skeleton_representation,
         args.finetune_skeleton_representation,
-        given_sizes(args, size_flags()),
+        given_sizes(args),
         frozen=frozen,
         skeleton=splits[0].skeleton,
         stream=args.stream,

@@ -33,6 +33,9 @@ def all_pairs(representations: Sequence[str]) -> list[tuple[str, str]]:
     return inter_pairs(representations) + intra_pairs(representations)
 
 
+PAIRS = {"intra": intra_pairs, "inter": inter_pairs, "all": all_pairs}
+
+
 def contrast_logits(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """Return cosine similarities of the queries to their positive key and to the queue (argument of eq. 1).
 

@@ -14,7 +14,6 @@ from torch.nn.modules.module import register_module_forward_hook
 
 import engine.pretrain
 import engine.retrieve
-import engine.setup
 import moco.model
 from engine.diagnostics import Monitor
 from engine.pretrain import EpochMetrics
@@ -47,7 +46,7 @@ def pretrain(run, tmp_path, monkeypatch):
 
         def start_step(*position):
             seed(*position)
-            if gpu:
+            if gpu and position[1] == DROPOUT:
                 seen.waits.append(list(fake.waits))
                 seen.copies.append(list(fake.copies))
                 fake.waits.clear()
@@ -171,7 +170,7 @@ FAULTS = {
     "metrics on the host": (METRICS, add_on_host, (), "to the host"),
     "a check in every step": ("engine.pretrain.sync_interval", lambda device: 1, (), READ),
     "autocast is lost": (
-        "engine.setup.in_precision",
+        "main_moco_inter_skeleton.in_precision",
         lambda module, *_: module,
         ("--amp", "bf16"),
         "float32",

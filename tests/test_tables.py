@@ -16,9 +16,9 @@ import pytest
 import reproduce_tables
 from dataset.augment import RandomCrop
 from dataset.views import classifier_view
-from engine.setup import parse_pretraining_flags
 from engine.signals import EXIT_RESUMABLE
 from models.registry import REPRESENTATIONS
+from options.flags import pretraining_parser
 from tables.jobs import JobBuilder, mark_synthetic
 from tables.paper import TITLES, PaperRow, read_paper
 from tables.plan import evaluations_of
@@ -108,7 +108,7 @@ def call(monkeypatch, capsys):
 
 
 def parse_pretraining():
-    return parse_pretraining_flags("", "", "")
+    return pretraining_parser("", "inter").parse_args()
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.setup import parse_pretraining_flags
 from facts.skeletons import KINECT_V2
 from models.registry import join_representations, parse_representations
 from options.defaults import check_mode, fill_augmentation_defaults, fill_classifier_defaults
+from options.flags import pretraining_parser
 from tables.paper import read_paper
 from tables.plan import evaluations_of
 from tables.settings import PAPER
@@ -40,7 +40,7 @@ def bash(script, *experiments, code=0, **environment):
 def parse_flags(monkeypatch, name, flags):
     monkeypatch.setattr(sys, "argv", [name, *flags])
     if "moco" in name:
-        args = parse_pretraining_flags("", "", "")
+        args = pretraining_parser("", "inter").parse_args()
         fill_augmentation_defaults(args, KINECT_V2)
         return args
     return importlib.import_module(name.removesuffix(".py")).parse_args()
