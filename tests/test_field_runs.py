@@ -3,7 +3,6 @@
 import json
 import os
 import stat
-import sys
 import threading
 from pathlib import Path
 
@@ -330,15 +329,6 @@ def test_tensorboard_that_fails_later_does_not_end_the_run(pretrain, tmp_path, m
     monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", broken)
     code, out, err = pretrain(tmp_path / "c", "--epochs", 1)
     assert code == 0 and out.count("note: no further TensorBoard files (`np.float_` was removed)") == 1, err
-
-
-@pytest.mark.parametrize("package, flag", [("jinja2", "--gallery"), ("sklearn", "--tsne")])
-def test_missing_packages_are_found_before_the_work(run, tmp_path, monkeypatch, package, flag):
-    for name in [name for name in sys.modules if name.split(".")[0] == package]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
-    code, out, err = run(RETRIEVAL, *RANDOM, "--output-dir", tmp_path / "o", flag, tmp_path / "g")
-    assert code == 2 and one_line(err) and "cannot be loaded" in err and out == ""
 
 
 # Checkpoints of wrapped models
