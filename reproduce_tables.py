@@ -27,7 +27,7 @@ from tables.paper import TITLES, read_paper
 from tables.run import run_jobs, sort_jobs
 from tables.settings import SCALES
 from tables.write import print_failures, print_list, read_cell, table_text, write_tables
-from utils.errors import UserError, check_stdout, run_script
+from utils.errors import UserError, run_script
 from utils.files import check_output_folder, exclusive_folder
 
 
@@ -116,20 +116,17 @@ def main() -> int:
     rows = [row for row in read_paper() if row.table in args.tables]
     if args.list:
         print_list(rows, builder, args.seeds)
-        check_stdout()
         return 0
     slots = [{"CUDA_VISIBLE_DEVICES": names} for names in args.gpus or []] or [{}] * args.jobs
     if args.estimate:
         if scale.synthetic:
             raise UserError(f"--estimate does not support --scale {scale.name}, which takes minutes")
         print_estimate(rows, builder, args.seeds, slots)
-        check_stdout()
         return 0
     remaining = sort_jobs(builder.evaluations(rows, args.seeds), skip_done=True)
     if args.dry_run:
         for job in remaining:
             print(f"# {job.name}\n{job.command_line}")
-        check_stdout()
         return 0
     check_output_folder(folder, "--runs")
     if scale.synthetic:

@@ -34,7 +34,7 @@ from engine.report import RESULTS, format_table, read_result
 from options.parser import COUNT, POSITIVE, POSITIVE_FRACTION, POSITIVE_INT, Parser, expanded_path
 from tables.run import Job, script_command
 from tables.write import format_accuracy, mean_and_std
-from utils.errors import UserError, check_stdout, run_script
+from utils.errors import UserError, run_script
 from utils.files import atomic_write, check_output_folder, write_json
 from visual import require_library
 from visual.plots import figure_svg, new_figure, style_axes, without_math
@@ -210,7 +210,6 @@ def main() -> None:
     svg = plot([read_summary(Path(folder)) for folder in args.plot or [runs]])
     atomic_write(runs / FIGURE, lambda file: file.write(svg))
     print(f"written: {runs / FIGURE}", flush=True)
-    check_stdout()
 
 
 if __name__ == "__main__":

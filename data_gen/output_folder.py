@@ -22,7 +22,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import check_output_folder, ensure_folder, file_type, flush_folder
+from utils.files import check_output_folder, ensure_folder
 
 PARTIAL, REPLACED = "partial", "replaced"  # the new content, and the old one while they are exchanged
 FLAG = "--out_folder"
@@ -117,7 +117,7 @@ def _places(target: Path) -> _Places:
     """Follow links, and check that the target and its hidden folders can be written."""
     check_output_folder(target, FLAG)
     real = Path(os.path.realpath(target))
-    if file_type(real) is None:
+    if not real.exists():
         return _Places(real, is_inside=False)
     parent = real.parent.stat()
     is_foreign = parent.st_mode & stat.S_ISVTX and os.geteuid() not in (0, parent.st_uid, real.stat().st_uid)
@@ -222,7 +222,6 @@ def _move_into_place(places: _Places) -> None:
         if replaced.exists():
             os.rename(replaced, target)
         raise
-    flush_folder(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -235,6 +234,5 @@ def _exchange_content(target: Path, partial: Path) -> None:
     (replaced / _ALL_MOVED).touch()
     for path in sorted(partial.iterdir()):
         os.rename(path, target / path.name)
-    flush_folder(target)
     os.rename(replaced, partial / "old")  # from here on the new content counts
     shutil.rmtree(partial, ignore_errors=True)
