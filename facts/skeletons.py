@@ -222,10 +222,10 @@ def from_data(content: Any, source: str) -> Skeleton:
     with parse_errors(f"{source}: the skeleton is not a valid definition or one of {', '.join(SKELETONS)}"):
         if isinstance(content, str):
             return SKELETONS[content]
-        numbers = {name: number for number, name in enumerate(content.get("joints", ()))}
         given = {key: value for key, value in content.items() if value is not None}
         plain = {key: given.pop(key) for key in ("name", "dimensions") if key in given}
         joints = tuple(given.pop("joints", ()))
+        numbers = {name: number for number, name in enumerate(joints)}
         return Skeleton(joints=joints, **plain, **{key: numbered(given[key], numbers) for key in given})
 
 

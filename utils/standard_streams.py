@@ -57,7 +57,7 @@ def guarded_streams() -> Iterator[None]:
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = map(GuardedStream, streams)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = map(GuardedStream, streams)
     try:
         yield
     finally:
