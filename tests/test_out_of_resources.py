@@ -2,16 +2,11 @@
 
 import json
 import resource
-import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import INTER, RETRIEVAL, TINY_FLAGS, log_lines, one_line
-from processes import REPOSITORY, finish, pretraining_flags, start_pretraining
-
-from engine.checkpoint import load_checkpoint
+from conftest import RETRIEVAL, TINY_FLAGS, log_lines, one_line
+from processes import finish, start_pretraining
 
 
 @pytest.fixture
@@ -68,28 +63,6 @@ def test_full_disk_in_the_thread_of_tensorboard(pretrain, tmp_path, limit_file_s
     assert "note: the disk is full" in err and json.loads((tmp_path / "o" / "config.json").read_text())
     assert code == 2 and "error: the disk is full ([Errno 27] File too large): free some space" in err, err
     assert "Traceback" not in err
-
-
-def test_full_file_system_keeps_the_first_checkpoint(training_store, tmp_path):
-    """On a real file system of 900 kB there is room for one checkpoint."""
-    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-    disk, copy = tmp_path / "disk", tmp_path / "copy"
-    disk.mkdir(), copy.mkdir()
-    mount = f"mount -t tmpfs -o size=900k none {disk}"
-    missing = not shutil.which("unshare")
-    if missing or subprocess.run([*namespace, "sh", "-c", mount], capture_output=True).returncode:
-        pytest.skip("this system does not allow mounting a small file system")
-    flags = ["--skeleton-representation", "seq-based_and_graph-based", "--save-minutes", 10]
-    flags = pretraining_flags(training_store, disk, *flags, "--save-freq", 1)
-    shell = ["sh", "-c", f'{mount} && "$@"; code=$?; cp -a {disk}/. {copy}; exit $code', "sh"]
-    command = [*namespace, *shell, sys.executable, REPOSITORY / INTER, *flags]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    path = disk / "checkpoint_0001.pth.tar"
-    assert ended.returncode == 2, ended.stderr
-    assert f"cannot write {path} ([Errno 28] No space left on device)" in ended.stderr
-    assert load_checkpoint(copy / "checkpoint_0000.pth.tar")["epoch"] == 1
-    left = sorted(path.name for path in copy.iterdir() if "tfevents" not in path.name)
-    assert left == [".lock", "checkpoint_0000.pth.tar", "config.json", "log.jsonl"]
 
 
 def test_out_of_host_memory(training_store, tmp_path):

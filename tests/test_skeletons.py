@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import CLASSIFICATION, INTER, INTRA, RETRIEVAL, TINY_FLAGS, convert, one_line, write_store
 
 from data_gen import arrays_gendata
@@ -15,13 +14,11 @@ from data_gen.normalize import normalize_clip
 from data_gen.own_clips import frames_of_array
 from data_gen.sources import BadFile
 from dataset.clips import open_clips
-from dataset.views import AugmentationSettings, pretraining_view
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from facts.skeletons import COCO, KINECT_V1, KINECT_V2, SKELETONS, Skeleton, from_data, load_skeleton
 from models.graph import spatial_adjacency
-from models.registry import REPRESENTATIONS, build_encoder, lay_out
+from models.registry import REPRESENTATIONS
 from utils.errors import UserError
-from visual.skeleton import TRUNK, limbs_of
 
 ALL = list(SKELETONS.values())
 SIZES = ["--moco-k", 8, "--batch-size", 4, "--epochs", 1, "--seed", 5, "--num-frames", 16, *TINY_FLAGS]
@@ -80,13 +77,12 @@ def test_definition_survives_json(skeleton):
 
 
 def test_skeleton_file_gives_joints_by_name_or_number(tmp_path):
-    numbers = {"parents": [0, 0, 0, 0, 2, 3], "center": [0], "z_bone": [0, 1], "arms": [[2, 3], [4, "r_hand"]]}
-    assert [OWN["joints"][i] for i in numbers["parents"]] == OWN["parents"]
+    numbers = {"parents": [0, 0, 0, 0, 2, 3], "center": [0], "arms": [[2, 3], [4, "r_hand"]], "legs": None}
     (tmp_path / "own.json").write_text(json.dumps(OWN))
-    (tmp_path / "numbers.json").write_text(json.dumps({**OWN, **numbers, "legs": None}), encoding="utf-8-sig")
+    (tmp_path / "numbers.json").write_text(json.dumps({**OWN, **numbers}), encoding="utf-8-sig")
     own, other = (load_skeleton(str(tmp_path / f"{name}.json")) for name in ("own", "numbers"))
-    assert own.to_dict() == other.to_dict() and own.arms == ((2, 3), (4, 5))
-    assert own.to_data() == own.to_dict() and str(own) == "upper_body (6 joints)"
+    assert own.to_data() == other.to_dict() and own.arms == ((2, 3), (4, 5))
+    assert str(own) == "upper_body (6 joints)" and len(own.bones) == 5
 
 
 FLAT = {**OWN, "z_bone": None, "x_pair": None, "dimensions": 2, "torso": [["head"], ["chest"]]}
@@ -134,7 +130,7 @@ def test_invalid_skeleton_files_are_one_line_errors(tmp_path):
 def test_store_of_another_skeleton_is_a_one_line_error(small_store):
     path = small_store / "ntu60" / "store.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "skeleton": "coco"}))
-    with pytest.raises(UserError, match=r"frames.npy .* expected float32 \(F, 17, 3, 2\) for the skeleton coco"):
+    with pytest.raises(UserError, match=r"expected float32 \(F, 17, 3, 2\) for the skeleton coco"):
         open_clips(small_store, "ntu60", "cross_view", "train")
 
 
@@ -146,12 +142,6 @@ def missing(clip, joint, frames=slice(None)):
     changed = clip.copy()
     changed[frames, joint] = 0
     return changed
-
-
-def test_kinect_v1_is_normalized_as_kinect_v2():
-    clip = body(0)
-    expected = convert(frames_of_array(clip), KINECT_V1)
-    np.testing.assert_array_equal(frames_of_array(convert(clip, KINECT_V1), skeleton=KINECT_V1), expected)
 
 
 def test_mean_of_the_tracked_center_joints_is_the_origin():
@@ -220,23 +210,8 @@ def test_unusable_2d_clips_are_left_out():
 # Views and encoders
 
 
-@pytest.mark.parametrize("skeleton", ALL, ids=str)
-def test_jittered_joints_are_a_share_of_the_skeleton(store, pretrained, run, skeleton, tmp_path):
-    jittered = {"kinect_v2": 15, "kinect_v1": 12, "coco": 10}[skeleton.name]
-    assert load_checkpoint(pretrained(skeleton))["flags"]["jitter_joints"] == jittered
-    clips = open_clips("data", store(skeleton), "cross_view", "train")
-    view = pretraining_view(AugmentationSettings(("jitter",), jitter_joints=jittered), 8, skeleton)
-    joints = view.sample(clips, torch.arange(8)).spatial.maps.joints
-    assert joints.shape == (8, skeleton.num_joints) and (joints.sum(dim=1) == jittered).all()
-    flags = ["--pre-dataset", skeleton.name, "--jitter-joints", skeleton.num_joints + 1]
-    code, _, err = run(INTER, *flags, *SIZES, "--checkpoint-path", tmp_path / "x")
-    expected = f"must be at most {skeleton.num_joints}, the joints of {skeleton.name}"
-    assert code == 2 and one_line(err) and expected in err and not (tmp_path / "x").exists()
-
-
 def test_graph_has_the_bones_of_the_skeleton():
-    identity, inward, outward = spatial_adjacency(COCO)
-    assert identity.equal(torch.eye(17))
+    _, inward, outward = spatial_adjacency(COCO)
     edges = {(joint, parent) for parent, joint in inward.nonzero().tolist()}
     assert edges == set(COCO.bones) and outward[9, 7] > 0 and inward[7, 9] > 0
 
@@ -265,10 +240,9 @@ def test_every_script_runs(run, pretrained, tmp_path, monkeypatch, skeleton):
     assert code == 0 and (tmp_path / f"clips/{NAMES[0]}_views.gif").is_file(), err
 
 
-@pytest.mark.parametrize("trained, other", [(KINECT_V1, KINECT_V2), (COCO, KINECT_V1)])
-def test_checkpoint_is_rejected_on_another_skeleton(run, store, pretrained, tmp_path, trained, other):
-    path, dataset = pretrained(trained), store(other)
-    encoder, data = ["--pretrained", path], ["--finetune-dataset", dataset]
+def test_checkpoint_is_rejected_on_another_skeleton(run, store, pretrained, tmp_path):
+    path, other = pretrained(COCO), store(KINECT_V1)
+    encoder, data = ["--pretrained", path], ["--finetune-dataset", other]
     resumed = [
         "--skeleton-representation",
         "seq-based",
@@ -277,17 +251,15 @@ def test_checkpoint_is_rejected_on_another_skeleton(run, store, pretrained, tmp_
         "--checkpoint-path",
         tmp_path / "r",
     ]
-    before = sorted(tmp_path.rglob("*"))
     for command in (
         [CLASSIFICATION, *data, *encoder, "--mode", "finetune"],
         [RETRIEVAL, *data, *encoder],
         ["extract_features.py", *data, *encoder, "--knn-neighbours", 1, "--input", "x"],
-        [INTRA, "--pre-dataset", dataset, *SIZES, *resumed],
+        [INTRA, "--pre-dataset", other, *SIZES, *resumed],
     ):
         code, _, err = run(*command)
         assert code == 2 and one_line(err), err
-        assert f"was trained on the skeleton {trained}, but the clips have {other}: use" in err
-    assert sorted(tmp_path.rglob("*")) == before
+        assert f"was trained on the skeleton {COCO}, but the clips have {KINECT_V1}: use" in err
 
 
 def test_skeleton_in_a_checkpoint(run, store, pretrained):
@@ -319,12 +291,10 @@ def test_own_skeleton_from_file_to_features(run, tmp_path):
     clips = open_clips("data", "mine", "by_person", "train")
     assert str(clips.skeleton) == "upper_body (6 joints)" and clips.frames.shape[1:] == (6, 3, 2)
     data = ["--protocol", "by_person"]
-    code, _, err = run(INTER, "--pre-dataset", "mine", *data, *SIZES, "--checkpoint-path", "c")
-    assert code == 0, err
+    assert run(INTER, "--pre-dataset", "mine", *data, *SIZES, "--checkpoint-path", "c")[0] == 0
     encoder = ["--pretrained", "c/checkpoint_0000.pth.tar"]
     encoder += ["--finetune-skeleton-representation", "graph-based"]
-    code, _, err = run(RETRIEVAL, "--finetune-dataset", "mine", *data, *encoder, "--gallery", "g")
-    assert code == 0, err
+    assert run(RETRIEVAL, "--finetune-dataset", "mine", *data, *encoder, "--gallery", "g")[0] == 0
     np.save(tmp_path / "kinect.npy", body(0))
     (tmp_path / "a.skeleton").write_text("0\n")
     inputs = ["--input", "clips.npz", "kinect.npy", "a.skeleton"]
@@ -332,16 +302,3 @@ def test_own_skeleton_from_file_to_features(run, tmp_path):
     assert code == 0 and "12 clips, 2 left out" in out, err
     assert "kinect.npy: the array is (9, 25, 3, 1) instead of (frames, 6, 3, people)" in out
     assert "it contains the skeleton kinect_v2 (25 joints), but the encoders take upper_body" in out
-
-
-# Drawing
-
-
-@pytest.mark.parametrize("skeleton", ALL, ids=str)
-def test_limbs_cover_every_joint(skeleton):
-    limbs = limbs_of(skeleton)
-    assert list(limbs) == [TRUNK, "left arm", "right arm", "left leg", "right leg"]
-    assert {joint for limb in limbs.values() for joint in limb.joints} == set(range(skeleton.num_joints))
-    for left, right in (*skeleton.arms, *skeleton.legs):
-        part = "arm" if (left, right) in skeleton.arms else "leg"
-        assert left in limbs[f"left {part}"].joints and right in limbs[f"right {part}"].joints
