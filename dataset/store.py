@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from array import array
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from facts.class_names import default_class_names, is_class_name
 from facts.skeletons import KINECT_V2, Skeleton, from_data
-from utils.csv_tables import read_csv
-from utils.errors import ARRAY_ERRORS, UserError
+from utils.errors import UserError, parse_errors
 
-from .store_format import (
-    CLIP_COLUMNS,
-    CLIPS_FILE,
-    FORMAT_VERSION,
-    FRAMES_FILE,
-    INFO_FILE,
-    SPLITS,
-)
+from .official_layout import load_array
+from .store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
+
+DELIMITERS = ",;\t"  # spreadsheet programs write the others
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Store:
     num_classes: int
     class_names: tuple[str, ...]  # one per class
     skeleton: Skeleton
-    frames: np.ndarray  # (all frames, V, 3, 2) float32
+    frames: np.ndarray  # (all frames, V, 3, 2) float32, a read-only memory map
     names: list[str]
     labels: np.ndarray  # (clips,) int64, 0-based
     first_frame: np.ndarray  # (clips,) int64
@@ -53,12 +51,10 @@ def is_store(folder: Path) -> bool:
 def read_info(folder: Path) -> dict:
     """Read ``store.json``; raises ``UserError`` if it is corrupted or has another format version."""
     path = folder / INFO_FILE
-    try:
+    with parse_errors(f"{path} is not a valid store description; rebuild the store"):
         info = json.loads(path.read_text(encoding="utf-8"))
         version = info["format_version"]
         info["dataset"], int(info["num_classes"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is not a valid store description ({error}); rebuild the store") from error
     if str(version) != str(FORMAT_VERSION):  # JSON that another program wrote may have "1"
         raise UserError(
             f"{path} has format version {version}, but this version reads {FORMAT_VERSION}: rebuild the "
@@ -85,26 +81,51 @@ def read_class_names(info: dict, path: Path) -> tuple[str, ...]:
 
 
 def read_clips(path: Path) -> tuple[list[str], np.ndarray, dict[str, list[str]]]:
-    """Read ``clips.csv``: names, (label, first_frame, num_frames) per clip, and the protocol columns."""
-    table = read_csv(path, CLIP_COLUMNS, "rebuild the store")
-    header, rows = table.columns, [row for _, row in table.rows]
-    if tuple(header[:4]) != CLIP_COLUMNS:
-        raise UserError(f"{path}, line 1: the first columns must be {','.join(CLIP_COLUMNS)}")
-    numbers = np.zeros((len(rows), 3), dtype=np.int64)
-    for i, (line, row) in enumerate(table.rows):
-        if len(row) != len(header):
-            raise UserError(f"{path}, line {line}: {len(row)} cells, the header has {len(header)}")
-        try:
-            numbers[i] = [int(cell) for cell in row[1:4]]
-        except ValueError as error:
-            raise UserError(
-                f"{path}, line {line}: label, first_frame and num_frames must be integers"
-            ) from error
-        for cell in row[4:]:
-            if cell and cell not in SPLITS:
-                raise UserError(f"{path}, line {line}: '{cell}' is not a split (train, val or empty)")
-    columns = {name: [row[i] for row in rows] for i, name in enumerate(header[4:], start=4)}
-    return [row[0] for row in rows], numbers, columns
+    """Read ``clips.csv``: names, (label, first_frame, num_frames) per clip, and the protocol columns.
+
+    Rows are converted one by one, so that a million clips do not need more memory than their names. The table
+    may have been saved by a spreadsheet program, with another delimiter, blank rows and empty columns.
+    """
+    with parse_errors(f"{path} cannot be read; rebuild the store"):
+        status = path.stat()
+        return _read_clips(path, (status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=1)  # both splits of a store are opened one after the other
+def _read_clips(path: Path, version: tuple[int, ...]) -> tuple[list[str], np.ndarray, dict[str, list[str]]]:
+    names: list[str] = []
+    numbers = array("q")
+    split_of = {"": "", **{split: split for split in SPLITS}}  # one string for all clips
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        delimiter = max(DELIMITERS, key=file.readline().count)
+        file.seek(0)
+        reader = csv.reader(file, delimiter=delimiter)
+        columns = _without_empty_end(next(reader, []))
+        if tuple(columns[:4]) != CLIP_COLUMNS:
+            raise UserError(f"{path}, line 1: the first columns must be {','.join(CLIP_COLUMNS)}")
+        splits: list[list[str]] = [[] for _ in columns[4:]]
+        for row in reader:
+            if not any(row):
+                continue
+            if len(row) > len(columns):
+                row = _without_empty_end(row, len(columns))
+            try:
+                name, label, first, count, *cells = row
+                numbers.extend((int(label), int(first), int(count)))
+                for values, cell in zip(splits, cells, strict=True):
+                    values.append(split_of[cell])
+            except (ValueError, KeyError, OverflowError) as error:
+                text = f"{path}, line {reader.line_num}: '{delimiter.join(row):.80}' is not"
+                raise UserError(f"{text} {len(columns)} cells: a name, 3 integers, train or val") from error
+            names.append(name)
+    table = np.frombuffer(numbers, np.int64).reshape(-1, 3)
+    return names, table, dict(zip(columns[4:], splits))
+
+
+def _without_empty_end(row: list[str], length: int = 0) -> list[str]:
+    while len(row) > length and not row[-1]:
+        row.pop()
+    return row
 
 
 def open_store(folder: Path) -> Store:
@@ -112,32 +133,20 @@ def open_store(folder: Path) -> Store:
     info = read_info(folder)
     skeleton = from_data(info.get("skeleton", KINECT_V2.name), str(folder / INFO_FILE))
     names, numbers, splits = read_clips(folder / CLIPS_FILE)
-    path = folder / FRAMES_FILE
-    try:
-        # Copy-on-write: torch requires writable memory, but nothing writes to it.
-        frames = np.load(path, mmap_mode="c", allow_pickle=False)
-    except ARRAY_ERRORS as error:
-        raise UserError(f"{path} cannot be read ({error}); rebuild the store") from error
-    if frames.dtype != np.float32 or frames.shape[1:] != skeleton.frame_shape:
-        expected = ", ".join(map(str, skeleton.frame_shape))
-        raise UserError(
-            f"{path} contains {frames.dtype} {frames.shape}, expected float32 (F, {expected}) for the "
-            f"skeleton {skeleton.name}"
-        )
+    frames = load_array(folder / FRAMES_FILE, skeleton.frame_shape, ("float32",))
     labels, first_frame, num_frames = numbers.T
     ends = first_frame + num_frames
     if len(names) and (num_frames.min() < 1 or first_frame.min() < 0 or ends.max() > len(frames)):
         raise UserError(
             f"{folder}: {CLIPS_FILE} refers to frames beyond the end of {FRAMES_FILE}; rebuild the store"
         )
-    if len(names) and not 0 <= labels.min() <= labels.max() < int(info["num_classes"]):
-        raise UserError(
-            f"{folder}: {CLIPS_FILE} has a label outside 0..{info['num_classes'] - 1}; rebuild the store"
-        )
+    num_classes = int(info["num_classes"])
+    if len(names) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise UserError(f"{folder}: {CLIPS_FILE} has a label outside 0..{num_classes - 1}; rebuild the store")
     return Store(
         folder,
         info["dataset"],
-        int(info["num_classes"]),
+        num_classes,
         read_class_names(info, folder / INFO_FILE),
         skeleton,
         frames,

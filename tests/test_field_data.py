@@ -364,7 +364,7 @@ def test_nul_bytes_are_named(raw_files, tmp_path):
     prepare(raw, tmp_path / "store")
     reasons = left_out(tmp_path / "store")
     assert "consists of 4,096 NUL bytes" in reasons[names[0]]
-    assert "ends with 4,096 NUL bytes" in reasons[names[1]]
+    assert "is truncated in frame 2" in reasons[names[1]]
     (tmp_path / "clips.csv").write_bytes(bytes(99))
     with pytest.raises(UserError, match="NUL bytes"):
         prepare_arrays(tmp_path, raw, tmp_path / "clips.csv")
