@@ -151,19 +151,19 @@ def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet
 
 def from_official(path: Path, dataset: str, protocol: str, split: str) -> ClipSet:
     """Return one split in the official layout."""
-    clips = open_official(path)
+    frames, names, labels, num_frames = open_official(path)
     num_classes = DATASETS[dataset].num_classes
-    if len(clips.labels) and clips.labels.max() >= num_classes:
+    if len(labels) and labels.max() >= num_classes:
         raise UserError(f"{path.parent}: a label of '{split}' exceeds the {num_classes} classes of {dataset}")
     return ClipSet(
         dataset,
         protocol,
         split,
         num_classes,
-        names=clips.names,
-        labels=torch.from_numpy(clips.labels),
-        num_frames=torch.from_numpy(clips.num_frames),
-        frames=shared_tensor(clips.frames),
+        names=names,
+        labels=torch.from_numpy(labels),
+        num_frames=torch.from_numpy(num_frames),
+        frames=shared_tensor(frames),
         first_frame=None,
         source=str(path.parent),
         class_names=default_class_names(dataset, num_classes),

@@ -9,7 +9,6 @@ file is executed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +25,6 @@ from utils.pickles import read_pickle
 
 PROTOCOL_FOLDERS = {"cross_view": "xview", "cross_subject": "xsub", "cross_setup": "xsetup"}
 CLIP_SHAPE = (NUM_COORDINATES, MAX_FRAMES, KINECT_V2.num_joints, NUM_PEOPLE)
-
-
-@dataclass(frozen=True)
-class OfficialSplit:
-    """One split of one protocol; the frames are a memory map."""
-
-    frames: np.ndarray  # (N, 3, 300, 25, 2) float32
-    names: list[str]
-    labels: np.ndarray  # (N,) int64
-    num_frames: np.ndarray  # (N,) int64, at most 300
 
 
 def find_official(folder: Path, protocol: str, split: str) -> Path | None:
@@ -91,8 +80,12 @@ def load_array(path: Path, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> n
     return array
 
 
-def open_official(path: Path) -> OfficialSplit:
-    """Open the split whose frames are in ``path``, a ``<split>_data_joint.npy``."""
+def open_official(path: Path) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
+    """Open the split whose frames are in ``path``, a ``<split>_data_joint.npy``.
+
+    Returns the frames (N, 3, 300, 25, 2), a memory map, the names, the labels (N,), and the numbers of
+    frames (N,), at most 300.
+    """
     split = path.name.removesuffix("_data_joint.npy")
     frames = load_array(path, CLIP_SHAPE, ("float32",))
     counts = load_array(path.with_name(f"{split}_num_frame.npy"), (), ("int64", "int32"))
@@ -104,4 +97,4 @@ def open_official(path: Path) -> OfficialSplit:
         )
     # The official preparation stores the frame count of the file, but only the first 300 frames.
     num_frames = np.clip(np.array(counts, dtype=np.int64), 1, MAX_FRAMES)
-    return OfficialSplit(frames, names, labels, num_frames)
+    return frames, names, labels, num_frames

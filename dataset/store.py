@@ -16,7 +16,15 @@ from facts.skeletons import KINECT_V2, Skeleton, from_data
 from utils.errors import UserError, parse_errors
 
 from .official_layout import load_array
-from .store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
+from .store_format import (
+    CLIP_COLUMNS,
+    CLIPS_FILE,
+    FORMAT_VERSION,
+    FRAMES_FILE,
+    INFO_FILE,
+    MAX_CLASSES,
+    SPLITS,
+)
 
 DELIMITERS = ",;\t"  # spreadsheet programs write the others
 
@@ -46,38 +54,6 @@ class Store:
 def is_store(folder: Path) -> bool:
     """Return whether ``folder`` contains a store."""
     return (folder / INFO_FILE).is_file()
-
-
-def read_info(folder: Path) -> dict:
-    """Read ``store.json``; raises ``UserError`` if it is corrupted or has another format version."""
-    path = folder / INFO_FILE
-    with parse_errors(f"{path} is not a valid store description; rebuild the store"):
-        info = json.loads(path.read_text(encoding="utf-8"))
-        version = info["format_version"]
-        info["dataset"], int(info["num_classes"])
-    if str(version) != str(FORMAT_VERSION):  # JSON that another program wrote may have "1"
-        raise UserError(
-            f"{path} has format version {version}, but this version reads {FORMAT_VERSION}: rebuild the "
-            "store with data_gen/"
-        )
-    return info
-
-
-def is_normalized(info: dict) -> bool:
-    """Return whether the clips were normalized, according to the content of ``store.json``."""
-    origin = info.get("made_by")
-    origin = origin if isinstance(origin, dict) else {}
-    return not origin.get("keep_coordinates", False) and origin.get("normalise", True) is not False
-
-
-def read_class_names(info: dict, path: Path) -> tuple[str, ...]:
-    """Return the class names in the content of ``store.json``, or the default ones if there are none."""
-    num_classes, names = int(info["num_classes"]), info.get("class_names")
-    if names is None:
-        return default_class_names(info["dataset"], num_classes)
-    if not isinstance(names, list) or len(names) != num_classes or not all(map(is_class_name, names)):
-        raise UserError(f"{path}: class_names is not a list of {num_classes} names; rebuild the store")
-    return tuple(names)
 
 
 def read_clips(path: Path) -> tuple[list[str], np.ndarray, dict[str, list[str]]]:
@@ -130,8 +106,27 @@ def _without_empty_end(row: list[str], length: int = 0) -> list[str]:
 
 def open_store(folder: Path) -> Store:
     """Open a store and check that its three files are consistent; raises ``UserError`` if not."""
-    info = read_info(folder)
-    skeleton = from_data(info.get("skeleton", KINECT_V2.name), str(folder / INFO_FILE))
+    path = folder / INFO_FILE
+    with parse_errors(f"{path} is not a valid store description; rebuild the store"):
+        info = json.loads(path.read_text(encoding="utf-8"))
+        version = info["format_version"]
+        if str(version) != str(FORMAT_VERSION):  # JSON that another program wrote may have "1"
+            raise UserError(
+                f"{path} has format version {version}, but this version reads {FORMAT_VERSION}: rebuild the "
+                "store with data_gen/"
+            )
+        dataset, num_classes = info["dataset"], int(info["num_classes"])
+        default = default_class_names(dataset, min(num_classes, MAX_CLASSES))
+        classes = info.get("class_names", list(default))
+        if (
+            not isinstance(classes, list)
+            or len(classes) != num_classes
+            or not all(map(is_class_name, classes))
+        ):
+            raise ValueError(f"class_names is not a list of {num_classes} names")
+        origin = info.get("made_by") or {}
+        normalized = not origin.get("keep_coordinates", False) and origin.get("normalise", True)
+    skeleton = from_data(info.get("skeleton", KINECT_V2.name), str(path))
     names, numbers, splits = read_clips(folder / CLIPS_FILE)
     frames = load_array(folder / FRAMES_FILE, skeleton.frame_shape, ("float32",))
     labels, first_frame, num_frames = numbers.T
@@ -140,14 +135,13 @@ def open_store(folder: Path) -> Store:
         raise UserError(
             f"{folder}: {CLIPS_FILE} refers to frames beyond the end of {FRAMES_FILE}; rebuild the store"
         )
-    num_classes = int(info["num_classes"])
     if len(names) and not 0 <= labels.min() <= labels.max() < num_classes:
         raise UserError(f"{folder}: {CLIPS_FILE} has a label outside 0..{num_classes - 1}; rebuild the store")
     return Store(
         folder,
-        info["dataset"],
+        dataset,
         num_classes,
-        read_class_names(info, folder / INFO_FILE),
+        tuple(classes),
         skeleton,
         frames,
         names,
@@ -155,5 +149,5 @@ def open_store(folder: Path) -> Store:
         first_frame,
         num_frames,
         splits,
-        is_normalized(info),
+        normalized,
     )
