@@ -242,7 +242,7 @@ def test_nul_bytes_are_named(raw_files, tmp_path):
     prepare(write_files(tmp_path / "raw", files), tmp_path / "store")
     reasons = left_out(tmp_path / "store")
     assert "consists of 4,096 NUL bytes" in reasons[first]
-    assert "ends with 4,096 NUL bytes" in reasons[second]
+    assert "is truncated in frame 2" in reasons[second]
     (tmp_path / "clips.csv").write_bytes(bytes(99))
     with pytest.raises(UserError, match="NUL bytes"):
         prepare_arrays(tmp_path, tmp_path / "raw", tmp_path / "clips.csv")
