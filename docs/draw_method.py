@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from dataset.clips import open_clips
-from dataset.views import AugmentationSettings, pretraining_view
+from dataset.views import pretraining_view
 from facts.skeletons import KINECT_V2
 from models.registry import lay_out
 from utils.errors import UserError, run_script
@@ -171,12 +171,13 @@ def main() -> int:
     figure = Figure((WIDTH, HEIGHT))
     axes = figure.add_axes((0, 0, 1, 1))
     for side, augmentation, seed in zip(ROWS, ("jitter", "pose"), args.seeds, strict=True):
-        view = pretraining_view(AugmentationSettings(names=("crop", augmentation), min_crop_frames=40))
+        view = pretraining_view({"augmentations": ("crop", augmentation), "min_crop_frames": 40})
         parameters = view.sample(clips, index, torch.Generator().manual_seed(seed))
-        changed = parameters.spatial.maps.joints[0] if augmentation == "jitter" else []
+        changed = view.augmentations.changed_joints(parameters.augmentations, 0, clips.skeleton.num_joints)
+        changed = [] if changed.all() else changed
         draw_side(axes, side, view.apply(clips, index, parameters)[0], augmentation, changed)
         arrow(axes, (0.95, 4.0 if side == "query" else 2.4), (1.95, ROWS[side][1]))
-    clip = pretraining_view(AugmentationSettings(names=())).of(clips, index)[0]
+    clip = pretraining_view({"augmentations": ()}).of(clips, index)[0]
     draw_skeletons(axes, clip[SHOWN, :, :, 0], 0.1, 2.5, INK, [])
     draw_contrast(axes)
     draw_labels(axes)

@@ -15,7 +15,7 @@ from conftest import CLASSIFICATION, INTER, TINY_FLAGS, one_line
 from data_gen.normalize import normalize_clip
 from data_gen.synthetic.body import CHANNELS, JOINT, bone_offsets, forward_kinematics
 from dataset.clips import open_clips
-from dataset.views import AugmentationSettings, pretraining_view
+from dataset.views import pretraining_view
 from engine.log import RunLog
 from engine.randomness import VIEWS, generator
 from facts.class_names import CLASS_NAMES, default_class_names, short_class_names
@@ -127,7 +127,7 @@ def test_panels_show_the_views_of_pretraining(small_store):
                 assert panel.marked.sum() == 15 and not (changed & ~panel.marked).any()
             else:
                 assert panel.marked is None and changed.any()
-    plain = pretraining_view(AugmentationSettings(names=()), num_frames=8)
+    plain = pretraining_view({"augmentations": ()}, num_frames=8)
     whole, panel = view_panels(clips, 0, plain, 1, generator(0, VIEWS))
     torch.testing.assert_close(panel.clip, whole.clip, rtol=0, atol=0)
     assert panel.ghost is None and panel.marked is None and len(panel.caption) == 1

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_views_are_logged_to_tensorboard(tmp_path, small_store, capsys):
     with RunLog(tmp_path / "a", argparse.Namespace(), 0) as log:
         log_views(log, clips, pretraining_view(num_frames=16), seed=0)
     assert len(tensorboard_events(tmp_path / "a").Tags()["images"]) == 2
-    clips.frames[:] = float("nan")  # in memory only: the map of the file is copied on write
+    clips = replace(clips, frames=torch.full_like(clips.frames, float("nan")))
     with pytest.raises(UserError, match="non-finite coordinates cannot be rendered"):
         render(clips.frames[:4])
     with RunLog(tmp_path / "b", argparse.Namespace(), 0) as log:
