@@ -36,7 +36,7 @@ from engine.randomness import LABELS, generator
 from engine.scores import Scores, save_scores
 from engine.signals import EXIT_RESUMABLE
 from facts.class_names import short_class_names
-from models.registry import join_representations, size_flags
+from models.registry import join_representations
 from options import defaults, flags
 from options.parser import Parser, expanded_path
 from utils.errors import run_script
@@ -54,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     flags.add_classifier_flags(parser)
     flags.add_pretrained_flags(parser, required=False)
     flags.add_probe_flags(parser)
-    flags.add_size_flags(parser, size_flags(), note=" (untrained or official)")
+    flags.add_size_flags(parser, note=" (untrained or official)")
     flags.add_optimization_flags(
         parser, epochs=None, lr=None, schedule=None, weight_decay=0.0, momentum=None, source="--mode"
     )

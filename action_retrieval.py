@@ -25,7 +25,6 @@ from engine.encoders import last_checkpoints
 from engine.evaluation import Evaluation, prepare_evaluation
 from engine.log import config_text, write_config
 from engine.retrieve import knn_accuracy, nearest_neighbors, unit_blocks
-from models.registry import size_flags
 from options import flags
 from options.parser import POSITIVE_INT, Parser, expanded_path
 from utils.errors import UserError, run_script
@@ -78,7 +77,7 @@ def parse_args() -> argparse.Namespace:
         metavar="DIR",
         help="write t-SNE maps of ten random classes, and features for TensorBoard's projector",
     )
-    flags.add_size_flags(parser, size_flags(), note=" (untrained or official)")
+    flags.add_size_flags(parser, note=" (untrained or official)")
     note = " (accepted as in the official commands; only --batch-size is used, by --autoencoder)"
     flags.add_optimization_flags(parser, epochs=80, lr=0.1, schedule=[], weight_decay=0.0, note=note)
     flags.add_run_flags(parser, print_freq=50, print_help="print every N epochs of --autoencoder")

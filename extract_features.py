@@ -24,7 +24,6 @@ from engine.encoders import last_checkpoints, load_encoders
 from engine.features import FeatureExtractor
 from engine.randomness import WEIGHTS, seed_globally
 from engine.retrieve import majority_label, nearest_neighbors, unit_blocks
-from models.registry import size_flags
 from options import flags
 from options.parser import POSITIVE_INT, Parser, expanded_path
 from utils.errors import UserError, run_script
@@ -46,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--knn-neighbours", type=POSITIVE_INT, metavar="K", help=text)
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_pretrained_flags(parser, results=False)
-    flags.add_size_flags(parser, size_flags(), note=" (untrained or official)")
+    flags.add_size_flags(parser, note=" (untrained or official)")
     flags.add_gpu_flag(parser.add_argument_group("run"))
     return parser.parse_args()
 
@@ -88,7 +87,7 @@ def main() -> int:
         last_checkpoints(args.pretrained),
         args.pretrain_skeleton_representation,
         args.finetune_skeleton_representation,
-        flags.given_sizes(args, size_flags()),
+        flags.given_sizes(args),
         skeleton=gallery.skeleton if gallery else None,
         stream=args.stream,
     ).to(device)

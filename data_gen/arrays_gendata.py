@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     array_of = resolve_names(rows, arrays)
     used = {array.display_name for array in array_of.values()}
     for names, reason in (
-        (rows.keys() - array_of.keys(), "array not found"),
+        ({f"{args.data_path.name}/{name}" for name in rows.keys() - array_of.keys()}, "array not found"),
         ({array.display_name for array in arrays} - used, f"no row in {args.clips.name}"),
     ):
         left_out += [Issue(name, None, reason) for name in sorted(names)]

@@ -98,14 +98,14 @@ def frames_of_array(array: np.ndarray, normalize: bool = True, skeleton: Skeleto
     if array.ndim == 3:
         array = array[..., None]
     sizes = range(skeleton.dimensions, NUM_COORDINATES + 1)
-    expected = f"(frames, {skeleton.num_joints}, {'/'.join(map(str, sizes))}, people) of {skeleton}"
+    expected = f"(frames, {skeleton.num_joints}, {' or '.join(map(str, sizes))}, people)"
     if (
         array.ndim != 4
         or array.shape[1] != skeleton.num_joints
         or array.shape[2] not in sizes
         or not array.size
     ):
-        raise BadFile(f"the array is {array.shape} instead of {expected}")
+        raise BadFile(f"the array is {array.shape} instead of {expected} for the skeleton {skeleton.name}")
     if not normalize and array.shape[3] > NUM_PEOPLE:
         raise BadFile(
             f"it has {array.shape[3]} people; without normalization at most {NUM_PEOPLE} can be stored"

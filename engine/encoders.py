@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from facts.datasets import NUM_FRAMES
 from facts.skeletons import KINECT_V2, Skeleton, from_data
+from models.cmd import convert_checkpoint, is_cmd
 from models.gru import SEQUENCE
 from models.registry import (
     build_encoder,
@@ -191,9 +192,9 @@ def check_skeleton(trained: Skeleton, path: str, skeleton: Skeleton) -> None:
         )
 
 
-def contrast_title(contrast: str, flags: Mapping[str, Any]) -> str:
-    """Return the name of a contrast, for logs and results: ``intra`` or ``inter``, and the run's flags."""
-    return "intra- and inter-skeleton" if flags.get("pairs") == "all" else f"{contrast}-skeleton"
+def contrast_title(pairs: str) -> str:
+    """Return the name of the contrast of ``--pairs``, for logs and results."""
+    return "intra- and inter-skeleton" if pairs == "all" else f"{pairs}-skeleton"
 
 
 def read_pretraining(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> EncoderCheckpoint:
@@ -215,7 +216,7 @@ def read_pretraining(checkpoint: dict, path: str, pretrain: str | None, sizes: d
     check_contradictions(checkpoint["sizes"], sizes, path)
     state = checkpoint["state_dict"]
     weights = {name: submodule_weights(state, f"encoders.query.{name}.") for name in stored}
-    contrast = contrast_title(checkpoint["contrast"], checkpoint["flags"])
+    contrast = contrast_title(checkpoint["flags"].get("pairs", checkpoint["contrast"]))
     title = f"{contrast} {join_representations(stored)}, {checkpoint['epoch']} epochs"
     if checkpoint.get("step"):  # saved within an epoch
         title += f" and {checkpoint['step']} steps"
@@ -248,10 +249,12 @@ def read_official(checkpoint: dict, path: str, pretrain: str | None, sizes: dict
 
 
 def read_encoders(path: str, pretrain: str | None, sizes: dict) -> EncoderCheckpoint:
-    """Read the query encoders from a checkpoint of this repository or of the official code."""
+    """Read the query encoders from a checkpoint of this repository, of the official code or of CMD."""
     checkpoint = load_checkpoint(Path(path))
     read = read_official if is_official(checkpoint) else read_pretraining
     with checkpoint_errors(Path(path)):
+        if is_cmd(checkpoint["state_dict"]):
+            return read_pretraining(convert_checkpoint(checkpoint), path, pretrain, sizes)
         return read(checkpoint, path, pretrain, sizes)
 
 

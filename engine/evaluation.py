@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dataset.clips import ClipSet, open_clips
 from dataset.label_subset import classes_without_clip
-from models.registry import join_representations, size_flags
+from models.registry import join_representations
 from options.defaults import CLASSIFIER_DEFAULTS
 from options.flags import given_sizes
 from utils.errors import UserError
@@ -142,7 +142,7 @@ def prepare_evaluation(
         args.pretrained,
         args.pretrain_skeleton_representation,
         args.finetune_skeleton_representation,
-        given_sizes(args, size_flags()),
+        given_sizes(args),
         frozen=frozen,
         skeleton=splits[0].skeleton,
         stream=args.stream,

@@ -21,7 +21,8 @@ from dataset.store_format import CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_F
 from engine.checkpoint import RollingCheckpoint, load_checkpoint, save_checkpoint
 from engine.optimization import GuardedOptimizer
 from facts.skeletons import KINECT_V2
-from models.registry import build_encoder
+from models.registry import build_encoder, complete_sizes
+from tables.run import RunSummary
 from utils.errors import run_script
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which tests may run, ignores it
@@ -39,7 +40,7 @@ TINY = {
     "graph_num_blocks": 2,
     "image_width": 16,
 }
-TINY_SIZES = {**TINY, "graph_encoder": "agcn", "image_dropout": 0.5, "num_frames": 64}  # all sizes
+TINY_SIZES = complete_sizes(TINY)
 TINY_FLAGS = [part for name, value in TINY.items() for part in ("--" + name.replace("_", "-"), str(value))]
 PRETRAINING_FLAGS = ["--moco-k", "16", "--batch-size", "4", "--epochs", "2", "--seed", "5"]
 
@@ -274,3 +275,27 @@ def probe(run):
         return run(CLASSIFICATION, "--pretrained", "random", *TINY_FLAGS, "--output-dir", folder, *flags)
 
     return call
+
+
+@pytest.fixture
+def jobs_in_process(run, monkeypatch):
+    """``jobs_in_process(module)``: its ``run_jobs`` runs here; returns the growing list of jobs that ran."""
+
+    def patch(module):
+        ran = []
+
+        def run_jobs(jobs, slots, logs):
+            summary = RunSummary()
+            for job in jobs:
+                code, _, err = run(Path(job.command[0]).name, *job.command[1:])
+                ran.append(job.name)
+                if code == 0 and job.is_done:
+                    summary.done.append(job.name)
+                else:
+                    summary.failed[job.name] = f"{err.strip()} (log)"
+            return summary
+
+        monkeypatch.setattr(module, "run_jobs", run_jobs)
+        return ran
+
+    return patch

@@ -1,21 +1,17 @@
-"""Input as people have it: archives of all kinds, lists under other names, spreadsheets, links and mounts."""
+"""Input as people have it: archives, lists under other names, spreadsheets, units, links."""
 
 import csv
 import io
 import json
 import os
-import shutil
-import subprocess
-import sys
 import tarfile
-import tempfile
 import warnings
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_eight_clips
+from conftest import GOLDEN, write_eight_clips
+from damaged_inputs import BYTE_DAMAGES, damage
 
 from data_gen import arrays_gendata, ntu_gendata, pku_gendata
 from data_gen.synthetic import make_pku
@@ -24,19 +20,35 @@ from dataset.store import open_store
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
 from utils.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-GOLDEN_RAW = Path(__file__).parent / "golden" / "ntu_skeletons.zip"
-
 
 @pytest.fixture(scope="module")
 def raw_files():
-    """The content of 12 skeleton files, by file name; all become clips."""
-    with zipfile.ZipFile(GOLDEN_RAW) as archive:
+    """The content of 12 short skeleton files, by file name; all become clips."""
+    with zipfile.ZipFile(GOLDEN / "ntu_skeletons.zip") as archive:
         files = {
             name: archive.read(name) for name in sorted(archive.namelist()) if name.endswith(".skeleton")
         }
     del files["S007C001P011R001A008.skeleton"]  # without a body
-    return dict(list(files.items())[:12])
+    return {name: first_frames(files[name], 9) for name in list(files)[:12]}
+
+
+def first_frames(data, count):
+    """The first frames of a skeleton file with one body per frame."""
+    lines = data.split(b"\n")
+    count = min(count, int(lines[0]))
+    at, frames = 1, []
+    while len(frames) < count:
+        length = 1 + 27 * int(lines[at])
+        frames.append(b"\n".join(lines[at : at + length]))
+        at += length
+    return b"\n".join([b"%d" % count, *frames]) + b"\n"
+
+
+def write_files(folder, files):
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
 
 
 def prepare(data, out, *flags):
@@ -77,12 +89,10 @@ def shuffled(files):
 
 
 PACKINGS = {
-    "a.zip": lambda files: zip_bytes(files),
+    "a.zip": zip_bytes,
     "a.ZIP": lambda files: zip_bytes({f"folder\\sub\\{name}": data for name, data in files.items()}),
     "a.tar": lambda files: tar_bytes(files, "w"),
-    "a.tar.gz": lambda files: tar_bytes(files),
-    "a.tgz": lambda files: tar_bytes(files),
-    "a.tar.bz2": lambda files: tar_bytes(files, "w:bz2"),
+    "a.tar.gz": tar_bytes,
     "a.tar.xz": lambda files: tar_bytes(files, "w:xz"),
 }
 
@@ -91,10 +101,7 @@ PACKINGS = {
 def expected(raw_files, tmp_path_factory):
     """The store of the plain files."""
     folder = tmp_path_factory.mktemp("expected")
-    (folder / "raw").mkdir()
-    for name, data in raw_files.items():
-        (folder / "raw" / name).write_bytes(data)
-    assert prepare(folder / "raw", folder / "store") == 0
+    assert prepare(write_files(folder / "raw", raw_files), folder / "store") == 0
     return folder / "store"
 
 
@@ -108,209 +115,90 @@ def test_archives_give_the_same_bytes_as_files(raw_files, expected, tmp_path, pa
     assert left_out(tmp_path / "store") == {}
 
 
-@pytest.mark.parametrize(
-    "suffix,pack",
-    [
-        (".SKELETON", bytes),
-        (".skeleton.txt", bytes),
-    ],
-)
-def test_single_files_under_other_suffixes_are_read(raw_files, expected, tmp_path, suffix, pack):
-    (tmp_path / "raw").mkdir()
-    for name, data in raw_files.items():
-        (tmp_path / "raw" / (name.removesuffix(".skeleton") + suffix)).write_bytes(pack(data))
-    assert prepare(tmp_path / "raw", tmp_path / "store") == 0
+@pytest.mark.parametrize("suffix", [".SKELETON", ".skeleton.txt"])
+def test_files_under_other_suffixes_are_read(raw_files, expected, tmp_path, suffix):
+    files = {name.removesuffix(".skeleton") + suffix: data for name, data in raw_files.items()}
+    assert prepare(write_files(tmp_path / "raw", files), tmp_path / "store") == 0
     assert (tmp_path / "store" / FRAMES_FILE).read_bytes() == (expected / FRAMES_FILE).read_bytes()
 
 
-def test_everything_that_is_not_read_is_counted(raw_files, tmp_path, capsys):
-    raw = tmp_path / "raw"
-    (raw / ".hidden").mkdir(parents=True)
+def test_everything_that_is_not_read_is_listed(raw_files, tmp_path, capsys):
     (name, data), *_ = raw_files.items()
-    (raw / name).write_bytes(data)
-    for other in ("more.7z", "more.RAR", "x.rar", "x.skeleton.zst", "notes.docx", "README"):
-        (raw / other).write_bytes(b"x")
-    (raw / "cut.zip").write_bytes(zip_bytes(raw_files)[:5000])
-    (raw / "cut.tar.gz").write_bytes(tar_bytes(raw_files)[:50_000])
-    (raw / "outer.zip").write_bytes(zip_bytes({"inner.7z": b"7z", "S1.skel": b"", "a/b.zip": b"PK"}))
+    files = {
+        name: data,
+        "more.7z": b"7z\xbc\xaf",
+        "notes.docx": b"PK",
+        "page.zip": b"<html>",
+        "nul.tgz": b"\x1f" + bytes(900),
+    }
+    files |= {
+        "cut.zip": zip_bytes(raw_files)[:5000],
+        "outer.zip": zip_bytes({"inner.7z": b"7z", "S1.skel": b""}),
+    }
+    raw = write_files(tmp_path / "raw", files)
+    (raw / ".hidden").mkdir()
     os.mkfifo(raw / "S001C001P009R001A001.skeleton")
     (raw / "S001C001P009R001A002.skeleton").symlink_to(raw / "nowhere")
     assert prepare(raw, tmp_path / "store") == 1
     reasons = left_out(tmp_path / "store")
-    assert reasons.pop("other files") == (
-        "not read: 2 .7z, 2 .rar, 1 .docx, 1 .skel, 1 .zip, 1 .zst, 1 hidden, 1 without suffix"
-    )
-    for file, reason in {
-        "cut.zip": "the archive is damaged",
-        "cut.tar.gz": "the archive is damaged",
-        "S001C001P009R001A001.skeleton": "not a regular file",
-        "S001C001P009R001A002.skeleton": "broken link",
-    }.items():
-        assert reason in reasons.pop(file)
-    # the last file in the cut archive is listed; the others are in the store
-    assert set(reasons) <= {f"cut.tar.gz/{name}" for name in raw_files} | {name}
-    out = capsys.readouterr().out
-    assert "2 archives or folders could not be read completely" in out and "2 .7z, 2 .rar" in out
+    assert all("the archive is damaged" in reasons.pop(file) for file in ("cut.zip", "page.zip", "nul.tgz"))
+    for action in (1, 2):
+        assert "not a regular file" in reasons.pop(f"S001C001P009R001A00{action}.skeleton")
+    (others,) = reasons.values()
+    for kind in ("2 .7z", "1 .docx", "1 .skel", "1 hidden"):
+        assert kind in others
+    assert "3 archives or folders could not be read completely" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
-def test_unreadable_folder_is_listed(raw_files):
-    code = (
-        "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from data_gen.sources import scan_input;"
-        "os.setgid(65534); os.setuid(65534); found = scan_input([sys.argv[1]], ('.skeleton',), 'x');"
-        "print(len(found.files), *found.problems)"
-    )
-    with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed for other users
-        raw = Path(folder)
-        os.chmod(raw, 0o755)
-        (raw / "closed").mkdir()
-        for place, name in zip((raw, raw / "closed"), raw_files):
-            (place / name).write_bytes(raw_files[name])
-        os.chmod(raw / "closed", 0)
-        ended = subprocess.run([sys.executable, "-c", code, REPOSITORY, raw], capture_output=True, text=True)
-    assert ended.stdout == f"1 {raw.name}/closed: the folder cannot be read (Permission denied)\n", (
-        ended.stderr
-    )
-
-
-def test_names_and_links_in_archives_never_become_paths(raw_files, tmp_path):
+def test_links_in_archives_are_not_followed(raw_files, tmp_path):
+    """Names of members never become paths."""
     (name, data), *_ = raw_files.items()
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as archive:
-        for path in (f"../../{name}", "/etc/passwd.skeleton"):
-            info = tarfile.TarInfo(path)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+    content = io.BytesIO(tar_bytes({f"../../{name}": data, "/etc/passwd.skeleton": data}, "w"))
+    with tarfile.open(fileobj=content, mode="a") as archive:
         link = tarfile.TarInfo("S002C001P001R001A001.skeleton")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    (raw / "links.tar.gz").write_bytes(content.getvalue())
+    raw = write_files(tmp_path / "raw", {"links.tar": content.getvalue()})
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     assert prepare(raw, tmp_path / "store") == 1
     assert names_in(tmp_path / "store") == [name.removesuffix(".skeleton")]
-    reasons = left_out(tmp_path / "store")
-    assert reasons["other files"] == "not read: 1 link"
-    assert "not of the form" in reasons["links.tar.gz//etc/passwd.skeleton"]
+    assert "1 link" in " ".join(left_out(tmp_path / "store").values())
     written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert written == {tmp_path / "store" / file for file in (FRAMES_FILE, CLIPS_FILE, INFO_FILE)}
 
 
-# Damaged archives
-
-
-def damaged_archive(files, rng):
-    """A random packing of some files, with a random damage; returns its name and content."""
-    packing = list(PACKINGS)[rng.integers(len(PACKINGS))]
-    content = bytearray(PACKINGS[packing](files))
-    kind = rng.integers(5)
-    if kind == 0:
-        content = content[: rng.integers(len(content) + 1)]
-    elif kind == 1:
-        for _ in range(rng.integers(1, 20)):
-            content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
-    elif kind == 2:
-        start = int(rng.integers(len(content)))
-        content[start : start + int(rng.integers(1, 5000))] = b""
-    elif kind == 3:
-        start = int(rng.integers(len(content)))
-        length = min(int(rng.integers(1, 5000)), len(content) - start)
-        content[start : start + length] = bytes(length)
-    return packing, bytes(content)
-
-
-def check_damaged_archive(raw_files, folder, seed):
-    """Prepare plain files and a damaged archive; return how many clips of the archive are in the store."""
-    rng = np.random.default_rng([seed, 15])
+@pytest.mark.parametrize("seed", range(20))
+def test_clips_around_damaged_archives_are_stored_or_listed(raw_files, tmp_path, seed):
     names = list(raw_files)
-    short = {name: first_frames(raw_files[name], 9) for name in names}
-    packed = {name: short[name] for name in names[4:]}
-    if seed % 3 == 0:
-        packed = {
-            ("../" * 9 + "tmp/" if i % 2 else "/") + name: d for i, (name, d) in enumerate(packed.items())
-        }
-    raw = folder / "raw"
-    raw.mkdir()
-    for name in names[:4]:
-        (raw / name).write_bytes(short[name])
-    archive, content = damaged_archive(packed, rng)
-    (raw / archive).write_bytes(content)
-    before = sorted(path for path in folder.rglob("*"))
-    prepare(raw, folder / "store")
-    after = sorted(
-        path
-        for path in folder.rglob("*")
-        if path != folder / "store" and folder / "store" not in path.parents
-    )
-    assert after == before
-    stored, reasons = set(names_in(folder / "store")), left_out(folder / "store")
-    assert {name.removesuffix(".skeleton") for name in names[:4]} <= stored
-    archive_is_listed = any(archive in file and not file.endswith(".skeleton") for file in reasons)
+    packing = list(PACKINGS)[seed % len(PACKINGS)]
+    content = damage(PACKINGS[packing]({name: raw_files[name] for name in names[4:]}), seed, BYTE_DAMAGES)
+    files = {name: raw_files[name] for name in names[:4]}
+    prepare(write_files(tmp_path / "raw", {**files, packing: content}), tmp_path / "store")
+    stored, reasons = set(names_in(tmp_path / "store")), left_out(tmp_path / "store")
+    assert {name.removesuffix(".skeleton") for name in names[:4]} <= stored and all(reasons.values())
+    archive_is_listed = any(packing in file and not file.endswith(".skeleton") for file in reasons)
     for name in names[4:]:
-        listed = any(file.endswith((name, f"{name}.gz")) for file in reasons)
-        assert name.removesuffix(".skeleton") in stored or listed or archive_is_listed, (
-            seed,
-            archive,
-            name,
-            reasons,
-        )
-    assert all(reasons.values())
-    assert np.isfinite(np.load(folder / "store" / FRAMES_FILE)).all()
-    return len(stored) - 4
-
-
-def first_frames(data, count):
-    """The first frames of a skeleton file with one body per frame."""
-    lines = data.split(b"\n")
-    count = min(count, int(lines[0]))
-    at, frames = 1, []
-    while len(frames) < count:
-        length = 1 + 27 * int(lines[at])
-        frames.append(b"\n".join(lines[at : at + length]))
-        at += length
-    return b"\n".join([b"%d" % count, *frames]) + b"\n"
-
-
-@pytest.mark.parametrize("first", range(0, 60, 20))
-def test_clips_around_damaged_archives_are_stored_or_listed(raw_files, tmp_path, first):
-    for seed in range(first, first + 20):
-        (tmp_path / str(seed)).mkdir()
-        check_damaged_archive(raw_files, tmp_path / str(seed), seed)
-
-
-@pytest.mark.slow
-def test_1000_damaged_archives(raw_files, tmp_path):
-    counts = []
-    for seed in range(1000, 2000):
-        (tmp_path / str(seed)).mkdir()
-        counts.append(check_damaged_archive(raw_files, tmp_path / str(seed), seed))
-        shutil.rmtree(tmp_path / str(seed))
-    print(f"{sum(counts)} clips of damaged archives are stored; {counts.count(8)} archives completely")
+        listed = any(file.endswith(name) for file in reasons)
+        assert name.removesuffix(".skeleton") in stored or listed or archive_is_listed, (name, reasons)
+    assert np.isfinite(np.load(tmp_path / "store" / FRAMES_FILE)).all()
 
 
 # Lists of missing skeletons
 
 
 LIST_NAMES = [
-    "NTU_RGBD120_samples_with_missing_skeletons.txt",
-    "samples_with_missing_skeletons.txt",
-    "samples_with_missing_skeletons_NTU_RGBD120.txt",
-    "ntu_rgb120_missings.txt",
     "NTU_RGBD120_samples_with_missing_skeletons (1).txt",
-    "ntu_rgbd120_SAMPLES_with_missing_skeletons.TXT",
+    "samples_with_missing_skeletons_NTU_RGBD120.TXT",
+    "ntu_rgb120_missings.txt",
     "missing.txt.txt",
-    "missing_skeletons.csv",
     "deep/er/missing_skeletons",
 ]
 
 
 @pytest.mark.parametrize("name", LIST_NAMES)
 def test_list_of_missing_skeletons_is_found_under_other_names(raw_files, tmp_path, name, capsys):
-    path = tmp_path / "raw" / name
-    path.parent.mkdir(parents=True)
-    for file, data in raw_files.items():
-        (tmp_path / "raw" / file).write_bytes(data)
+    path = write_files(tmp_path / "raw", raw_files) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     listed = min(raw_files).removesuffix(".skeleton")
     path.write_text(f"The samples below:\r\n\r\n{listed}\r\n")
     assert prepare(tmp_path / "raw", tmp_path / "store") == 0
@@ -333,41 +221,31 @@ def test_list_of_missing_skeletons_is_found_in_archives(raw_files, tmp_path, pac
 
 @pytest.mark.parametrize("dataset,count", [("ntu60", 302), ("ntu120", 535)])
 def test_no_list_of_missing_skeletons_is_a_warning(raw_files, tmp_path, dataset, count, capsys):
-    (tmp_path / "raw").mkdir()
-    for file, data in raw_files.items():
-        (tmp_path / "raw" / file).write_bytes(data)
     names = "\n".join(name.removesuffix(".skeleton") for name in raw_files)
-    (tmp_path / "raw" / "train.txt").write_text(names)  # not evidently the list
-    prepare(tmp_path / "raw", tmp_path / "store", "--dataset", dataset)
+    files = {**raw_files, "train.txt": names.encode()}  # not evidently the list
+    prepare(write_files(tmp_path / "raw", files), tmp_path / "store", "--dataset", dataset)
     out = capsys.readouterr().out
     assert f"WARNING: no list of missing skeletons found, so all files are used: up to {count} clips" in out
     assert "it may be train.txt" in out and out.count("WARNING") == 2  # at the beginning and at the end
 
 
 def test_only_later_setups_suggest_ntu120(raw_files, tmp_path):
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / "S018C001P008R001A061.skeleton").write_bytes(min(raw_files.values()))
+    files = {"S018C001P008R001A061.skeleton": min(raw_files.values())}
     with pytest.raises(UserError, match="add --dataset ntu120"):
-        prepare(tmp_path / "raw", tmp_path / "store", "--dataset", "ntu60")
-
-
-# Interrupted downloads
+        prepare(write_files(tmp_path / "raw", files), tmp_path / "store", "--dataset", "ntu60")
 
 
 def test_nul_bytes_are_named(raw_files, tmp_path):
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    names = list(raw_files)
-    (raw / names[0]).write_bytes(bytes(4096))
-    (raw / names[1]).write_bytes(raw_files[names[1]][:9000] + bytes(4096))
-    (raw / names[2]).write_bytes(raw_files[names[2]])
-    prepare(raw, tmp_path / "store")
+    """As after an interrupted download."""
+    first, second, third, *_ = raw_files
+    files = {first: bytes(4096), second: raw_files[second][:9000] + bytes(4096), third: raw_files[third]}
+    prepare(write_files(tmp_path / "raw", files), tmp_path / "store")
     reasons = left_out(tmp_path / "store")
-    assert "consists of 4,096 NUL bytes" in reasons[names[0]]
-    assert "is truncated in frame 2" in reasons[names[1]]
+    assert "consists of 4,096 NUL bytes" in reasons[first]
+    assert "is truncated in frame 2" in reasons[second]
     (tmp_path / "clips.csv").write_bytes(bytes(99))
     with pytest.raises(UserError, match="NUL bytes"):
-        prepare_arrays(tmp_path, raw, tmp_path / "clips.csv")
+        prepare_arrays(tmp_path, tmp_path / "raw", tmp_path / "clips.csv")
 
 
 # Tables
@@ -421,16 +299,11 @@ def test_store_table_saved_by_a_spreadsheet_program(tmp_path):
     store = write_eight_clips(tmp_path)
     before = open_store(store)
     text = (store / CLIPS_FILE).read_text()
-    for changed in (
-        b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode() + b"\r\n",
-        b"\xef\xbb\xbf" + text.replace(",", ";").encode() + b";;;;\n",
-    ):
-        (store / CLIPS_FILE).write_bytes(changed)
+    for changed in (text.replace("\n", "\r\n") + "\r\n", text.replace(",", ";") + ";;;;\n"):
+        (store / CLIPS_FILE).write_bytes(b"\xef\xbb\xbf" + changed.encode())
         after = open_store(store)
         assert after.names == before.names and after.splits == before.splits
     info = json.loads((store / INFO_FILE).read_text())
-    (store / INFO_FILE).write_text(json.dumps({**info, "format_version": "1"}))
-    open_store(store)
     (store / INFO_FILE).write_text(json.dumps({**info, "format_version": "7"}))
     with pytest.raises(UserError, match="format version 7, but this version reads 1"):
         open_store(store)
@@ -492,7 +365,7 @@ def test_one_root_for_all_files_of_pku(pku, tmp_path):
         assert left_out(tmp_path / store) == {}
 
 
-@pytest.mark.parametrize("spelling", ["{}.avi", "{}.AVI", "Videos/{}.txt", '"{}"', "lower"])
+@pytest.mark.parametrize("spelling", ["{}.AVI", "Videos/{}.txt", '"{}"', "lower"])
 def test_names_in_split_files_may_have_suffix_and_case(pku, tmp_path, spelling):
     text = (pku / "splits" / "cross-view.txt").read_text()
     lines = text.splitlines()
@@ -519,7 +392,7 @@ def test_split_files_of_other_videos(pku, tmp_path, capsys):
 def test_packed_skeletons_of_pku_are_named(pku, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "skeleton.7z").write_bytes(b"7z")
-    with pytest.raises(UserError, match="0 .txt files.*not read: 1 .7z"):
+    with pytest.raises(UserError, match="0 .txt files.*1 .7z"):
         prepare_pku(tmp_path / "store", tmp_path / "data", pku / "labels", pku / "splits")
     with pytest.raises(UserError, match=r"\(24 .txt files, 24 with labels\)"):
         prepare_pku(tmp_path / "store", pku / "labels", pku / "labels", pku / "splits")
@@ -530,51 +403,29 @@ def test_packed_skeletons_of_pku_are_named(pku, tmp_path):
 
 @pytest.fixture
 def raw(raw_files, tmp_path):
-    folder = tmp_path / "raw"
-    folder.mkdir()
-    for name in list(raw_files)[:2]:
-        (folder / name).write_bytes(raw_files[name])
-    return folder
+    return write_files(tmp_path / "raw", dict(list(raw_files.items())[:2]))
 
 
-@pytest.mark.parametrize("content", ["nothing", "an empty folder", "a store"])
+@pytest.mark.parametrize("content", ["nothing", "a store"])
 def test_links_to_folders_are_followed(raw, tmp_path, content):
     scratch, link = tmp_path / "scratch" / "ntu", tmp_path / "link"
     scratch.parent.mkdir()
-    if content == "an empty folder":
-        scratch.mkdir()
-    elif content == "a store":
+    if content == "a store":
         prepare(raw, scratch)
     link.symlink_to(scratch)
     for _ in range(2):
         assert prepare(raw, link, "--overwrite") == 0
         assert link.is_symlink() and len(names_in(scratch)) == 2
-        assert sorted(os.listdir(tmp_path)) == ["link", "raw", "scratch"]
-        assert os.listdir(scratch.parent) == ["ntu"]
 
 
-@pytest.mark.parametrize("kind", ["device", "fifo", "file", "link to a file"])
+@pytest.mark.parametrize("kind", ["fifo", "file"])
 def test_other_targets_are_rejected_before_the_work(tmp_path, kind):
     target = tmp_path / "target"
-    if kind == "fifo":
-        os.mkfifo(target)
-    elif kind == "file":
-        target.write_text("thesis")
-    else:
-        (tmp_path / "file").write_text("thesis")
-        target.symlink_to("/dev/null" if kind == "device" else tmp_path / "file")
+    os.mkfifo(target) if kind == "fifo" else target.write_text("thesis")
     before = target.lstat()
     with pytest.raises(UserError, match="not a store"):
         prepare(tmp_path / "nowhere", target, "--overwrite")  # the input is not even looked for
     assert os.path.samestat(before, target.lstat()) and before.st_mode == target.lstat().st_mode
-
-
-def test_mount_point_is_rejected_before_the_work(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == tmp_path / "disk")
-    (tmp_path / "disk").mkdir()
-    with pytest.raises(UserError, match="is a mount point and cannot be replaced; choose a folder inside it"):
-        prepare(tmp_path / "nowhere", tmp_path / "disk")  # the input is not even looked for
-    assert prepare(raw, tmp_path / "disk" / "store") == 0
 
 
 def test_home_folder_is_expanded(raw, tmp_path, monkeypatch):

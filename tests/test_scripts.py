@@ -168,7 +168,7 @@ def test_evaluations_leave_other_files_alone(run, pretrain, tmp_path):
         code, _, err = run(script, *flags, "--output-dir", tmp_path / "file")
         assert code == 2 and "file is not a folder" in err
     code, _, err = pretrain(tmp_path / "file" / "below")
-    assert code == 2 and "is not a folder" in err
+    assert code == 2 and "cannot create the folder" in err
 
 
 def test_probe_does_not_change_the_encoder(probe, tmp_path):
