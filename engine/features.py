@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -150,7 +151,9 @@ def cache_device(size: int, device: torch.device) -> torch.device:
     """
     if device.type == "cuda" and size + GPU_RESERVE < torch.cuda.mem_get_info(device)[0]:
         return device
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    host = math.inf  # unknown on Windows
+    if hasattr(os, "sysconf"):
+        host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > MAX_HOST_FRACTION * host:
         raise UserError(
             f"--cached-crops needs {size / 1e9:.1f} GB for features, too much for the {host / 1e9:.1f} GB of "
