@@ -16,16 +16,15 @@ import argparse
 from contextlib import nullcontext
 
 from dataset.clips import open_clips
-from dataset.views import AugmentationSettings, pretraining_view
+from dataset.views import pretraining_view
 from engine.device import check_modes, describe, in_precision, parallel, pick_device, place_clips, use_tf32
 from engine.distributed import process_group
 from engine.encoders import contrast_title
 from engine.log import RunLog, config_text
 from engine.optimization import GuardedOptimizer, pretraining_optimizer, schedule_note
-from engine.pretrain import Pretraining, build_model, compile_errors, train
+from engine.pretrain import Pretraining, build_model, build_objectives, compile_errors, train
 from engine.randomness import choose_seed
 from engine.resume import check_same_run, describe_run, initialize, locked_run, resume_point
-from moco.model import PAIRS
 from models.registry import parse_representations
 from options.defaults import checkpoint_folder, complete_pretraining, flag_defaults
 from options.flags import pretraining_parser
@@ -48,11 +47,12 @@ def pretrain(args: argparse.Namespace) -> int:
         args, notes = complete_pretraining(args, representations, clips, seed, point.flags)
         description = describe_run(args, representations, clips)
         check_same_run(point, description, flag_defaults(args), clips)
-        view = pretraining_view(AugmentationSettings.from_flags(args), args.num_frames, clips.skeleton)
+        view = pretraining_view(vars(args), args.num_frames, clips.skeleton)
+        objectives = build_objectives(args, representations)
 
         with locked_run(folder, point, group):
             (clips,) = place_clips([clips], args.data_device, device)
-            model = build_model(args, representations, PAIRS[args.pairs](representations), clips.skeleton)
+            model = build_model(args, representations, objectives, clips.skeleton)
             if point.content is None:
                 initialize(model, args.init, clips.skeleton)
             model = model.to(device)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from facts.datasets import NUM_FRAMES
 from facts.skeletons import KINECT_V2, Skeleton, from_data
+from models.cmd import convert_checkpoint, is_cmd
 from models.gru import SEQUENCE
 from models.registry import (
     build_encoder,
@@ -190,7 +191,7 @@ def read_official(checkpoint: dict, path: str, names: Sequence[str], sizes: dict
 
 
 def read_encoders(path: str, pretrain: str, stream: str | None, sizes: dict) -> EncoderCheckpoint:
-    """Read the query encoders from a checkpoint of this repository or of the official code.
+    """Read the query encoders from a checkpoint of this repository, of the official code or of CMD.
 
     Args:
         path: the file.
@@ -203,7 +204,9 @@ def read_encoders(path: str, pretrain: str, stream: str | None, sizes: dict) -> 
     """
     names, checkpoint = parse_representations(pretrain) if pretrain else (), load_checkpoint(Path(path))
     with checkpoint_errors(Path(path)):
-        if is_official(checkpoint):
+        if is_cmd(checkpoint["state_dict"]):
+            read = read_pretraining(convert_checkpoint(checkpoint), path)
+        elif is_official(checkpoint):
             read = read_official(checkpoint, path, names, sizes)
         else:
             read = read_pretraining(checkpoint, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +18,11 @@ from dataset.batches import prefetch, shuffled_batches
 from dataset.clips import ClipSet
 from dataset.views import View
 from facts.skeletons import Skeleton
-from moco.model import MoCo, info_nce
+from moco.losses import OBJECTIVES, Objective, Outcome, info_nce
+from moco.model import MoCo
 from models.registry import build_encoder, lay_out, registry_entry, short_name, size_flags
 from options.parser import Flags
+from utils.class_flags import from_flags
 from utils.errors import UserError, first_line
 
 from .checkpoint import BEST_KNN, LAST, RollingCheckpoint, checkpoint_errors, checkpoint_name, save_checkpoint
@@ -59,7 +61,7 @@ class Pretraining:
     def __post_init__(self) -> None:
         self.epoch = self.args.start_epoch
         self.representations = tuple(self.model.encoders.query)
-        self.metrics = EpochMetrics(self.model.pairs, self.device)
+        self.metrics = EpochMetrics()
         self.folder = Path(self.args.checkpoint_path)
         self.workers = self.args.workers
         if self.workers is None:
@@ -74,7 +76,7 @@ class Pretraining:
             "state_dict": self.model.state_dict(),
             "optimizer": self.optimizer.optimizer.state_dict(),
             "scaler": self.optimizer.scaler.state_dict(),
-            "metrics": self.metrics.total,
+            "metrics": {"sums": self.metrics.sums, "steps": self.metrics.steps},
             "best_knn": self.best_knn,
         }
 
@@ -89,22 +91,25 @@ class Pretraining:
             if checkpoint["scaler"]:  # empty without loss scaling
                 self.optimizer.scaler.load_state_dict(checkpoint["scaler"])
             self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
-            if self.group.is_main and "metrics" in checkpoint:  # the sums of all processes
-                self.metrics.total.copy_(checkpoint["metrics"])
+            if "metrics" in checkpoint:
+                self.metrics.sums, self.metrics.steps = (checkpoint["metrics"][k] for k in ("sums", "steps"))
             self.best_knn = checkpoint.get("best_knn", 0.0)
         print(f"resumed {point.path}: epoch {self.epoch}, step {self.step}")
 
 
+def build_objectives(args: Flags, representations: tuple[str, ...]) -> list[Objective]:
+    """Build the objectives, whose terms are summed, from their flags."""
+    return [from_flags(kind, vars(args), representations=representations) for kind in OBJECTIVES]
+
+
 def build_model(
-    args: Flags, representations: Sequence[str], pairs: list[tuple[str, str]], skeleton: Skeleton
+    args: Flags, representations: tuple[str, ...], objectives: list[Objective], skeleton: Skeleton
 ) -> MoCo:
     """Build the contrastive model with initial weights, compiled if ``--compile`` is given."""
     seed_globally(args.seed, WEIGHTS)
     sizes = {name: getattr(args, name) for name in size_flags()}
     build = partial(build_encoder, skeleton=skeleton, **sizes)
-    model = MoCo(
-        representations, build, pairs, args.moco_dim, args.moco_k, args.moco_m, args.moco_t, args.mlp
-    )
+    model = MoCo(representations, build, objectives, args.moco_dim, args.moco_k, args.moco_m, args.mlp)
     if args.sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if args.compile:
@@ -135,55 +140,62 @@ def compile_errors() -> Iterator[None]:
 
 
 class EpochMetrics:
-    """Sums over the steps of an epoch and over all processes, kept on the device.
+    """Means over the steps of an epoch and over all processes.
 
-    ``total`` is part of a checkpoint, so that the log of an epoch resumed in the middle covers all of it.
-    Its columns are, per pair, accuracy, positive and negative logit, and loss relative to chance; its last
-    row contains the loss and the number of steps.
+    The metrics are the loss, its terms by name and, per pair, the loss relative to chance, the accuracy, and
+    the positive and negative logits. New values are summed on the device. ``synchronize`` adds them to
+    ``sums``, which are part of a checkpoint, so that the log of an epoch resumed in the middle covers it all.
     """
 
-    def __init__(self, pairs: list[tuple[str, str]], device: torch.device) -> None:
-        self.names = [f"{short_name(q)}->{short_name(k)}" for q, k in pairs]
-        self.total = torch.zeros(len(pairs) + 1, 4, device=device)
-        self._new = torch.zeros_like(self.total)  # of this process, since the last synchronization
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.steps = 0  # in ``sums``
         self.clips = 0  # of this process, since it started
+        self._new: Tensor | None = None
+        self._new_steps = 0
 
-    def add(self, loss: Tensor, logits: list[Tensor]) -> None:
-        """Add a step.
-
-        A query counts as correct if its positive key is strictly more similar than every negative key,
-        so a collapsed encoder, whose keys are all equal, has an accuracy of 0.
-        """
-        for sums, x in zip(self._new, logits):
-            positive, negative = x.detach()[:, 0], x.detach()[:, 1:]
-            correct = positive > negative.amax(dim=1)
-            relative = info_nce(x.detach()) / math.log(x.shape[1])
-            sums += torch.stack([correct.float().mean(), positive.mean(), negative.mean(), relative])
-        self._new[-1, 0] += loss.detach()
-        self._new[-1, 1] += 1
-        self.clips += logits[0].shape[0]
+    def add(self, loss: Tensor, outcome: Outcome) -> None:
+        """Add a step."""
+        values = step_metrics(loss.detach(), outcome)
+        self.sums = self.sums or dict.fromkeys(values, 0.0)
+        new = torch.stack([*values.values()])
+        self._new = new if self._new is None else self._new + new
+        self._new_steps += 1
+        self.clips += len(next(iter(outcome.logits.values())))
 
     def synchronize(self, group: Group) -> None:
-        """Add the new sums of all processes to ``total``."""
-        self.total += group.sum(self._new)
-        self._new.zero_()
+        """Add the new values, averaged over the processes, to ``sums``; waits for the device."""
+        if self._new is not None:
+            values = (group.sum(self._new) / group.size).tolist()
+            self.sums = {name: total + value for (name, total), value in zip(self.sums.items(), values)}
+            self.steps += self._new_steps
+        self._new, self._new_steps = None, 0
 
     def mean_loss(self) -> float:
-        """Return the mean loss so far; waits for the device."""
-        loss, steps = (self.total + self._new)[-1, :2].tolist()
-        return loss / max(steps, 1)
+        """Return the mean loss up to the last synchronization."""
+        return self.sums["loss"] / max(self.steps, 1)
 
     def means(self) -> dict[str, float]:
-        """Return the means of ``total``: the loss and, per pair, loss / ln(1 + K), accuracy and logits."""
-        *rows, (loss, steps, _, _) = self.total.tolist()
-        metrics = {"loss": loss / steps}
-        for name, sums in zip(self.names, rows):
-            accuracy, positive, negative, relative = (value / steps for value in sums)
-            metrics[f"relative_loss/{name}"] = relative
-            metrics[f"contrastive_accuracy/{name}"] = 100 * accuracy
-            metrics[f"positive_logit/{name}"] = positive
-            metrics[f"negative_logit/{name}"] = negative
-        return metrics
+        """Return the mean of each metric up to the last synchronization."""
+        return {name: total / self.steps for name, total in self.sums.items()}
+
+
+def step_metrics(loss: Tensor, outcome: Outcome) -> dict[str, Tensor]:
+    """Return the metrics of a step by name, scalars on the device.
+
+    A query counts as correct if its positive key is strictly more similar than every negative key, so a
+    collapsed encoder, whose keys are all equal, has an accuracy of 0.
+    """
+    metrics = {"loss": loss} | {f"loss/{name}": term.detach() for name, term in outcome.terms.items()}
+    for (query, key), logits in outcome.logits.items():
+        pair = f"{short_name(query)}->{short_name(key)}"
+        x = logits.detach()
+        positive, negative = x[:, 0], x[:, 1:]
+        metrics[f"relative_loss/{pair}"] = info_nce(x) / math.log(x.shape[1])
+        metrics[f"contrastive_accuracy/{pair}"] = 100 * (positive > negative.amax(dim=1)).float().mean()
+        metrics[f"positive_logit/{pair}"] = positive.mean()
+        metrics[f"negative_logit/{pair}"] = negative.mean()
+    return metrics
 
 
 def two_views(run: Pretraining, batches: list[Tensor]) -> Iterator[tuple[dict, dict]]:
@@ -219,16 +231,22 @@ def train_epoch(run: Pretraining, stop: StopRequest, rolling: RollingCheckpoint)
     with step_bar(run.epoch, len(batches), run.step, None if group.is_main else True) as bar:
         for query, key in two_views(run, batches):
             seed_globally(args.seed, DROPOUT, run.epoch, run.step, *([group.rank] if group.rank else []))
-            loss, logits = run.model(query, key, encode=run.encode, gather=group.gather, rank=group.rank)
+            loss, outcome = run.model(
+                query,
+                key,
+                encode=run.encode,
+                gather=group.gather,
+                rank=group.rank,
+                step=run.epoch * len(batches) + run.step,
+            )
             run.optimizer.step(loss, run.step, group.sum)
-            run.metrics.add(loss, logits)
+            run.metrics.add(loss, outcome)
             run.step += 1
             bar.update()
-            if run.step % args.print_freq == 0 and not bar.disable:
-                bar.set_postfix(loss=f"{run.metrics.mean_loss():.3f}")
             if run.step % sync_every and run.step < len(batches):
                 continue
             run.metrics.synchronize(group)
+            bar.set_postfix(loss=f"{run.metrics.mean_loss():.3f}", refresh=False)
             run.optimizer.check(run.epoch, run.clips, batches, run.folder, state)
             if group.any(stop.requested, run.device):
                 break
@@ -243,7 +261,10 @@ def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], remaining: fl
 
     ``remaining`` is in seconds.
     """
-    losses = named(metrics, "relative_loss")
+    losses, terms = named(metrics, "relative_loss"), named(metrics, "loss")
+    loss = f"loss {metrics['loss']:.4f}"
+    if len(terms) > 1:
+        loss += f" ({', '.join(f'{name} {value:.3f}' for name, value in terms.items())})"
     shown = "  ".join(
         f"{pair} {losses[pair]:.2f} {accuracy:.1f}%"
         for pair, accuracy in named(metrics, "contrastive_accuracy").items()
@@ -253,7 +274,7 @@ def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], remaining: fl
         if values := named(metrics, prefix):
             shown += f"  {title} " + " ".join(f"{name} {value:{style}}" for name, value in values.items())
     return (
-        f"epoch {epoch:4d}/{epochs}  loss {metrics['loss']:.4f}  {shown}  lr {metrics['learning_rate']:.4g}  "
+        f"epoch {epoch:4d}/{epochs}  {loss}  {shown}  lr {metrics['learning_rate']:.4g}  "
         f"{metrics['clips_per_second']:.0f} clips/s  {duration(remaining)} left"
     )
 
@@ -323,7 +344,7 @@ def train(run: Pretraining, log: RunLog | None) -> int:
             train_epoch(run, stop, rolling)
             if run.epoch == epoch:  # stopped within the epoch
                 break
-            sums, run.metrics = run.metrics, EpochMetrics(run.model.pairs, run.device)
+            sums, run.metrics = run.metrics, EpochMetrics()
             if log is not None:
                 seconds = max(time.monotonic() - start, 1e-9)
                 clips = group.size * sums.clips

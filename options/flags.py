@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dataset.augment import augmentation_names
+from dataset.augment import AUGMENTATIONS, Composition
 from facts.datasets import DATASETS
+from moco.losses import OBJECTIVES
 from models.registry import REPRESENTATIONS, size_flags
 from models.streams import STREAMS
+from utils.class_flags import add_class_flags
 
 from .parser import (
     COUNT,
@@ -286,16 +288,8 @@ def add_contrast_flags(parser: Parser, contrast: str) -> None:
     names = ", ".join(REPRESENTATIONS)
     if contrast == "intra":
         default, description = "seq-based", f"one of {names}"
-        parser.set_defaults(pairs="intra")
     else:
         default, description = "seq-based_and_graph-based", f"two or more of {names}, joined by _and_"
-        group.add_argument(
-            "--pairs",
-            choices=["inter", "intra", "all"],
-            default="inter",
-            help="inter: contrast each representation with the other ones, as in the paper; intra: each with "
-            "its own keys; all: both, often better on small datasets (default: inter)",
-        )
     group.add_argument(
         "--skeleton-representation",
         default=default,
@@ -317,55 +311,30 @@ def add_contrast_flags(parser: Parser, contrast: str) -> None:
         "--moco-m", type=FRACTION, default=0.999, metavar="M", help="key-encoder momentum (default: 0.999)"
     )
     group.add_argument(
-        "--moco-t", type=POSITIVE, default=0.07, metavar="T", help="softmax temperature (default: 0.07)"
-    )
-    group.add_argument(
         "--mlp",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="MLP head, as in the paper; --no-mlp: linear head (default: --mlp)",
     )
+    if contrast == "intra":
+        parser.set_defaults(pairs="intra")
+    for objective in OBJECTIVES:
+        add_class_flags(group, objective, omit=("pairs",) if contrast == "intra" else ())
 
 
 def add_augmentation_flags(parser: Parser) -> None:
-    """Add the augmentation flags (section 3.4; Tables 5, 8, 9)."""
+    """Add ``--augmentations`` (section 3.4; Tables 5, 8, 9) and the flags of the classes in the registry."""
     group = parser.add_argument_group("augmentation")
     group.add_argument(
         "--augmentations",
         nargs="*",
         default=["crop", "pose", "jitter"],
         metavar="A",
-        help=f"any of {', '.join(augmentation_names())}; no value: no augmentation (Table 5; default: crop "
-        "pose jitter)",
+        help=f"any of {', '.join(AUGMENTATIONS)}; no value: no augmentation (Table 5; default: crop pose "
+        "jitter)",
     )
-    group.add_argument(
-        "--jitter-joints",
-        type=int,
-        metavar="N",
-        help="joints changed by jittering (Table 8; default: 60%% of the joints, 15 of the 25 of Kinect v2)",
-    )
-    group.add_argument(
-        "--min-crop-ratio",
-        type=float,
-        default=0.1,
-        metavar="R",
-        help="shortest temporal crop as a fraction of the clip (Table 9; default: 0.1)",
-    )
-    group.add_argument(
-        "--min-crop-frames",
-        type=int,
-        default=64,
-        metavar="N",
-        help="shortest temporal crop in frames; shorter clips are not cropped (default: 64)",
-    )
-    group.add_argument(
-        "--jitter-zero-prob",
-        type=float,
-        default=0.5,
-        metavar="P",
-        help="probability that jittering sets the joints to zero (default: 0.5, as in the official code; "
-        "paper: 0)",
-    )
+    for kind in (Composition, *AUGMENTATIONS.values()):
+        add_class_flags(group, kind)
 
 
 def add_size_flags(parser: Parser, note: str = "") -> None:

@@ -132,10 +132,10 @@ def test_on_error_stop_writes_nothing(raw, data):
     [
         (["--data_path", "nowhere"], "nowhere does not exist"),
         ([], "no .skeleton file below"),
-        (["--data_path", "RAW", "--ignored_sample_path", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["--data_path", "RAW", "--ignored_sample_path", "nowhere.txt"], "nowhere.txt does not exist"),
         (["--data_path", "RAW", "--ignored_sample_path", __file__], "contains no line with only a name like"),
         (["--data_path", "RAW", "--out_folder", "RAW"], "exists but is not a store"),
-        (["--data_path", "broken.zip"], "cannot be opened as a zip archive"),
+        (["--data_path", "broken.zip"], "the archive is damaged"),
     ],
 )
 def test_user_errors_write_nothing(raw, data, tmp_path, monkeypatch, flags, message):

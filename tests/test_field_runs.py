@@ -124,9 +124,7 @@ def test_results_are_in_the_error_if_they_cannot_be_written(run, tmp_path, monke
         ("ensemble.py", ["a.npz", "b.npz"], "--output-dir"),
         ("reproduce_tables.py", ["--scale", "smoke"], "--runs"),
         ("visual.clips", ["--name", "S001C002P001R001A001"], "--out"),
-        ("benchmarks.few_labels", ["--pretrained", "a.tar", "--data-root", "data"], "--runs"),
-        ("benchmarks.real_data", ["--raw", "data"], "--runs"),
-        ("benchmarks.small_data_study", ["--raw", "data"], "--runs"),
+        ("benchmarks.real_data", ["table"], "--runs"),
     ],
 )
 def test_folder_flags_reject_devices_fifos_and_files_before_the_work(run, tmp_path, script, flags, flag):
@@ -213,9 +211,7 @@ COMMANDS = {
     "visual.clips": ["--out", "--data-root"],
     "visual.page": [""],
     "engine.report": [""],
-    "benchmarks.few_labels": ["--pretrained", "--data-root", "--runs"],
-    "benchmarks.real_data": ["--raw", "--runs"],
-    "benchmarks.small_data_study": ["--raw", "--runs"],
+    "benchmarks.real_data": ["--pretrained", "--data-root", "--runs"],
 }
 
 

@@ -42,7 +42,7 @@ def test_config_has_all_flags_and_the_log_one_line_per_epoch(pretrain, tmp_path)
     lines = log_lines(tmp_path / "c")
     assert [line["epoch"] for line in lines] == [0, 1, 2]
     per_pair = ("relative_loss", "contrastive_accuracy", "positive_logit", "negative_logit")
-    every_epoch = {"epoch", "loss", "learning_rate", "clips_per_second"}
+    every_epoch = {"epoch", "loss", "loss/info_nce", "learning_rate", "clips_per_second"}
     every_epoch |= with_prefixes(per_pair, ("seq->graph", "graph->seq"))
     per_encoder = ("feature_rank", "embedding_rank", "alignment", "uniformity")
     assert lines[1].keys() == every_epoch

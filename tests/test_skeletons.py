@@ -16,7 +16,7 @@ from data_gen.own_clips import Clip, frames_of_array
 from data_gen.own_clips import write_store as write_own_store
 from data_gen.sources import BadFile
 from dataset.clips import open_clips
-from dataset.views import AugmentationSettings, pretraining_view
+from dataset.views import pretraining_view
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.encoders import load_encoders
 from facts.skeletons import COCO, KINECT_V1, KINECT_V2, SKELETONS, Skeleton, from_data, load_skeleton
@@ -297,9 +297,8 @@ def test_jittered_joints_are_a_share_of_the_skeleton(stores, pretrained, run, sk
     jittered = {"kinect_v2": 15, "kinect_v1": 12, "coco": 10}[skeleton.name]
     assert load_checkpoint(path)["flags"]["jitter_joints"] == jittered
     clips = open_clips("data", stores(skeleton), "cross_view", "train")
-    settings = AugmentationSettings(("jitter",), jitter_joints=jittered)
-    view = pretraining_view(settings, 8, skeleton)
-    joints = view.sample(clips, torch.arange(8)).spatial.maps.joints
+    view = pretraining_view({"augmentations": ("jitter",)}, 8, skeleton)
+    joints = view.sample(clips, torch.arange(8)).augmentations.parts[0].joints
     assert joints.shape == (8, skeleton.num_joints) and (joints.sum(dim=1) == jittered).all()
     flags = ["--pre-dataset", skeleton.name, "--jitter-joints", skeleton.num_joints + 1]
     code, _, err = run(INTER, *flags, *SIZES, "--checkpoint-path", tmp_path / "x")

@@ -1,14 +1,25 @@
 """Options of pretraining beyond the paper: AdamW, warm-up, --init, --pairs intra, the best checkpoint."""
 
 import argparse
+import signal
 
 import pytest
 import torch
-from conftest import INTER, INTRA, identical, log_lines, one_line, same_state, write_eight_clips
+from conftest import (
+    INTER,
+    INTRA,
+    identical,
+    in_optimizer_step,
+    log_lines,
+    one_line,
+    same_state,
+    write_eight_clips,
+)
 from torch import nn
 
 from engine.checkpoint import BEST_KNN, load_checkpoint
 from engine.optimization import learning_rate, pretraining_optimizer
+from engine.signals import EXIT_RESUMABLE
 
 SEQUENCE = ["--skeleton-representation", "seq-based"]
 
@@ -80,3 +91,41 @@ def test_best_checkpoint_is_that_of_the_highest_monitored_accuracy(pretrain, tmp
     best = means.index(max(means))
     assert same_state(tmp_path / "c" / BEST_KNN, tmp_path / "c" / f"checkpoint_{best:04d}.pth.tar")
     assert load_checkpoint(tmp_path / "c/checkpoint_0003.pth.tar")["best_knn"] == max(means)
+
+
+DISTILLATION = ["--skeleton-representation", "seq-based_and_seq-based:bone", "--pairs", "intra"]
+
+
+@pytest.mark.parametrize("queue", [16, 0])
+def test_distillation_is_logged_by_name_and_resumes_exactly(pretrain, tmp_path, queue):
+    """It starts after 3 of the 15 steps and reaches its weight after 6."""
+    flags = [*DISTILLATION, "--distill", "inter", "--distill-start", 3, "--moco-k", queue, "--epochs", 3]
+    code, out, err = pretrain(tmp_path / "whole", *flags)
+    assert code == 0 and "distillation " in out, err
+    with in_optimizer_step(4, lambda: signal.raise_signal(signal.SIGTERM)):
+        assert pretrain(tmp_path / "c", *flags)[0] == EXIT_RESUMABLE
+    code, _, err = pretrain(tmp_path / "c", *flags, "--resume", "auto")
+    assert code == 0, err
+    assert same_state(*(tmp_path / name / "checkpoint_0002.pth.tar" for name in ("whole", "c")))
+    for line in log_lines(tmp_path / "c"):
+        assert line["loss"] == pytest.approx(line["loss/info_nce"] + line["loss/distillation"])
+        assert line["loss/distillation"] > 0
+
+
+def test_distillation_changes_the_training_and_its_default_does_not(pretrain, tmp_path):
+    for name, flags in (("none", []), ("zero", ["--distill-weight", 0]), ("one", [])):
+        given = ["--distill", "none" if name == "none" else "inter", *flags]
+        assert pretrain(tmp_path / name, *DISTILLATION, *given)[0] == 0
+    last = [tmp_path / name / "checkpoint_0001.pth.tar" for name in ("none", "zero", "one")]
+    assert same_state(last[0], last[1]) and not same_state(last[0], last[2])
+
+
+def test_flags_of_distillation_are_checked(pretrain, tmp_path):
+    sequence = ["--skeleton-representation", "seq-based"]
+    for flags, message in (
+        (["--distill", "inter"], "needs several representations"),
+        (["--distill", "intra", "--distill-teacher-t", 0], "--distill-teacher-t 0.0 must be above 0.0"),
+    ):
+        code, _, err = pretrain(tmp_path / "c", *sequence, *flags, script=INTRA)
+        assert code == 2 and message in err and one_line(err)
+    assert not (tmp_path / "c").exists()
