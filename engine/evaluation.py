@@ -162,9 +162,8 @@ def prepare_evaluation(args: Flags, task: str, seed: int | None = None, frozen: 
         seed: the seed of the run that is resumed; otherwise ``--seed`` or a random one.
         frozen: whether the encoders are evaluated as they are, or trained.
     """
-    one_process = "an evaluation is one process that uses all visible GPUs: start it without torchrun"
-    if processes(one_process) > 1:
-        raise UserError(one_process)
+    if processes() > 1:
+        raise UserError("an evaluation is one process that uses all visible GPUs: start it without torchrun")
     device = pick_device(args.gpu)
     check_amp(args.amp, device)
     if args.amp == "fp16" and not frozen:

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook
 import engine.pretrain
 import engine.retrieve
 import moco.losses
+import moco.model
 from dataset.augment import AUGMENTATIONS
 from engine.diagnostics import Monitor
 from engine.pretrain import EpochMetrics
