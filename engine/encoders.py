@@ -191,11 +191,7 @@ def read_official(checkpoint: dict, path: str, names: Sequence[str], sizes: dict
 
 
 def read_encoders(path: str, pretrain: str, stream: str | None, sizes: dict) -> EncoderCheckpoint:
-<<<<<<< HEAD
     """Read the query encoders from a checkpoint of this repository, of the official code or of CMD.
-=======
-    """Read the query encoders from a checkpoint of this repository or of the official code.
->>>>>>> main
 
     Args:
         path: the file.
