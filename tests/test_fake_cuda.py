@@ -2,7 +2,7 @@
 
 import copy
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -12,10 +12,10 @@ from fake_cuda import GPU, Copy, fake_cuda, place
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-import engine.autoencoder
 import engine.pretrain
-import engine.setup
+import engine.retrieve
 import moco.losses
+import moco.model
 from dataset.augment import AUGMENTATIONS
 from engine.diagnostics import Monitor
 from engine.pretrain import EpochMetrics
@@ -48,7 +48,7 @@ def pretrain(run, tmp_path, monkeypatch):
 
         def start_step(*position):
             seed(*position)
-            if gpu:
+            if gpu and position[1] == DROPOUT:
                 seen.waits.append(list(fake.waits))
                 seen.copies.append(list(fake.copies))
                 fake.waits.clear()
@@ -151,8 +151,9 @@ def enqueue_with_numpy(queue, keys):
     queue.keys[: len(keys)] = torch.from_numpy(keys.detach().numpy())
 
 
-def add_on_host(metrics, loss, logits):
-    add_to_metrics(metrics, loss, [x.detach().cpu().to(GPU, non_blocking=True) for x in logits])
+def add_on_host(metrics, loss, outcome):
+    logits = {k: x.detach().cpu().to(GPU, non_blocking=True) for k, x in outcome.logits.items()}
+    add_to_metrics(metrics, loss, replace(outcome, logits=logits))
 
 
 def copy_pageable(x, device):
@@ -179,7 +180,7 @@ FAULTS = {
     "metrics on the host": (METRICS, add_on_host, (), "to the host"),
     "a check in every step": ("engine.pretrain.sync_interval", lambda device: 1, (), READ),
     "autocast is lost": (
-        "engine.setup.in_precision",
+        "main_moco_inter_skeleton.in_precision",
         lambda module, *_: module,
         ("--amp", "bf16"),
         "float32",
@@ -222,7 +223,7 @@ def test_script_runs_on_the_simulated_gpu(run, tmp_path, monkeypatch, command):
     (tmp_path / "clips").mkdir()
     np.save(tmp_path / "clips" / "a.npy", np.random.default_rng(0).normal(size=(40, 25, 3, 2)))
     write_pretraining(tmp_path / "pretrained.pth.tar", tuple(REPRESENTATIONS))
-    monkeypatch.setattr(engine.autoencoder, "EPOCHS", 3)
+    monkeypatch.setattr(engine.retrieve, "EPOCHS", 3)
     seed = [] if command[0] == "extract_features.py" else ["--seed", 1]
     with fake_cuda() as fake:
         code, _, err = run(*command, *seed)

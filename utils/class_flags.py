@@ -9,7 +9,7 @@ how.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any, TypeVar
 
@@ -23,9 +23,11 @@ def flag_fields(kind: type) -> list[Field]:
     return [item for item in fields(kind) if "help" in item.metadata]
 
 
-def add_class_flags(group: argparse._ArgumentGroup, kind: type) -> None:
-    """Add the flags of a dataclass to a group; ``from_flags`` checks their ranges."""
+def add_class_flags(group: argparse._ArgumentGroup, kind: type, omit: Sequence[str] = ()) -> None:
+    """Add the flags of a dataclass, except ``omit``, to a group; ``from_flags`` checks their ranges."""
     for item in flag_fields(kind):
+        if item.name in omit:
+            continue
         default, details = item.default, item.metadata
         shown = "" if default is None else f" (default: {default})"
         group.add_argument(

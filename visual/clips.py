@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from dataset.augment import AUGMENTATIONS, Composition, WholeClip
+from dataset.augment import WholeClip
 from dataset.clips import ClipSet, open_clips
 from dataset.store_format import SPLITS
 from dataset.views import View, pretraining_view
@@ -144,7 +144,7 @@ def parse_args() -> argparse.Namespace:
         metavar="N",
         help="number of frames to which a view is resized (default: 64)",
     )
-    flags.add_augmentation_flags(parser, AUGMENTATIONS, Composition)
+    flags.add_augmentation_flags(parser)
     return parser.parse_args()
 
 

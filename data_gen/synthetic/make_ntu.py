@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data_gen.command_line import RUNS_FOLDER, add_flag, add_number_flag, add_path_flag, add_workers_flag
 from data_gen.ntu_files import PROTOCOLS
-from data_gen.output_folder import atomic_folder, check_folder, content_of, write_errors
+from data_gen.output_folder import atomic_folder, check_folder, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.synthetic.actions import ACTIONS
 from data_gen.synthetic.performance import DEFAULT_IDLE, Performance, Variation, perform
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     target = args.out_folder.absolute()
     performances = list(list_performances(args))
     check = partial(check_target, target, args.overwrite)
-    with write_errors(target), atomic_folder(target, ("*.skeleton",), check) as folder:
+    with write_errors(target), atomic_folder(target, check) as folder:
         write = partial(write_skeleton_files, folder=folder, args=args)
         sizes = ordered_map(write, performances, args.workers)
         size = sum(tqdm(sizes, total=len(performances), unit="performance", disable=None))
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def check_target(folder: Path, overwrite: bool) -> None:
     """Raise ``UserError`` unless ``folder`` is empty, or contains only skeleton files to overwrite."""
     check_folder(folder)
-    content = content_of(folder) if folder.exists() else []
+    content = sorted(folder.iterdir()) if folder.exists() else []
     for path in content:
         if path.suffix != ".skeleton" or path.is_dir():
             raise UserError(f"{folder} contains other files ({path.name}); choose another --out_folder")

@@ -22,7 +22,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data_gen.command_line import RUNS_FOLDER, add_flag, add_number_flag, add_path_flag, add_workers_flag
-from data_gen.output_folder import atomic_folder, check_folder, is_empty_folder, write_errors
+from data_gen.output_folder import atomic_folder, check_folder, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.synthetic.performance import Performance, Variation, perform
 from data_gen.synthetic.sensor import observe, place_camera
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_args(arguments)
     target = args.out_folder.absolute()
     videos = range(1, 2 * args.subjects + 1)
-    with write_errors(target), atomic_folder(target, ("*.txt",), partial(check_target, target)) as folder:
+    with write_errors(target), atomic_folder(target, partial(check_target, target)) as folder:
         for name in ("skeletons", "labels", "splits"):
             (folder / name).mkdir()
         written = ordered_map(partial(write_video, folder=folder, args=args), videos, args.workers)
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def check_target(folder: Path) -> None:
     """Raise ``UserError`` if ``folder`` exists and is not empty, or cannot be written."""
     check_folder(folder)
-    if folder.exists() and not is_empty_folder(folder):
+    if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} exists; remove it or choose another --out_folder")
 
 
