@@ -9,7 +9,7 @@ from conftest import write_official, write_store
 
 from dataset.clips import open_clips
 from dataset.views import evaluation_view
-from facts.class_names import NTU_ACTIONS
+from facts.class_names import CLASS_NAMES
 from utils.errors import UserError
 
 
@@ -62,8 +62,8 @@ def test_store_of_ntu120_contains_ntu60(tmp_path):
     clips = open_clips(tmp_path, "ntu60", "cross_view", "train")
     assert clips.names == ["S017C002P001R001A060"] and clips.num_classes == 60
     assert len(open_clips(tmp_path, "ntu120", "cross_setup", "train")) == 2
-    assert open_clips(tmp_path, "ntu60", "cross_subject", "train").class_names == NTU_ACTIONS[:60]
-    assert open_clips(tmp_path, "ntu120", "cross_setup", "train").class_names == NTU_ACTIONS
+    assert open_clips(tmp_path, "ntu60", "cross_subject", "train").class_names == CLASS_NAMES["ntu60"]
+    assert open_clips(tmp_path, "ntu120", "cross_setup", "train").class_names == CLASS_NAMES["ntu120"]
     with pytest.raises(UserError, match="ntu60 does not have --protocol cross_setup"):
         open_clips(tmp_path, "ntu60", "cross_setup", "train")
 
@@ -92,7 +92,7 @@ HEADER = b"name,label,first_frame,num_frames,cross_view\n"
         ("clips.csv", HEADER + b"a,1,0,5,test\n", "line 2: 'a,1,0,5,test' is not"),
         ("clips.csv", HEADER + b"a,1,0,999999,val\n", "beyond the end of frames.npy"),
         ("clips.csv", HEADER + b"a,60,0,5,val\n", r"outside 0\.\.59"),
-        ("clips.csv", b"", "first columns must be"),
+        ("clips.csv", b"", "line 1: the first columns"),
         ("frames.npy", b"\x93NUMPY\x01", "cannot be read"),
         ("frames.npy", b"", "cannot be read"),
     ],
