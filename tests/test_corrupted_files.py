@@ -16,7 +16,6 @@ from conftest import RETRIEVAL, identical, one_line, write_official
 
 from dataset.clips import open_clips
 from engine.checkpoint import load_checkpoint
-from engine.classifier import PROBE_FILE
 from utils.errors import UserError
 
 
@@ -165,26 +164,15 @@ def test_bad_label_pickles_are_rejected_or_unchanged(tmp_path, monkeypatch, coun
     assert 0.8 * count < rejected
 
 
-def altered_contents(content):
-    """Intact files that no pretraining writes: what was changed, and the content."""
-    for name in ("optimizer", "flags", "seed", "epoch", "step", "contrast"):
-        yield f"no {name}", {key: value for key, value in content.items() if key != name}
-        yield f"{name} is a string", {**content, name: "text\nof two lines"}
-    weights = content["state_dict"]
-    name = next(iter(weights))
-    yield "no weights", {**content, "state_dict": {}}
-    yield "a weight of another shape", {**content, "state_dict": {**weights, name: torch.zeros(3)}}
-    yield "an unknown size", {**content, "sizes": {**content["sizes"], "depth": 3}}
-    yield "an unknown flag", {**content, "flags": {**content["flags"], "gone": 1}}
-
-
-def test_resume_rejects_altered_checkpoints(pretrain, tmp_path):
+def test_resume_rejects_other_weights(pretrain, tmp_path):
     assert pretrain(tmp_path / "c", "--epochs", 1)[0] == 0
     path = tmp_path / "c" / "checkpoint_0000.pth.tar"
-    for change, content in list(altered_contents(load_checkpoint(path))):
-        torch.save(content, path)
+    content = load_checkpoint(path)
+    weights = content["state_dict"]
+    for other in ({}, {**weights, next(iter(weights)): torch.zeros(3)}):
+        torch.save({**content, "state_dict": other}, path)
         code, _, err = pretrain(tmp_path / "c", "--resume", path)
-        assert code == 2 and str(path) in err and one_line(err), (change, err)
+        assert code == 2 and str(path) in err and one_line(err)
 
 
 def test_evaluation_rejects_altered_checkpoints(run, pretrain, tmp_path):
@@ -203,13 +191,3 @@ def test_evaluation_rejects_altered_checkpoints(run, pretrain, tmp_path):
         flags = ["--pretrained", path, "--finetune-skeleton-representation", "seq-based"]
         code, _, err = run(RETRIEVAL, *flags)
         assert code == 2 and str(path) in err and one_line(err), (change, err)
-
-
-def test_probe_rejects_incomplete_checkpoints(probe, tmp_path):
-    assert probe(tmp_path, "--epochs", 1)[0] == 0
-    path = tmp_path / PROBE_FILE
-    good = load_checkpoint(path)
-    for name in ("seed", "epoch", "optimizer", "flags", "encoder_sha256", "history"):
-        torch.save({key: value for key, value in good.items() if key != name}, path)
-        code, _, err = probe(tmp_path, "--epochs", 2, "--resume", "auto")
-        assert code == 2 and str(path) in err and one_line(err), (name, err)
