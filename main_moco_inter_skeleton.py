@@ -49,12 +49,12 @@ def pretrain(args: argparse.Namespace) -> int:
         check_same_run(point, description, flag_defaults(args), clips)
         view = pretraining_view(vars(args), args.num_frames, clips.skeleton)
         objectives = build_objectives(args, representations)
+        model = build_model(args, representations, objectives, clips.skeleton)
+        if point.content is None:
+            initialize(model, args.init, clips.skeleton)
 
         with locked_run(folder, point, group):
             (clips,) = place_clips([clips], args.data_device, device)
-            model = build_model(args, representations, objectives, clips.skeleton)
-            if point.content is None:
-                initialize(model, args.init, clips.skeleton)
             model = model.to(device)
             encode = parallel(in_precision(model.encoders, args.amp, device), device, args.gpu, group)
             # The key encoders are not optimized; they follow by their momentum update.

@@ -32,7 +32,7 @@ from tables.plan import SEQ_GRAPH, PretrainingSpec, datasets_of
 from tables.run import run_jobs, sort_jobs
 from tables.settings import SCALES
 from tables.write import print_failures, print_list, read_cell, table_text, write_tables
-from utils.errors import UserError, check_stdout, run_script
+from utils.errors import UserError, run_script
 from utils.files import check_output_folder, exclusive_folder
 
 
@@ -97,7 +97,6 @@ def main() -> int:
             print_estimate(rows, builder, args.seeds, slots)
         else:
             print("".join(f"# {job.name}\n{job.command_line}\n" for job in remaining), end="")
-        check_stdout()
         return 0
     check_output_folder(folder, "--runs")
     if scale.synthetic:  # more threads do not speed up encoders this small

@@ -18,7 +18,7 @@ from moco.model import MoCo
 from models.registry import size_flags
 from options.parser import Flags, spelled
 from utils.errors import UserError
-from utils.files import exclusive_folder
+from utils.files import check_output_folder, exclusive_folder
 
 from .checkpoint import checkpoint_errors, checkpoints_in, load_checkpoint, newest_checkpoint
 from .distributed import Group
@@ -67,8 +67,10 @@ def resume_point(resume: str | None, folder: Path) -> ResumePoint:
     Without a checkpoint in ``folder``, ``auto`` starts a run, so that the same command starts and resumes it.
 
     Raises:
-        UserError: no checkpoint is readable, it is of another kind, or ``folder`` contains another run.
+        UserError: no checkpoint is readable, it is of another kind, or ``folder`` contains another run or
+            cannot be written to.
     """
+    check_output_folder(folder, "--checkpoint-path")
     existing = tuple(checkpoints_in(folder))
     if resume is None:
         if existing:

@@ -142,7 +142,7 @@ def test_store_without_class_names(tmp_path):
         (b"a\nb\n", "name,label,split\na,0,train\n", ["--num-classes", "3"], "2 names for 3 classes"),
         (b"a\n\nb\n", "name,label,split\na,0,train\n", [], "line 2: expected a class name"),
         (b"a\n" + b"b" * 101, "name,label,split\na,0,train\n", [], "line 2: expected a class name"),
-        (b"\n", "name,label,split\na,0,train\n", [], "is empty"),
+        (b"\n", "name,label,split\na,0,train\n", [], "line 1: expected a class name"),
         (b"\xff\xfe", "name,label,split\na,0,train\n", [], "cannot be read as a list"),
         (None, "name,label,split,class_name\na,0,train,x\nb,0,val,y\n", [], "class 0 has two names"),
         (None, "name,label,split,class_name\na,0,train," + "x" * 101, [], "too long"),
