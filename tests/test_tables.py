@@ -264,13 +264,13 @@ SAVE_AND_EXIT = f"lambda *a: sys.exit({EXIT_RESUMABLE})"
 
 
 @pytest.mark.parametrize(
-    "handler, asked", [(SAVE_AND_EXIT, os.getpid()), ("signal.SIG_DFL", os.getpid()), (SAVE_AND_EXIT, 0)]
+    "handler, asked", [(SAVE_AND_EXIT, "run"), ("signal.SIG_DFL", "run"), (SAVE_AND_EXIT, "job")]
 )
 def test_stop_request_stops_running_jobs_and_starts_no_other(tmp_path, handler, asked):
-    """A stopped job has not failed; the run (its process ID) or only the job (0) is asked to stop."""
+    """A stopped job has not failed; the run or only the job is asked to stop."""
     code = (
         f"import os, signal, sys, time; signal.signal(signal.SIGTERM, {handler}); "
-        f"os.kill({asked} or os.getpid(), signal.SIGTERM); time.sleep(20)"
+        f"os.kill({os.getpid() if asked == 'run' else 'os.getpid()'}, signal.SIGTERM); time.sleep(20)"
     )
     summary = run_jobs([job(tmp_path, "one", code), job(tmp_path, "two")], [{}], tmp_path / "logs")
     assert summary.stopped and not summary.failed and not summary.done and not (tmp_path / "two").exists()
