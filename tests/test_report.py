@@ -2,10 +2,12 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import pytest
 
-from engine.report import arrange, read_results, results_rows
+from engine.report import REPOSITORY, arrange, read_results, results_rows
 
 ENCODER = "intra-skeleton seq-based, 40 epochs"
 
@@ -56,11 +58,12 @@ def test_mean_and_deviation_over_seeds(run, folder):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"flags": {"lr": 0.3}}, {"encoder": "untrained"}, {"protocol": "view1"}, {}], ids=str
+    "number, changes",
+    [(2, {"flags": {"lr": 0.3}}), (2, {"encoder": "other"}), (2, {"protocol": "view1"}), (1, {})],
 )
-def test_other_flags_and_repeated_results_are_not_averaged(folder, changes):
-    """A third probe of seed 1 gets its own row, whatever makes it different."""
-    write(folder / "probe3", best=10.0, **seed(1), **changes)
+def test_other_flags_and_repeated_results_are_not_averaged(folder, number, changes):
+    """A third probe gets its own row if it differs in more than the seed, or has the same one."""
+    write(folder / "probe3", best=10.0, **seed(number), **changes)
     values = [row.values.get("linear best") for row in arrange(read_results(folder), ["seed"])]
     assert sorted(filter(None, values)) == [[10.0], [70.0, 72.0]]
 
@@ -119,3 +122,24 @@ def test_compare_lists_what_differs(run, folder, tmp_path):
     assert table(out)[1:] == [["flags.lr", "0.1", "0.2"]]
     code, _, err = run("engine.report", "--compare", tmp_path, folder)
     assert code == 2 and "config.json" in err
+
+
+SCRIPTS = ["ensemble.py", "reproduce_tables.py", "engine/report.py"]
+SCRIPTS += [str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("data_gen/*_gendata.py")]
+HELP = """
+import runpy, sys
+sys.path.insert(0, ".")
+sys.argv = [sys.argv[1], "--help"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit:
+    sys.exit("torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_does_not_import_torch(script):
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, script], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "usage" in done.stdout, done.stderr
