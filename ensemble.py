@@ -11,17 +11,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from engine.classifier import topk_accuracy
-from engine.evaluation import results_folder
-from engine.log import RunLog
-from engine.report import write_results
-from engine.scores import check_agreement, fuse, load_scores
 from options.parser import NON_NEGATIVE, Parser, expanded_path
 from utils.errors import UserError, run_script
 from utils.files import exclusive_folder
-from visual.confusion import report_confusion
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,6 +52,16 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Fuse the scores; returns the exit code."""
     args = parse_args()
+    # Imported late: PyTorch takes seconds.
+    import torch
+
+    from engine.classifier import topk_accuracy
+    from engine.evaluation import results_folder
+    from engine.log import RunLog
+    from engine.report import write_results
+    from engine.scores import check_agreement, fuse, load_scores
+    from visual.confusion import report_confusion
+
     folder = results_folder(args, "ensemble")
     scores = [load_scores(Path(path)) for path in args.scores]
     check_agreement(scores)

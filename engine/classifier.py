@@ -20,7 +20,7 @@ from utils.errors import UserError
 
 from .checkpoint import SAVE_MINUTES, RollingCheckpoint, checkpoint_errors, load_checkpoint, save_checkpoint
 from .device import memory_metrics
-from .evaluation import FREE_FLAGS, Evaluation, results_folder
+from .evaluation import Evaluation, results_folder
 from .features import TrainingFeatures, random_crops
 from .log import RunLog, step_bar
 from .optimization import (
@@ -32,7 +32,7 @@ from .optimization import (
     sync_interval,
 )
 from .randomness import DROPOUT, WEIGHTS, generator, seed_globally
-from .report import numbers_in_errors
+from .report import FREE_FLAGS, numbers_in_errors
 from .signals import StopRequest
 
 PROBE_FILE, FINETUNE_FILE = "probe_last.pth.tar", "finetune_last.pth.tar"

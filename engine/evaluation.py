@@ -34,23 +34,6 @@ from .log import CONFIG_FILE, config_text
 from .randomness import WEIGHTS, choose_seed, seed_globally
 from .report import RESULTS, read_result, write_results
 
-# Flags that do not change what is evaluated.
-FREE_FLAGS = {
-    "output_dir",
-    "resume",
-    "workers",
-    "gpu",
-    "data_device",
-    "tf32",
-    "print_freq",
-    "pretrain_skeleton_representation",  # official checkpoints do not store it
-    "save_scores",
-    "save_features",
-    "gallery",
-    "gallery_queries",
-    "tsne",
-}
-
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -12,7 +12,7 @@ import pytest
 
 from facts.skeletons import KINECT_V2
 from models.registry import complete_sizes, size_flags
-from options.defaults import check_mode, fill_augmentation_defaults, fill_classifier_defaults
+from options.defaults import fill_augmentation_defaults
 from options.flags import pretraining_parser
 from tables.jobs import JobBuilder
 from tables.paper import read_paper
@@ -44,9 +44,6 @@ def parse(name, flags):
             fill_augmentation_defaults(args, KINECT_V2)
         else:
             args = importlib.import_module(name.removesuffix(".py")).parse_args()
-    if "classification" in name:
-        check_mode(args)
-        fill_classifier_defaults(args)
     if name != "ensemble.py":
         vars(args).update(complete_sizes({size: getattr(args, size) for size in size_flags()}))
     return args
