@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import os
 import subprocess
@@ -35,13 +36,11 @@ from benchmarks.reference import crop_and_resize
 from benchmarks.timing import time_in_turn
 from dataset.clips import ClipSet, open_clips
 from dataset.views import View, classifier_view, evaluation_view
-from engine.classifier import linear_head
+from engine.classifier import LinearProbe, linear_head
 from engine.evaluation import Evaluation, prepare_evaluation
 from engine.log import RunLog
 from engine.optimization import learning_rate, set_learning_rate
-from engine.probe import LinearProbe
 from engine.report import format_table
-from options.defaults import fill_classifier_defaults
 from options.parser import POSITIVE_INT, Parser
 from utils.errors import run_script
 
@@ -109,7 +108,7 @@ def reference_probe(run: Evaluation, args: argparse.Namespace, train: Batches, v
 def probe_of_this_repo(run: Evaluation, args: argparse.Namespace, cached_crops: int | None) -> float:
     """Train the probe of this repository; return the best top-1 accuracy in percent."""
     args = argparse.Namespace(**{**vars(args), "cached_crops": cached_crops})
-    probe = LinearProbe(run, args)
+    probe = LinearProbe(dataclasses.replace(run, args=args))
     with RunLog(run.folder, args, first_epoch=0) as log:
         probe.train(log)
     return probe.results()["best"]["top1"]
@@ -131,9 +130,7 @@ def probe_flags(data: Path, folder: Path, epochs: int, sizes: str) -> argparse.N
     sys.argv = ["action_classification.py", "--data-root", str(data), "--output-dir", str(folder)]
     sys.argv += ["--protocol", "cross_subject", "--seed", "0", "--pretrained", "random", *sizes.split()]
     sys.argv += ["--epochs", str(epochs), "--schedule", str(epochs * 5 // 8), str(epochs * 7 // 8)]
-    args = action_classification.parse_args()
-    fill_classifier_defaults(args)
-    return args
+    return action_classification.parse_args()
 
 
 def check_equal(run: Evaluation, val: Batches) -> None:

@@ -35,41 +35,8 @@ MISSING_LISTS = {  # stems of file names as published, preferred if there are se
 MISSING_COUNTS = {"ntu60": 302, "ntu120": 535}
 MAX_LIST_BYTES = 1 << 20
 TEXT_SUFFIXES = ("", ".txt", ".text", ".csv", ".tsv", ".lst", ".list", ".md")
-# The subjects of each setup. Each performs 60 actions twice in front of 3 cameras.
-SETUP_SUBJECTS = {
-    1: "1-8",
-    2: "3 7-14",
-    3: "1-2 7-8 15-19",
-    4: "3 7-8 20",
-    5: "4 10 13 15-18 21",
-    6: "1 7-8 15-17 19 22-24",
-    7: "1 7-8 15-19 25-28",
-    8: "1 7-8 15 19 25 29-36",
-    9: "7-8 15-17 19 25",
-    10: "7-8 13 15-19 21 25",
-    11: "1-2 7-8 15-19 25 27-28 38",
-    12: "7-8 15-19 25 27-28 37",
-    13: "7-8 15-19 25 27-28 37",
-    14: "7-8 15 17 19 25 27 37 39",
-    15: "7-8 15-17 19 25 37",
-    16: "7-8 19 21 25 39-40",
-    17: "3 7-9 15-17 20",
-    18: "8 41-45",
-    19: "8 41-42 46-51",
-    20: "8 41 43-44 52-54",
-    21: "55-60",
-    22: "61-67",
-    23: "55-68",
-    24: "57 60-64 67",
-    25: "55-56 58-59 65-66 68",
-    26: "8 41 44 49-51 69-72 74-77",
-    27: "6 8 11 41 43-44 78-86",
-    28: "8 41-43 46 48 70 73 87",
-    29: "6 8 41 43-44 48-49 51 67 74-75 80 88-90",
-    30: "8 11 41 43-44 48 67 75-76 81 85 88 91-96",
-    31: "6 8 41-44 51 67 82 85 96-101",
-    32: "8 41 43-44 67 102-106",
-}
+# Lines of "setup: subjects". Each subject performs 60 actions twice in front of 3 cameras.
+SETUPS_FILE = Path(__file__).resolve().parents[1] / "facts" / "ntu_setups.txt"
 CLIPS_PER_SUBJECT = 3 * 2 * 60  # in one setup
 
 _NAME_LINE = re.compile(
@@ -258,10 +225,7 @@ def incomplete_setups(names: Iterable[str], dataset: str, missing: set[str]) -> 
         found[name.setup][name.subject] += 1
     listed = Counter(parse_ntu_name(name).setup for name in missing)
     lines = []
-    for setup, ranges in SETUP_SUBJECTS.items():
-        if dataset == "ntu60" and setup > NTU60_LAST_SETUP:
-            continue
-        subjects = parse_ranges(ranges)
+    for setup, subjects in read_setups(dataset).items():
         clips = sum(found[setup].values())
         published = len(subjects) * CLIPS_PER_SUBJECT - listed[setup]
         if clips < published:
@@ -272,7 +236,12 @@ def incomplete_setups(names: Iterable[str], dataset: str, missing: set[str]) -> 
     return [title, *lines]
 
 
-def parse_ranges(text: str) -> list[int]:
-    """Return ``"3 7-9"`` as [3, 7, 8, 9]."""
-    bounds = [part.partition("-") for part in text.split()]
-    return [n for first, _, last in bounds for n in range(int(first), int(last or first) + 1)]
+def read_setups(dataset: str) -> dict[int, list[int]]:
+    """Return the subjects of each setup of ``dataset``; the file has ranges, ``3 7-9`` for 3, 7, 8, 9."""
+    setups = {}
+    for line in SETUPS_FILE.read_text().splitlines():
+        setup, _, ranges = line.partition(":")
+        bounds = [part.partition("-") for part in ranges.split()]
+        if dataset != "ntu60" or int(setup) <= NTU60_LAST_SETUP:
+            setups[int(setup)] = [n for a, _, b in bounds for n in range(int(a), int(b or a) + 1)]
+    return setups

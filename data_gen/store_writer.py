@@ -1,15 +1,12 @@
 """Write a store: read every input file into clips, append them to the store, and report the result.
 
 ``dataset/store_format.py`` describes the files of a store. A reader is a function from one input file to a
-``FileResult``; all preparation scripts pass theirs to ``fill_store`` and finish with ``report``.
+``FileResult``; all preparation scripts pass theirs to ``prepare``.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 import math
 import os
 import time
@@ -29,12 +26,13 @@ from tqdm import tqdm
 from data_gen.output_folder import atomic_folder, check_folder, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.sources import Issue, first_reason
-from data_gen.units import unit_warning
+from data_gen.units import UnitCheck
 from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
 from facts.class_names import published_class_names
 from facts.datasets import DATASETS
 from facts.skeletons import KINECT_V2, Skeleton
 from utils.errors import BadFile, UserError
+from utils.files import write_csv, write_json
 
 
 class HasName(Protocol):
@@ -49,8 +47,6 @@ Input = TypeVar("Input", bound=HasName)
 TOTALS = ("clips", "frames")  # keys of the counts in store.json, before the protocols
 MAX_FAILED_SHARE = 0.05  # exit code 1 if more of the clips failed
 MAX_PRINTED_ISSUES = 10
-_NPY_HEADER_BYTES = 128
-_UNSORTED_FILE = "unsorted.npy"  # the frames in the order in which they were read
 
 
 @dataclass
@@ -61,60 +57,16 @@ class Clip:
     label: int
     frames: np.ndarray
     splits: Mapping[str, str]  # protocol -> "train" or "val"; a clip may be absent from a protocol
+    is_normalized: bool = False  # all coordinates of the input were between 0 and 1, see data_gen.units
 
 
 @dataclass
 class FileResult:
-    """The result of reading one input file: its clips, errors, and notes.
-
-    ``body_sizes`` are those of the clips if their unit is not known, see ``data_gen.units``.
-    """
+    """The result of reading one input file: its clips, errors, and notes."""
 
     clips: list[Clip] = field(default_factory=list)
     left_out: list[Issue] = field(default_factory=list)
     notes: list[Issue] = field(default_factory=list)
-    body_sizes: list[float] = field(default_factory=list)
-
-
-def fill_store(
-    store: StoreWriter,
-    read: Callable[[Input], FileResult],
-    inputs: Iterable[Input],
-    workers: int,
-    on_error: str,
-    inputs_per_task: int = 1,
-    unit: str = "file",
-) -> None:
-    """Read every input into clips, in ``workers`` processes, and write the store.
-
-    Args:
-        read: a top-level function of a module, or a ``functools.partial`` of one. An input for which it
-            raises ``BadFile`` is left out.
-        inputs: in any order; consumed as they are read, with a bounded lead.
-        on_error: "skip" leaves out bad input; "stop" raises ``UserError`` at the first and writes no store.
-        inputs_per_task: inputs that a process receives at a time.
-        unit: what an input is, for the progress bar.
-    """
-    iterator = iter(inputs)
-    tasks = iter(lambda: list(islice(iterator, inputs_per_task)), [])
-    with store, tqdm(total=length_hint(inputs) or None, unit=unit, disable=None) as progress:
-        _check_errors(store, on_error)
-        for results in ordered_map(partial(_read_all, read), tasks, workers):
-            for result in results:
-                store.add_result(result)
-            _check_errors(store, on_error)
-            progress.update(len(results))
-
-
-def _read_all(read: Callable[[Input], FileResult], inputs: Sequence[Input]) -> list[FileResult]:
-    return [_read_or_leave_out(read, item) for item in inputs]
-
-
-def _read_or_leave_out(read: Callable[[Input], FileResult], item: Input) -> FileResult:
-    try:
-        return read(item)
-    except BadFile as error:
-        return FileResult(left_out=[Issue.of(error, item.display_name)])
 
 
 def prepare(
@@ -125,10 +77,39 @@ def prepare(
     inputs_per_task: int = 16,
     unit: str = "file",
 ) -> int:
-    """Fill a store and print the report; return the exit code of the script. See ``fill_store``."""
+    """Read every input into clips, write the store, and report; return the exit code of the script.
+
+    Args:
+        store: a new one.
+        read: a top-level function of a module, or a ``functools.partial`` of one. An input for which it
+            raises ``BadFile`` is left out.
+        inputs: in any order; consumed as they are read, with a bounded lead.
+        args: with ``workers``, the number of processes, and ``on_error``: "skip" leaves out bad input,
+            "stop" raises ``UserError`` at the first and writes no store.
+        inputs_per_task: inputs that a process receives at a time.
+        unit: what an input is, for the progress bar.
+    """
     start = time.perf_counter()
-    fill_store(store, read, inputs, args.workers, args.on_error, inputs_per_task, unit)
+    iterator = iter(inputs)
+    tasks = iter(lambda: list(islice(iterator, inputs_per_task)), [])
+    with store, tqdm(total=length_hint(inputs) or None, unit=unit, disable=None) as progress:
+        _check_errors(store, args.on_error)
+        for results in ordered_map(partial(_read_all, read), tasks, args.workers):
+            for result in results:
+                store.add_result(result)
+            _check_errors(store, args.on_error)
+            progress.update(len(results))
     return report(store, time.perf_counter() - start)
+
+
+def _read_all(read: Callable[[Input], FileResult], inputs: Sequence[Input]) -> list[FileResult]:
+    results = []
+    for item in inputs:
+        try:
+            results.append(read(item))
+        except BadFile as error:
+            results.append(FileResult(left_out=[Issue.of(error, item.display_name)]))
+    return results
 
 
 def _check_errors(store: StoreWriter, on_error: str) -> None:
@@ -155,7 +136,7 @@ def report(store: StoreWriter, seconds: float) -> int:
     for reason, count in Counter(issue.reason for issue in on_purpose).most_common(MAX_PRINTED_ISSUES):
         example = next(issue for issue in on_purpose if issue.reason == reason)
         print(f"  left out: {f'{count:,} files, such as ' if count > 1 else ''}{example}")
-    for warning in filter(None, [*store.warnings, unit_warning(store.body_sizes)]):
+    for warning in filter(None, [*store.warnings, store.units.warning()]):
         print(f"WARNING: {warning}")
     containers = sum(issue.is_container for issue in store.left_out)
     if containers:
@@ -247,9 +228,9 @@ class StoreWriter:
         self.class_names: Sequence[str] = published_class_names(dataset, num_classes)
         self.left_out: list[Issue] = []
         self.notes: list[Issue] = []
-        self.body_sizes: list[float] = []
+        self.units = UnitCheck(skeleton)
         self.warnings: list[str] = []  # printed at the end by ``report``
-        self.rows: dict[str, tuple[int, int, int, Mapping[str, str]]] = {}  # see ``_append``
+        self.rows: dict[str, tuple[int, int, int, Mapping[str, str]]] = {}  # see ``add``
         self.num_frames = 0
         self.split_counts = count_splits(self.protocols, [])
         self._overwrite = overwrite
@@ -275,7 +256,7 @@ class StoreWriter:
         with atomic_folder(self.folder, check) as folder:
             self._frames = open(folder / FRAMES_FILE, "w+b", buffering=1 << 20)
             try:
-                self._frames.write(b"\0" * _NPY_HEADER_BYTES)  # the header is written last, over these zeros
+                self._write_header()  # for 0 frames; overwritten at the end
                 yield self
                 with write_errors(self.folder):
                     self._finish(folder)
@@ -319,6 +300,7 @@ class StoreWriter:
             self._frames.write(np.ascontiguousarray(frames).data)
         self.rows[clip.name] = (clip.label, self.num_frames, len(frames), clip.splits)
         self.num_frames += len(frames)
+        self.units.add(frames, clip.is_normalized)
         for protocol, split in clip.splits.items():
             self.split_counts[protocol][split] += 1
 
@@ -328,7 +310,6 @@ class StoreWriter:
             self.add(clip)
         self.left_out += result.left_out
         self.notes += result.notes
-        self.body_sizes += result.body_sizes
 
     def _finish(self, folder: Path) -> None:
         if not self.num_clips:
@@ -337,18 +318,21 @@ class StoreWriter:
         if list(self.rows) != sorted(self.rows):
             self._sort(folder)
         self._frames.seek(0)
-        self._frames.write(_npy_header((self.num_frames, *self.skeleton.frame_shape)))
-        _flush_to_disk(self._frames)
-        with open(folder / CLIPS_FILE, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*CLIP_COLUMNS, *self.protocols])
-            for name, (*numbers, splits) in self.rows.items():
-                writer.writerow([name, *numbers, *(splits.get(protocol, "") for protocol in self.protocols)])
-            _flush_to_disk(file)
-        with open(folder / INFO_FILE, "w", encoding="utf-8") as info_file:
-            json.dump(self._info(), info_file, indent=1)
-            info_file.write("\n")
-            _flush_to_disk(info_file)
+        self._write_header()
+        self._frames.flush()
+        os.fsync(self._frames.fileno())
+        rows = (
+            [name, *numbers, *(splits.get(protocol, "") for protocol in self.protocols)]
+            for name, (*numbers, splits) in self.rows.items()
+        )
+        write_csv(folder / CLIPS_FILE, [*CLIP_COLUMNS, *self.protocols], rows)
+        write_json(folder / INFO_FILE, self._info())
+
+    def _write_header(self) -> None:
+        """Write the header of ``frames.npy``, which has the same length for any number of frames."""
+        shape = (self.num_frames, *self.skeleton.frame_shape)
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._frames, header)
 
     def _sort(self, folder: Path) -> None:
         """Bring the clips, whose files can be in any order in an archive, into the order of their names."""
@@ -357,10 +341,11 @@ class StoreWriter:
         os.unlink(folder / FRAMES_FILE)
         with self._frames as unsorted:  # still readable
             self._frames = open(folder / FRAMES_FILE, "wb", buffering=1 << 20)
-            self._frames.write(b"\0" * _NPY_HEADER_BYTES)
+            self._write_header()
+            start = self._frames.tell()
             for name in sorted(unsorted_rows):
                 label, first_frame, num_frames, splits = unsorted_rows[name]
-                unsorted.seek(_NPY_HEADER_BYTES + first_frame * frame_bytes)
+                unsorted.seek(start + first_frame * frame_bytes)
                 self._frames.write(unsorted.read(num_frames * frame_bytes))
                 self.rows[name] = (label, self.num_frames, num_frames, splits)
                 self.num_frames += num_frames
@@ -397,15 +382,3 @@ def check_target(folder: Path, overwrite: bool) -> None:
 
 def _sort_key(issue: Issue) -> tuple[str, int, str]:
     return issue.file, issue.line or 0, issue.reason
-
-
-def _flush_to_disk(file: io.IOBase) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """Return the header of ``frames.npy``, of the same length for any shape of frames."""
-    text = repr({"descr": "<f4", "fortran_order": False, "shape": shape}).encode("ascii")
-    length = _NPY_HEADER_BYTES - len(b"\x93NUMPY\x01\x00") - 2
-    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"

@@ -181,10 +181,9 @@ def test_script_runs_from_either_folder(raw, tmp_path, folder):
 
 
 def published_names(dataset):
-    last = 17 if dataset == "ntu60" else 32
-    for setup, ranges in ntu_files.SETUP_SUBJECTS.items():
+    for setup, subjects in ntu_files.read_setups(dataset).items():
         first_action = 1 if setup <= 17 else 61
-        for subject in ntu_files.parse_ranges(ranges) if setup <= last else []:
+        for subject in subjects:
             for camera in (1, 2, 3):
                 for repetition in (1, 2):
                     for action in range(first_action, first_action + 60):

@@ -12,9 +12,10 @@ from fake_cuda import GPU, Copy, fake_cuda, place
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-import engine.autoencoder
 import engine.pretrain
+import engine.retrieve
 import moco.losses
+import moco.model
 from dataset.augment import AUGMENTATIONS
 from engine.diagnostics import Monitor
 from engine.pretrain import EpochMetrics
@@ -222,7 +223,7 @@ def test_script_runs_on_the_simulated_gpu(run, tmp_path, monkeypatch, command):
     (tmp_path / "clips").mkdir()
     np.save(tmp_path / "clips" / "a.npy", np.random.default_rng(0).normal(size=(40, 25, 3, 2)))
     write_pretraining(tmp_path / "pretrained.pth.tar", tuple(REPRESENTATIONS))
-    monkeypatch.setattr(engine.autoencoder, "EPOCHS", 3)
+    monkeypatch.setattr(engine.retrieve, "EPOCHS", 3)
     seed = [] if command[0] == "extract_features.py" else ["--seed", 1]
     with fake_cuda() as fake:
         code, _, err = run(*command, *seed)

@@ -14,8 +14,7 @@ import pytest
 from conftest import CLASSIFICATION, INTER, PRETRAINING_FLAGS, TINY_FLAGS, log_lines
 
 from engine.checkpoint import LAST, load_checkpoint
-from engine.finetune import FINETUNE_FILE
-from engine.probe import PROBE_FILE
+from engine.classifier import FINETUNE_FILE, PROBE_FILE
 from engine.signals import EXIT_RESUMABLE
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -22,7 +22,7 @@ from conftest import (
 
 from dataset.store_format import FRAMES_FILE
 from engine.checkpoint import LAST, load_checkpoint, save_checkpoint
-from engine.probe import PROBE_FILE
+from engine.classifier import PROBE_FILE
 from engine.signals import EXIT_RESUMABLE
 from options.defaults import complete_pretraining
 
@@ -185,7 +185,7 @@ def test_probe_resumes_with_its_random_seed(probe, tmp_path):
         (["--lr", "0.5"], "--lr 0.5, but"),
         (["--seed", "1"], "was trained with --seed"),
         (["--epochs", "2"], "has finished 3 epochs"),
-        (["--gru-hidden-size", "17"], "a different encoder"),
+        (["--gru-hidden-size", "17"], "--gru-hidden-size 17, but"),
     ):
         code, _, err = probe(tmp_path / "o", "--epochs", 4, "--resume", "auto", *flags)
         assert code == 2 and message in err
