@@ -442,12 +442,28 @@ def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = 
     add_stream_flag(group, "that of the checkpoint; joint without a checkpoint")
     if results:
         group.add_argument(
+            "--classes",
+            nargs="+",
+            metavar="CLASS",
+            help="evaluate on clips of these classes: names, or numbers counted from 0 (default: all)",
+        )
+        group.add_argument(
             "--output-dir",
             type=expanded_path,
             metavar="DIR",
             help="folder for results.json and logs (default: a folder next to the checkpoint, or under runs/ "
             "without one)",
         )
+        add_overwrite_flag(group)
+
+
+def add_overwrite_flag(group: argparse._ActionsContainer) -> None:
+    """Add ``--overwrite`` for the folder of the results."""
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace results of other flags in the folder; those of the same flags are always replaced",
+    )
 
 
 def add_classifier_flags(parser: Parser) -> None:
@@ -464,6 +480,11 @@ def add_classifier_flags(parser: Parser) -> None:
         "--optimizer",
         choices=["sgd", "adam"],
         help="optimizer (default: sgd for linear, adam for finetune and supervised, as in the paper)",
+    )
+    group.add_argument(
+        "--class-weights",
+        action="store_true",
+        help="weight the loss of each class by the inverse of its number of training clips",
     )
     group.add_argument(
         "--label-fraction",
