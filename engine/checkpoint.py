@@ -107,8 +107,8 @@ def load_checkpoint(path: Path) -> dict:
         reason, name = load_error(error), forbidden_name(error)
         if intact and name:
             raise UserError(
-                f"{path} is intact, but contains {name}, which is not allowed in a checkpoint: loading it could "
-                "run code; if you trust the file, save only its weights: torch.save({'state_dict': "
+                f"{path} is intact, but contains {name}, which is not allowed in a checkpoint: loading it "
+                "could run code; if you trust the file, save only its weights: torch.save({'state_dict': "
                 "torch.load(FILE, weights_only=False)['state_dict']}, NEW_FILE)"
             ) from error
         raise UserError(f"{path} is corrupted or not a checkpoint ({reason}); use another one") from error

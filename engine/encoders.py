@@ -169,15 +169,20 @@ def contrast_title(pairs: str) -> str:
     return "intra- and inter-skeleton" if pairs == "all" else f"{pairs}-skeleton"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``1 epoch``, ``2 epochs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def read_pretraining(checkpoint: dict, path: str) -> EncoderCheckpoint:
     """Read the query encoders from ``checkpoint``, the content of a pretraining checkpoint ``path``."""
     if checkpoint.get("kind") != "pretraining":
         raise UserError(f"{path} is a checkpoint of a {checkpoint.get('kind')}, not of a pretraining run")
     names, state = checkpoint["representations"], checkpoint["state_dict"]
     pairs = "all" if checkpoint["flags"].get("pairs") == "all" else checkpoint["contrast"]
-    title = f"{contrast_title(pairs)} {join_representations(names)}, {checkpoint['epoch']} epochs"
+    title = f"{contrast_title(pairs)} {join_representations(names)}, {counted(checkpoint['epoch'], 'epoch')}"
     if checkpoint.get("step"):  # saved within an epoch
-        title += f" and {checkpoint['step']} steps"
+        title += f" and {counted(checkpoint['step'], 'step')}"
     try:
         sizes = complete_sizes(checkpoint["sizes"])
     except UserError as error:
@@ -193,7 +198,7 @@ def read_finetuned(checkpoint: dict, path: str) -> EncoderCheckpoint:
         raise UserError(f"{path} was fine-tuned by an older version, which stored no encoder sizes")
     encoders, state = checkpoint["encoders"], checkpoint["state_dict"]
     weights = {name: submodule_weights(state, f"encoders.encoders.{name}.") for name in encoders["sizes"]}
-    title = f"{encoders['title']}, fine-tuned for {checkpoint['epoch']} epochs"
+    title = f"{encoders['title']}, fine-tuned for {counted(checkpoint['epoch'], 'epoch')}"
     skeleton = stored_skeleton(encoders, path)
     return EncoderCheckpoint(path, title, encoders["sizes"], weights, skeleton, encoders["normalized"])
 
