@@ -26,6 +26,7 @@ from models.streams import STREAMS
 from utils.errors import UserError
 
 NO_SIZES: dict = {}
+SIZES = {**TINY, "num_frames": 8}
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_pretraining_uses_and_stores_the_stream(pretrain, tmp_path, script):
         "bone": [name, "--stream", "bone"],
         "suffix": [suffixed],
     }.items():
-        flags = ["--skeleton-representation", *flags, "--epochs", 1]
+        flags = ["--skeleton-representation", *flags, "--epochs", 1, "--num-frames", 8]
         code, out, err = pretrain(tmp_path / folder, *flags, script=script)
         assert code == 0, err
         assert ("seq:bone->" in out) == (folder != "joint")
@@ -129,14 +130,14 @@ def write_stream_checkpoint(path, stream):
     """A pretraining checkpoint of a sequence encoder; the weights do not depend on the stream."""
     torch.manual_seed(1)
     name = "seq-based" if stream == "joint" else f"seq-based:{stream}"
-    state = build_encoder(name, 8, **TINY).state_dict()
+    state = build_encoder(name, 8, **SIZES).state_dict()
     content = {
         "kind": "pretraining",
         "contrast": "intra",
         "epoch": 3,
         "step": 0,
         "representations": [name],
-        "sizes": TINY,
+        "sizes": SIZES,
         "state_dict": {f"encoders.query.{name}.{k}": v for k, v in state.items()},
         "flags": {},
         "seed": 0,
@@ -201,7 +202,19 @@ def test_supervised_training_takes_the_stream(run, tmp_path):
     logits = []
     for stream in ("joint", "motion"):
         file = tmp_path / f"{stream}.npz"
-        flags = ["--mode", "supervised", "--stream", stream, "--epochs", 1, "--seed", 1, *TINY_FLAGS]
+        flags = [
+            "--mode",
+            "supervised",
+            "--stream",
+            stream,
+            "--epochs",
+            1,
+            "--seed",
+            1,
+            *TINY_FLAGS,
+            "--num-frames",
+            8,
+        ]
         code, out, err = run(CLASSIFICATION, *flags, "--save-scores", file, "--output-dir", tmp_path / stream)
         assert code == 0 and (f"seq-based:{stream}" in out) == (stream != "joint"), err
         logits.append(np.load(file)["logits"])
