@@ -34,7 +34,7 @@ from .device import (
     place_clips,
     use_tf32,
 )
-from .distributed import processes
+from .distributed import require_one_process
 from .encoders import COORDINATES, RANDOM, load_encoders
 from .features import FeatureExtractor
 from .log import CONFIG_FILE, config_text
@@ -226,8 +226,7 @@ def prepare_evaluation(args: Flags, task: str, seed: int | None = None, frozen: 
         seed: the seed of the run that is resumed; otherwise ``--seed`` or a random one.
         frozen: whether the encoders are evaluated as they are, or trained.
     """
-    if processes() > 1:
-        raise UserError("an evaluation is one process that uses all visible GPUs: start it without torchrun")
+    require_one_process("an evaluation")
     device = pick_device(args.gpu)
     check_amp(args.amp, device)
     if args.amp == "fp16" and not frozen:
