@@ -20,41 +20,39 @@ official checkpoints. After SIGTERM, SIGINT (Ctrl-C), SIGHUP or SIGUSR1 the run 
 75; the same command with --resume auto continues it.
 """
 
-import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dataset.label_subset import keep_clips, sample_labeled
-from engine.classifier import find_resume
+from engine.classifier import ClassifierTraining, FineTuning, LinearProbe, training_to_resume
 from engine.encoders import last_checkpoints
-from engine.evaluation import Evaluation, prepare_evaluation, results_folder
-from engine.finetune import FineTuning
-from engine.log import RunLog, config_text
-from engine.probe import LinearProbe
+from engine.evaluation import Evaluation, prepare_evaluation
+from engine.log import RunLog
 from engine.randomness import LABELS, generator
 from engine.scores import Scores, save_scores
 from engine.signals import EXIT_RESUMABLE
 from facts.class_names import short_class_names
-from models.registry import join_representations, size_flags
+from models.registry import join_representations
 from options import defaults, flags
-from options.parser import Parser, expanded_path
+from options.parser import Flags, Parser, expanded_path
 from utils.errors import run_script
-from utils.files import check_output_file, exclusive_folder, write_csv
+from utils.files import check_output_file, write_csv
 from visual.confusion import report_confusion
 
 LABEL_SUBSET = "label_subset.csv"
 METHODS = {"linear": LinearProbe, "finetune": FineTuning, "supervised": FineTuning}  # by --mode
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the flags."""
+def parse_args() -> Flags:
+    """Parse, complete and check the flags."""
     parser = Parser(__doc__)
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_classifier_flags(parser)
     flags.add_pretrained_flags(parser, required=False)
     flags.add_probe_flags(parser)
-    flags.add_size_flags(parser, size_flags(), note=" (untrained or official)")
+    flags.add_size_flags(parser, note=" (untrained or official)")
     flags.add_optimization_flags(
         parser, epochs=None, lr=None, schedule=None, weight_decay=0.0, momentum=None, source="--mode"
     )
@@ -65,59 +63,56 @@ def parse_args() -> argparse.Namespace:
         metavar="FILE.npz",
         help="save the logits of the validation clips after the last epoch, for ensemble.py",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    defaults.check_mode(args)
+    args.pretrained = last_checkpoints(args.pretrained)
+    for line in defaults.fill_classifier_defaults(args):
+        print(line)
+    defaults.check_epochs(args)
+    if args.save_scores:
+        check_output_file(Path(args.save_scores), "--save-scores")
+    return Flags(args)
 
 
-def restrict_labels(run: Evaluation, args: argparse.Namespace) -> None:
-    """Restrict ``run.train`` to ``--label-fraction``, and note validation classes without training clips."""
-    if args.label_fraction is not None:
-        everything, source = run.train, generator(args.label_seed, LABELS)
-        kept = sample_labeled(everything, args.label_fraction, args.label_sampling, source)
-        run.train = keep_clips(everything, kept)
-        print(
-            f"labels of {len(kept)} of {len(everything)} training clips ({args.label_fraction:g}, "
-            f"{args.label_sampling}, --label-seed {args.label_seed})"
-        )
-    run.note_missing_classes()
+def restrict_labels(run: Evaluation) -> Evaluation:
+    """Return ``run`` with the training clips of ``--label-fraction``."""
+    args, clips = run.args, run.train
+    kept = sample_labeled(clips, args.label_fraction, args.label_sampling, generator(args.label_seed, LABELS))
+    print(
+        f"labels of {len(kept)} of {len(clips)} training clips ({args.label_fraction:g}, "
+        f"{args.label_sampling}, --label-seed {args.label_seed})"
+    )
+    return replace(run, train=keep_clips(clips, kept))
 
 
 def main() -> int:
     """Train and evaluate a classifier; returns the exit code."""
     args = parse_args()
-    defaults.check_mode(args)
-    args.pretrained = last_checkpoints(args.pretrained)
-    default_lines = defaults.fill_classifier_defaults(args)
-    defaults.check_epochs(args)
-    if args.save_scores:
-        check_output_file(Path(args.save_scores), "--save-scores")
     method = METHODS[args.mode]
-    resumed = find_resume(method, args, results_folder(args, args.mode)) if args.resume else None
+    resumed = training_to_resume(method, args)
     seed = resumed[1]["seed"] if resumed else None
     run = prepare_evaluation(args, args.mode, seed, frozen=method is LinearProbe)
-    for line in default_lines:
-        print(line)
-    restrict_labels(run, args)
-    with exclusive_folder(run.folder, "--output-dir"):
-        training = method(run, args)
-        if resumed:
-            training.restore(*resumed)
+    if args.label_fraction is not None:
+        run = restrict_labels(run)
+    run.note_missing_classes()
+    training = method(run)
+    if resumed:
+        training.restore(*resumed)
+    with run.locked_folder():
         if args.label_fraction is not None:
             rows = zip(run.train.names, run.train.labels.tolist())
             write_csv(run.folder / LABEL_SUBSET, ["name", "label"], rows)
-        with RunLog(run.folder, args, training.epoch) as log:
-            print(config_text(args), flush=True)
+        with RunLog(run.folder, run.config, training.epoch) as log:
             if not training.train(log):
                 return EXIT_RESUMABLE
-            report(run, args, training, log)
+            report(training, log)
     return 0
 
 
-def report(
-    run: Evaluation, args: argparse.Namespace, training: LinearProbe | FineTuning, log: RunLog
-) -> None:
-    """Write and print the results, then the confusion matrix."""
-    numbers = training.results()
-    path = run.write(args.mode, args, numbers)
+def report(training: ClassifierTraining, log: RunLog) -> None:
+    """Write and print the results, the scores and the confusion matrix."""
+    run, numbers = training.run, training.results()
+    path = run.write(numbers)
     if after := numbers.get("encoder_sha256"):
         print(f"frozen weights and buffers: sha256 {training.encoder_sha256} before, {after} after")
     for which in ("best", "last"):
@@ -125,7 +120,7 @@ def report(
         print(f"{which} (epoch {result['epoch']}): top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
     print(f"written: {path}", flush=True)
     logits, class_names = training.val_logits(), short_class_names(run.val.class_names)
-    if args.save_scores:
+    if run.args.save_scores:
         scores = Scores(
             logits=logits.cpu().numpy(),
             labels=run.val.labels.numpy(),
@@ -133,18 +128,16 @@ def report(
             class_names=np.array(class_names),
             encoder=run.extractor.encoders.title,
             representation=join_representations(run.extractor.encoders.representations),
-            dataset=args.dataset,
-            protocol=args.protocol,
+            dataset=run.args.dataset,
+            protocol=run.args.protocol,
             seed=run.seed,
         )
-        save_scores(Path(args.save_scores), scores)
-        print(f"written: {args.save_scores}", flush=True)
-    predictions = logits.argmax(dim=1)
-    tag, step = f"{training.kind}/confusion", args.epochs - 1
-    confusion = report_confusion(
-        run.val.labels, predictions, class_names.__getitem__, run.folder, log, tag, step
-    )
-    print(*confusion, sep="\n")
+        save_scores(Path(run.args.save_scores), scores)
+        print(f"written: {run.args.save_scores}", flush=True)
+    predictions, tag = logits.argmax(dim=1), f"{training.kind}/confusion"
+    name_of, step = class_names.__getitem__, run.args.epochs - 1
+    lines = report_confusion(run.val.labels, predictions, name_of, run.folder, log, tag, step)
+    print(*lines, sep="\n")
 
 
 if __name__ == "__main__":

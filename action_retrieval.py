@@ -20,22 +20,21 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from engine.autoencoder import encode, train_autoencoder
 from engine.encoders import last_checkpoints
 from engine.evaluation import Evaluation, prepare_evaluation
-from engine.log import config_text, write_config
-from engine.retrieve import knn_accuracy, nearest_neighbors, unit_blocks
-from models.registry import size_flags
+from engine.retrieve import encode, knn_accuracy, nearest_neighbors, train_autoencoder, unit_blocks
 from options import flags
-from options.parser import POSITIVE_INT, Parser, expanded_path
+from options.parser import POSITIVE_INT, Flags, Parser, expanded_path
 from utils.errors import UserError, run_script
 from utils.files import atomic_write, check_output_file, check_output_folder
-from visual import require_library
 from visual.gallery import NEIGHBORS, choose_queries, write_gallery
 from visual.tsne import write_feature_map
 
+# Flags of the official commands that train nothing here.
+IGNORED = ("epochs", "start_epoch", "lr", "schedule", "cos", "momentum", "weight_decay", "resume")
 
-def parse_args() -> argparse.Namespace:
+
+def parse_args() -> Flags:
     """Parse the flags."""
     parser = Parser(__doc__)
     flags.add_data_flags(parser, "--finetune-dataset")
@@ -78,27 +77,26 @@ def parse_args() -> argparse.Namespace:
         metavar="DIR",
         help="write t-SNE maps of ten random classes, and features for TensorBoard's projector",
     )
-    flags.add_size_flags(parser, size_flags(), note=" (untrained or official)")
-    note = " (accepted as in the official commands; only --batch-size is used, by --autoencoder)"
+    flags.add_size_flags(parser, note=" (untrained or official)")
+    note = " (accepted for compatibility and ignored, except --batch-size with --autoencoder)"
     flags.add_optimization_flags(parser, epochs=80, lr=0.1, schedule=[], weight_decay=0.0, note=note)
     flags.add_run_flags(parser, print_freq=50, print_help="print every N epochs of --autoencoder")
-    return parser.parse_args()
+    return complete(parser.parse_args())
 
 
-def check_outputs(args: argparse.Namespace) -> None:
-    """Raise ``UserError`` early if a requested output cannot be written or a figure cannot be rendered."""
+def complete(args: argparse.Namespace) -> Flags:
+    """Complete the flags, without those that are not used; check the output paths."""
+    args.pretrained = last_checkpoints(args.pretrained)
+    for name in IGNORED if args.autoencoder else (*IGNORED, "batch_size", "print_freq"):
+        delattr(args, name)
+    if args.gallery_queries and not args.gallery:
+        raise UserError("--gallery-queries needs --gallery DIR, the folder of the page")
     if args.save_features:
         check_output_file(Path(args.save_features), "--save-features")
-    if args.gallery:
-        require_library("--gallery", "Pillow")
-        require_library("--gallery", "Jinja2")
-        check_output_folder(Path(args.gallery), "--gallery")
-    elif args.gallery_queries:
-        raise UserError("--gallery-queries needs --gallery DIR, the folder of the page")
-    if args.tsne:
-        require_library("--tsne", "Matplotlib")
-        require_library("--tsne", "scikit-learn")
-        check_output_folder(Path(args.tsne), "--tsne")
+    for flag, folder in (("--gallery", args.gallery), ("--tsne", args.tsne)):
+        if folder:
+            check_output_folder(Path(folder), flag)
+    return Flags(args)
 
 
 def save_features(path: Path, run: Evaluation, train: Tensor, val: Tensor) -> None:
@@ -121,42 +119,38 @@ def accuracy(run: Evaluation, train: Tensor, val: Tensor, k: int) -> float:
 def main() -> int:
     """Evaluate by retrieval; returns the exit code."""
     args = parse_args()
-    args.pretrained = last_checkpoints(args.pretrained)
-    check_outputs(args)
     run, k = prepare_evaluation(args, "retrieval"), args.knn_neighbours
     run.note_missing_classes()
     if k > len(run.train):
         raise UserError(f"--knn-neighbours {k}: there are only {len(run.train)} training clips")
-    queries = choose_queries(run.val, args.gallery_queries, run.seed) if args.gallery else []
-    write_config(run.folder, args)
-    print(config_text(args), flush=True)
+    shown = choose_queries(run.val, args.gallery_queries, run.seed) if args.gallery else []
+    with run.locked_folder():
+        evaluate(run, k, shown)
+    return 0
+
+
+def evaluate(run: Evaluation, k: int, shown: list[int]) -> None:
+    """Compute and write features, accuracies and figures; ``shown`` are the queries of the gallery."""
+    args, encoders = run.args, run.extractor.encoders
     train, val = (run.extractor.center_crop_features(c, f"{c.split} features") for c in (run.train, run.val))
-    unsaved = None
-    if args.save_features:
-        try:
-            save_features(Path(args.save_features), run, train, val)
-        except UserError as error:  # the results do not depend on this file
-            unsaved = error
-    widths = run.extractor.encoders.widths
-    train, val = unit_blocks(train, widths), unit_blocks(val, widths)
-    numbers = {"neighbours": k, "knn": accuracy(run, train, val, k)}
+    gallery, queries = unit_blocks(train, encoders.widths), unit_blocks(val, encoders.widths)
+    numbers = {"neighbours": k, "knn": accuracy(run, gallery, queries, k)}
     if args.autoencoder:
-        model = train_autoencoder(train, args.batch_size, run.seed, args.print_freq)
-        numbers["autoencoder_knn"] = accuracy(run, encode(model, train), encode(model, val), k)
-    path = run.write("retrieval", args, numbers)
+        model = train_autoencoder(gallery, args.batch_size, run.seed, args.print_freq)
+        numbers["autoencoder_knn"] = accuracy(run, encode(model, gallery), encode(model, queries), k)
+    path = run.write(numbers)
     print(f"{k}-nearest-neighbor retrieval: {numbers['knn']:.2f}%")
     if args.autoencoder:
         print(f"{k}-nearest-neighbor retrieval on autoencoder codes: {numbers['autoencoder_knn']:.2f}%")
     print(f"written: {path}", flush=True)
+    if args.save_features:
+        save_features(Path(args.save_features), run, train, val)
     if args.gallery:
-        found = nearest_neighbors(val[queries], train, min(NEIGHBORS, len(run.train)))
-        title = f"{run.extractor.encoders.title}, {args.dataset} {args.protocol}"
-        print(write_gallery(Path(args.gallery), run.val, run.train, queries, *found, title))
+        found = nearest_neighbors(queries[shown], gallery, min(NEIGHBORS, len(run.train)))
+        title = f"{encoders.title}, {args.dataset} {args.protocol}"
+        print(write_gallery(Path(args.gallery), run.val, run.train, shown, *found, title))
     if args.tsne:
-        print(write_feature_map(Path(args.tsne), val, run.val, run.seed))
-    if unsaved:
-        raise unsaved
-    return 0
+        print(write_feature_map(Path(args.tsne), queries, run.val, run.seed))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ are not fitted to the validation clips.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from engine.classifier import topk_accuracy
 from engine.evaluation import results_folder
 from engine.log import RunLog
 from engine.report import write_results
-from engine.scores import Scores, check_agreement, fuse, load_scores
+from engine.scores import check_agreement, fuse, load_scores
 from options.parser import NON_NEGATIVE, Parser, expanded_path
 from utils.errors import UserError, run_script
 from utils.files import exclusive_folder
@@ -48,29 +49,12 @@ def parse_args() -> argparse.Namespace:
         help="folder for results.json and the confusion matrix (default: runs/ensemble)",
     )
     args = parser.parse_args()
+    args.weights = args.weights or [1.0] * len(args.scores)
     if len(args.scores) < 2:
         raise UserError("give the scores of at least two classifiers")
-    args.weights = args.weights or [1.0] * len(args.scores)
-    if len(args.weights) != len(args.scores):
-        raise UserError(f"--weights has {len(args.weights)} entries for {len(args.scores)} files")
-    if not any(args.weights):
-        raise UserError("--weights: at least one weight must be above 0")
+    if len(args.weights) != len(args.scores) or not any(args.weights):
+        raise UserError(f"--weights: give {len(args.scores)} numbers, one per file, at least one above 0")
     return args
-
-
-def describe(scores: list[Scores], args: argparse.Namespace) -> dict:
-    """Return what was evaluated, for ``results.json``."""
-    first = scores[0]
-    return {
-        "encoder": " + ".join(entry.encoder for entry in scores),
-        "pretrained": " and ".join(args.scores),
-        "representation": " + ".join(entry.representation for entry in scores),
-        "dataset": first.dataset,
-        "protocol": first.protocol,
-        "seed": first.seed,
-        "clips": {"val": len(first.names)},
-        "flags": vars(args),
-    }
 
 
 def main() -> int:
@@ -81,16 +65,23 @@ def main() -> int:
     check_agreement(scores)
     labels = torch.from_numpy(scores[0].labels)
     fused = fuse([entry.logits for entry in scores], args.weights, args.on)
-    single = [topk_accuracy(torch.from_numpy(entry.logits), labels) for entry in scores]
-    numbers = {
-        "fusion": topk_accuracy(fused, labels),
-        "single": [
-            {"file": path, "weight": weight, "representation": entry.representation, **accuracy}
-            for path, weight, entry, accuracy in zip(args.scores, args.weights, scores, single)
-        ],
+    numbers: dict[str, Any] = {"fusion": topk_accuracy(fused, labels), "single": []}
+    for path, weight, entry in zip(args.scores, args.weights, scores):
+        accuracy = topk_accuracy(torch.from_numpy(entry.logits), labels)
+        what = {"file": path, "weight": weight, "representation": entry.representation}
+        numbers["single"].append({**what, **accuracy})
+    metadata = {
+        "encoder": " + ".join(entry.encoder for entry in scores),
+        "pretrained": " and ".join(args.scores),
+        "representation": " + ".join(entry.representation for entry in scores),
+        "dataset": scores[0].dataset,
+        "protocol": scores[0].protocol,
+        "seed": scores[0].seed,
+        "clips": {"val": len(labels)},
+        "flags": vars(args),
     }
     with exclusive_folder(folder, "--output-dir"):
-        path = write_results(folder, "ensemble", describe(scores, args), numbers)
+        path = write_results(folder, "ensemble", metadata, numbers)
         for entry in numbers["single"]:
             name = f"{entry['file']} ({entry['representation']})"
             print(f"{name}: top-1 {entry['top1']:.2f}%, top-5 {entry['top5']:.2f}%")
@@ -99,10 +90,8 @@ def main() -> int:
         print(f"written: {path}", flush=True)
         name_of = scores[0].class_names.tolist().__getitem__
         with RunLog(folder, args, 0) as log:
-            lines = report_confusion(
-                labels, fused.argmax(dim=1), name_of, folder, log, "ensemble/confusion", 0
-            )
-    print(*lines, sep="\n")
+            predictions, tag = fused.argmax(dim=1), "ensemble/confusion"
+            print(*report_confusion(labels, predictions, name_of, folder, log, tag, 0), sep="\n")
     return 0
 
 

@@ -24,7 +24,6 @@ from engine.encoders import last_checkpoints, load_encoders
 from engine.features import FeatureExtractor
 from engine.randomness import WEIGHTS, seed_globally
 from engine.retrieve import majority_label, nearest_neighbors, unit_blocks
-from models.registry import size_flags
 from options import flags
 from options.parser import POSITIVE_INT, Parser, expanded_path
 from utils.errors import UserError, run_script
@@ -38,30 +37,15 @@ def parse_args() -> argparse.Namespace:
     """Parse the flags."""
     parser = Parser(__doc__)
     group = parser.add_argument_group("clips")
-    group.add_argument(
-        "--input",
-        type=expanded_path,
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help="files, folders and zip archives of .skeleton, .npy and .npz files",
-    )
-    group.add_argument(
-        "--output",
-        type=expanded_path,
-        default="features.npz",
-        metavar="FILE.npz",
-        help="output file (default: features.npz)",
-    )
-    group.add_argument(
-        "--knn-neighbours",
-        type=POSITIVE_INT,
-        metavar="K",
-        help="find the K nearest training clips of the dataset below (default: none, no dataset is needed)",
-    )
+    text = "files, folders and zip archives of .skeleton, .npy and .npz files"
+    group.add_argument("--input", type=expanded_path, nargs="+", required=True, metavar="PATH", help=text)
+    text = "output file (default: features.npz)"
+    group.add_argument("--output", type=expanded_path, default="features.npz", metavar="FILE.npz", help=text)
+    text = "find the K nearest training clips of the dataset below (default: none, no dataset is needed)"
+    group.add_argument("--knn-neighbours", type=POSITIVE_INT, metavar="K", help=text)
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_pretrained_flags(parser, results=False)
-    flags.add_size_flags(parser, size_flags(), note=" (untrained or official)")
+    flags.add_size_flags(parser, note=" (untrained or official)")
     flags.add_gpu_flag(parser.add_argument_group("run"))
     return parser.parse_args()
 
@@ -72,9 +56,7 @@ def open_gallery(args: argparse.Namespace) -> ClipSet | None:
         return None
     gallery = open_clips(args.data_root, args.dataset, args.protocol, "train")
     if args.knn_neighbours > len(gallery):
-        raise UserError(
-            f"--knn-neighbours {args.knn_neighbours}: there are only {len(gallery)} training clips"
-        )
+        raise UserError(f"--knn-neighbours {args.knn_neighbours}: there are {len(gallery)} training clips")
     return gallery
 
 
@@ -105,7 +87,7 @@ def main() -> int:
         last_checkpoints(args.pretrained),
         args.pretrain_skeleton_representation,
         args.finetune_skeleton_representation,
-        flags.given_sizes(args, size_flags()),
+        flags.given_sizes(args),
         skeleton=gallery.skeleton if gallery else None,
         stream=args.stream,
     ).to(device)
@@ -130,11 +112,7 @@ def main() -> int:
             f"{name}: {gallery.class_names[vote]} (nearest {nearest}, cosine {cosine:.3f})"
             for name, vote, nearest, cosine in zip(*columns)
         ]
-    try:
-        atomic_write(Path(args.output), lambda file: np.savez(file, **arrays))
-    except UserError:
-        print(*lines, sep="\n")
-        raise
+    atomic_write(Path(args.output), lambda file: np.savez(file, **arrays))
     if len(lines) > MAX_PRINTED:
         lines[MAX_PRINTED:] = [f"... and {len(lines) - MAX_PRINTED} more in {args.output}"]
     print(*lines, f"written: {args.output}", sep="\n")

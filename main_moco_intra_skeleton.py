@@ -9,31 +9,25 @@ The sequence encoder on NTU-60 cross-view, as in the paper (section 3.1):
 
 Two views of each clip are contrasted in one representation. All visible GPUs are used. On SIGTERM,
 SIGINT (Ctrl-C), SIGHUP or SIGUSR1 the run finishes the current step, saves and exits with code 75;
-the same command with --resume auto continues it.
+the same command with --resume auto continues it. The run itself is in main_moco_inter_skeleton.py: the
+two scripts differ in the pairs of queries and keys that are contrasted.
 """
 
-from engine.setup import Contrast, parse_pretraining_flags, run_pretraining
-from moco.model import intra_pairs
-from models.registry import REPRESENTATIONS, parse_representations
+from main_moco_inter_skeleton import pretrain
+from models.registry import parse_representations
+from options.flags import pretraining_parser
 from utils.errors import UserError, run_script
-from visual.clips import log_views
 
 
 def main() -> int:
     """Parse the flags and pretrain; returns the exit code."""
-    args = parse_pretraining_flags(
-        __doc__,
-        representation_help=f"one of {', '.join(REPRESENTATIONS)}",
-        representation="seq-based",
-    )
-    representations = parse_representations(args.skeleton_representation, args.stream)
-    if len(representations) > 1:
+    args = pretraining_parser(__doc__, "intra").parse_args()
+    if len(parse_representations(args.skeleton_representation, args.stream)) > 1:
         raise UserError(
             f"--skeleton-representation {args.skeleton_representation}: intra-skeleton contrast takes one "
             "representation; to contrast several, use main_moco_inter_skeleton.py"
         )
-    contrast = Contrast("intra", representations, intra_pairs(representations))
-    return run_pretraining(args, contrast, log_views)
+    return pretrain(args)
 
 
 if __name__ == "__main__":

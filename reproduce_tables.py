@@ -22,54 +22,26 @@ from pathlib import Path
 from engine.signals import EXIT_RESUMABLE
 from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
 from tables.estimate import print_estimate
-from tables.jobs import JobBuilder, mark_synthetic
+from tables.jobs import JobBuilder
 from tables.paper import TITLES, read_paper
 from tables.run import run_jobs, sort_jobs
 from tables.settings import SCALES
 from tables.write import print_failures, print_list, read_cell, table_text, write_tables
-from utils.errors import UserError, check_stdout, run_script
+from utils.errors import run_script
 from utils.files import check_output_folder, exclusive_folder
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--tables",
-        nargs="+",
-        choices=[*TITLES],
-        default=[*TITLES],
-        metavar="T",
-        help="T1 to T10 (default: all)",
-    )
-    parser.add_argument(
-        "--scale",
-        choices=[*SCALES],
-        default="paper",
-        help="paper: the paper's datasets, sizes and epochs; smoke: synthetic data, tiny sizes, a few epochs "
-        "(default: paper)",
-    )
-    parser.add_argument(
-        "--data-root",
-        type=expanded_path,
-        metavar="DIR",
-        help="folder with the stores (default: data; at smoke scale a folder of synthetic data under --runs, "
-        "created if missing)",
-    )
-    parser.add_argument(
-        "--runs",
-        type=expanded_path,
-        default="runs",
-        metavar="DIR",
-        help="folder for checkpoints, results, logs and tables (default: runs)",
-    )
-    parser.add_argument(
-        "--seeds",
-        type=COUNT,
-        nargs="+",
-        default=[0],
-        metavar="S",
-        help="seeds of pretraining and evaluation; several: mean and standard deviation (default: 0)",
-    )
+    add = parser.add_argument
+    tables = [*TITLES]
+    add("--tables", nargs="+", choices=tables, default=tables, metavar="T", help="T1 to T10 (default: all)")
+    scale_help = "smoke: generated synthetic data, tiny encoders, a few epochs (default: paper)"
+    add("--scale", choices=[*SCALES], default="paper", help=scale_help)
+    add("--data-root", type=expanded_path, metavar="DIR", help="folder with the stores (default: data)")
+    add("--runs", type=expanded_path, default="runs", metavar="DIR", help="output folder (default: runs)")
+    seeds_help = "several: mean and standard deviation (default: 0)"
+    add("--seeds", type=COUNT, nargs="+", default=[0], metavar="S", help=seeds_help)
     slots = parser.add_mutually_exclusive_group()
     slots.add_argument(
         "--gpus",
@@ -78,67 +50,37 @@ def parse_args() -> argparse.Namespace:
         help="values of CUDA_VISIBLE_DEVICES for parallel jobs: '--gpus 0 1' runs two jobs, one on each GPU; "
         "'--gpus 0,1' one job on both (default: one job on all visible GPUs)",
     )
-    slots.add_argument(
-        "--jobs",
-        type=POSITIVE_INT,
-        default=1,
-        metavar="N",
-        help="number of parallel jobs without assigned GPUs (default: 1)",
-    )
-    parser.add_argument(
-        "--flags",
-        type=shlex.split,
-        default=[],
-        metavar="FLAGS",
-        help="flags appended to every pretraining and evaluation command, with an equals sign: "
-        "--flags='--amp bf16'",
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the remaining commands without running them"
-    )
-    parser.add_argument(
-        "--list", action="store_true", help="list the tables and the number of finished jobs, run nothing"
-    )
-    parser.add_argument(
-        "--estimate",
-        action="store_true",
-        help="time a few steps of each kind of run on this machine, with --gpus and --flags, and print the "
-        "hours, disk space and memory that the remaining jobs need",
-    )
-    return parser.parse_args()
+    slots.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel jobs (default: 1)")
+    add("--flags", type=shlex.split, default=[], help="appended to every command: --flags='--amp bf16'")
+    add("--dry-run", action="store_true", help="print the remaining commands without running them")
+    add("--list", action="store_true", help="list the tables and the number of finished jobs, run nothing")
+    add("--estimate", action="store_true", help="time a few steps; print hours, disk space and GPU memory")
+    args = parser.parse_args()
+    if args.scale == "smoke" and (args.data_root or args.estimate):
+        parser.error("--scale smoke generates its data in minutes: omit --data-root and --estimate")
+    return args
 
 
 def main() -> int:
     args = parse_args()
     scale, folder = SCALES[args.scale], Path(args.runs, args.scale)
-    data_root = Path(args.data_root or (folder / "data" if scale.synthetic else "data"))
+    data_root = folder / "data" if scale.synthetic else Path(args.data_root or "data")
     builder = JobBuilder(scale, data_root, folder, tuple(args.flags))
     rows = [row for row in read_paper() if row.table in args.tables]
-    if args.list:
-        print_list(rows, builder, args.seeds)
-        check_stdout()
-        return 0
     slots = [{"CUDA_VISIBLE_DEVICES": names} for names in args.gpus or []] or [{}] * args.jobs
-    if args.estimate:
-        if scale.synthetic:
-            raise UserError(f"--estimate does not support --scale {scale.name}, which takes minutes")
-        print_estimate(rows, builder, args.seeds, slots)
-        check_stdout()
-        return 0
     remaining = sort_jobs(builder.evaluations(rows, args.seeds), skip_done=True)
-    if args.dry_run:
-        for job in remaining:
-            print(f"# {job.name}\n{job.command_line}")
-        check_stdout()
+    if args.list or args.estimate or args.dry_run:
+        if args.list:
+            print_list(rows, builder, args.seeds)
+        elif args.estimate:
+            print_estimate(rows, builder, args.seeds, slots)
+        else:
+            print("".join(f"# {job.name}\n{job.command_line}\n" for job in remaining), end="")
         return 0
     check_output_folder(folder, "--runs")
-    if scale.synthetic:
-        check_output_folder(data_root, "--data-root")
     if scale.synthetic:  # more threads do not speed up encoders this small
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     with exclusive_folder(folder, "--runs"):
-        if any(job in remaining for job in builder.datasets()):
-            mark_synthetic(data_root)
         print(f"{len(remaining)} jobs, {len(slots)} at a time, in {folder}", flush=True)
         summary = run_jobs(remaining, slots, folder / "logs")
         cells = [read_cell(row, builder, args.seeds) for row in read_paper()]

@@ -1,29 +1,23 @@
-"""Measure how fast input files become a store, and how much memory that takes.
+"""Measure how fast raw files of NTU RGB+D become a store, and how much memory that takes.
 
-    python benchmarks/data_gen.py [--files 4000] [--workers 2]    # raw files of NTU RGB+D
-    python benchmarks/data_gen.py --source pyskl                  # ntu60_3danno.pkl with 56,578 clips
-    python benchmarks/data_gen.py --source ctrgcn                 # NTU60_CS.npz with 10,000 clips
+    python benchmarks/data_gen.py [--files 4000] [--workers 2]
 
-Raw files are compared with a straightforward reference that reads the same files, which were just written and
-are in the page cache. It follows the official code: a Python loop over files, frames and joints, once per
-protocol, and clips padded to 300 frames. The resulting clips are compared. The best of --repeats runs counts
-for both, because speed varies on a busy machine.
-
-The other sources are synthetic files in the same formats, of 1.8 GB each, in the folder for temporary files.
+The reference reads the same files, which were just written and are in the page cache. It follows the official
+code: a Python loop over files, frames and joints, once per protocol, and clips padded to 300 frames. The
+resulting clips are compared. The best of --repeats runs counts for both, because speed varies on a busy
+machine.
 """
 
 from __future__ import annotations
 
 import csv
-import pickle
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -40,143 +34,36 @@ from utils.errors import run_script
 TEMPLATES = REPOSITORY / "tests" / "golden" / "ntu_skeletons.zip"
 TEMPLATE_NAMES = ("S008C002P012R001A009", "S019C002P046R001A066")  # 315 and 321 kB
 PROTOCOLS = DATASETS["ntu60"].protocols
-PYSKL_NAMES = {"cross_subject": "xsub", "cross_view": "xview"}
 
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--source", choices=("raw", *SOURCES), default="raw", help="the kind of input")
-    parser.add_argument(
-        "--files",
-        type=POSITIVE_INT,
-        help="number of files, or of clips in the file (default: 4000, "
-        + ", ".join(f"{source.clips} for {name}" for name, source in SOURCES.items())
-        + ")",
-    )
-    parser.add_argument(
-        "--reference-files",
-        type=POSITIVE_INT,
-        default=40,
-        help="number of files for the reference, which is slow (default: 40)",
-    )
-    parser.add_argument(
-        "--workers", type=POSITIVE_INT, default=default_workers(), help="processes (default: all cores)"
-    )
-    parser.add_argument(
-        "--repeats", type=POSITIVE_INT, default=3, help="runs to take the best of (default: 3)"
-    )
+    add = partial(parser.add_argument, type=POSITIVE_INT, metavar="N")
+    add("--files", default=4000, help="number of files (default: 4000)")
+    add("--reference-files", default=40, help="files for the reference, which is slow (default: 40)")
+    add("--workers", default=default_workers(), help="processes (default: all cores)")
+    add("--repeats", default=3, help="runs to take the best of (default: 3)")
     args = parser.parse_args()
-    if args.source == "raw":
-        measure_raw_files(args.files or 4000, args.reference_files, args.workers, args.repeats)
-    else:
-        source = SOURCES[args.source]
-        measure_source(source, args.files or source.clips, args.workers, args.repeats)
-
-
-def measure_raw_files(files: int, reference_files: int, workers: int, repeats: int) -> None:
-    """Measure ``ntu_gendata.py`` and the reference."""
     with tempfile.TemporaryDirectory() as folder:
         raw, store = Path(folder, "raw"), Path(folder, "store")
-        size = write_raw_files(raw, files)
-        runs = [run_preparation("ntu_gendata.py", raw, store, workers) for _ in range(repeats)]
-        seconds, memory = min(runs)[0], max(run[1] for run in runs)
-        paths = sorted(raw.iterdir())[:reference_files]
-        reference_seconds = min(run_reference(paths, store, repeats))
-        speed = files / seconds
-        print(f"{files:,} files of {size / files / 1e3:.0f} kB on average, {workers} workers")
-        print(
-            f"this repo  {speed:7.0f} files/s, all protocols at once ({size / seconds / 1e6:.0f} MB/s, or "
-            f"{size / seconds / 3e5:.0f} files/s of 300 kB); runs: "
-            + ", ".join(f"{files / run[0]:.0f}" for run in runs)
-        )
-        print(f"reference  {1 / reference_seconds:7.1f} files/s for both protocols of NTU-60")
-        print(f"speed-up   {speed * reference_seconds:7.0f}")
-        print(f"memory     {memory / 1e6:7.0f} MB at the peak, all processes together")
+        size = write_raw_files(raw, args.files)
+        runs = [run_preparation(raw, store, args.workers) for _ in range(args.repeats)]
+        paths = sorted(raw.iterdir())[: args.reference_files]
+        reference_seconds = min(run_reference(paths, store, args.repeats))
         stored = sum(path.stat().st_size for path in store.iterdir())
-        padded = files * len(PROTOCOLS) * 3 * MAX_FRAMES * 25 * 2 * 4
-        print(
-            f"store      {stored / 1e6:7.0f} MB; the official layout, padded to {MAX_FRAMES} frames, takes "
-            f"{padded / 1e6:,.0f} MB for these clips, {padded / stored:.1f} times the size"
-        )
-
-
-def measure_source(source: Source, clips: int, workers: int, repeats: int) -> None:
-    """Measure the script of another source on a synthetic file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path, store = Path(folder, source.file_name), Path(folder, "store")
-        source.write(path, clips)
-        runs = [run_preparation(source.script, path, store, workers) for _ in range(repeats)]
-        seconds, memory = min(runs)[0], max(run[1] for run in runs)
-        stored = sum(file.stat().st_size for file in store.iterdir())
-        print(f"{source.file_name}: {clips:,} clips, {path.stat().st_size / 1e6:,.0f} MB, {workers} workers")
-        print(f"time    {seconds:7.0f} s ({clips / seconds:.0f} clips/s); runs: ", end="")
-        print(", ".join(f"{run[0]:.0f}" for run in runs))
-        print(f"memory  {memory / 1e6:7.0f} MB at the peak, all processes together")
-        print(f"store   {stored / 1e6:7,.0f} MB")
-
-
-def synthetic_clips(count: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield names of NTU-60 and bodies, float32 (1 or 2, frames, 25, 3).
-
-    The bodies are random walks of 85 frames on average.
-    """
-    rng = np.random.default_rng(0)
-    start = rng.normal(0, 0.4, (2, 1, 25, 3)) + [0, 0, 3]
-    walk = (start + np.cumsum(rng.normal(0, 0.01, (2, 400, 25, 3)), axis=1)).astype(np.float32)
-    for i in range(count):
-        setup, subject, camera, action = 1 + i // 7200, 1 + i // 180 % 40, 1 + i // 60 % 3, 1 + i % 60
-        first, length = int(rng.integers(0, 250)), int(rng.integers(40, 131))
-        people = 2 if rng.random() < 0.25 else 1
-        name = f"S{setup:03d}C{camera:03d}P{subject:03d}R001A{action:03d}"
-        yield name, walk[:people, first : first + length]
-
-
-def write_pickle(path: Path, count: int) -> None:
-    """Write a file in the format of pyskl."""
-    annotations, split = [], {}
-    for name, keypoint in synthetic_clips(count):
-        parsed = parse_ntu_name(name)
-        for protocol, which in ntu_splits(parsed).items():
-            if protocol in PYSKL_NAMES:
-                split.setdefault(f"{PYSKL_NAMES[protocol]}_{which}", []).append(name)
-        annotation = {"frame_dir": name, "label": parsed.label, "keypoint": keypoint}
-        annotations.append({**annotation, "total_frames": keypoint.shape[1]})
-    with open(path, "wb") as file:
-        pickle.dump({"split": split, "annotations": annotations}, file, protocol=4)
-
-
-def write_npz(path: Path, count: int) -> None:
-    """Write a file in the format of CTR-GCN, with three quarters of the clips for training."""
-    clips = list(synthetic_clips(count))
-    parts = {"train": clips[: count * 3 // 4], "test": clips[count * 3 // 4 :]}
-    with zipfile.ZipFile(path, "w") as archive:
-        for part, items in parts.items():
-            with archive.open(f"x_{part}.npy", "w", force_zip64=True) as file:
-                shape = (len(items), MAX_FRAMES, 150)
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                for _, bodies in items:
-                    rows = np.zeros((MAX_FRAMES, 2, 25, 3), np.float32)
-                    rows[: bodies.shape[1], : len(bodies)] = bodies.swapaxes(0, 1)
-                    file.write(rows.tobytes())
-            with archive.open(f"y_{part}.npy", "w", force_zip64=True) as file:
-                np.save(file, np.eye(60)[[parse_ntu_name(name).label for name, _ in items]])
-
-
-@dataclass(frozen=True)
-class Source:
-    """A script, and how to write its input: ``write(path, number of clips)``."""
-
-    script: str
-    file_name: str
-    clips: int
-    write: Callable[[Path, int], None]
-
-
-SOURCES = {
-    "pyskl": Source("pyskl_gendata.py", "ntu60_3danno.pkl", 56578, write_pickle),
-    "ctrgcn": Source("ctrgcn_gendata.py", "NTU60_CS.npz", 10000, write_npz),
-}
+    seconds, memory = min(runs)[0], max(run[1] for run in runs)
+    speeds = ", ".join(f"{args.files / run[0]:.0f}" for run in runs)
+    padded = args.files * len(PROTOCOLS) * 3 * MAX_FRAMES * 25 * 2 * 4
+    print(
+        f"{args.files:,} files of {size / args.files / 1e3:.0f} kB on average, {args.workers} workers\n"
+        f"this repo  {args.files / seconds:7.0f} files/s, all protocols at once "
+        f"({size / seconds / 1e6:.0f} MB/s); runs: {speeds}\n"
+        f"reference  {1 / reference_seconds:7.1f} files/s for both protocols of NTU-60\n"
+        f"speed-up   {args.files / seconds * reference_seconds:7.0f}\n"
+        f"memory     {memory / 1e6:7.0f} MB at the peak, all processes together\n"
+        f"store      {stored / 1e6:7.0f} MB; the official layout, padded to {MAX_FRAMES} frames, takes "
+        f"{padded / 1e6:,.0f} MB for these clips, {padded / stored:.1f} times the size"
+    )
 
 
 def write_raw_files(folder: Path, count: int) -> int:
@@ -191,47 +78,29 @@ def write_raw_files(folder: Path, count: int) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def run_preparation(script: str, raw: Path, store: Path, workers: int) -> tuple[float, int]:
-    """Run a script of data_gen; return its seconds and its peak memory in bytes."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            REPOSITORY / "data_gen" / script,
-            "--data_path",
-            raw,
-            "--out_folder",
-            store,
-            "--workers",
-            str(workers),
-            "--overwrite",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    peak = [0]
-    watcher = threading.Thread(target=watch_memory, args=(process, peak))
-    watcher.start()
-    if process.wait():
-        raise SystemExit(f"the preparation ended with exit code {process.returncode}")
-    seconds = time.perf_counter() - start
-    watcher.join()
-    return seconds, peak[0]
-
-
-def watch_memory(process: subprocess.Popen, peak: list[int]) -> None:
-    """Record in ``peak[0]`` the largest resident memory of a process and its children in bytes (Linux)."""
+def run_preparation(raw: Path, store: Path, workers: int) -> tuple[float, int]:
+    """Run ``ntu_gendata.py``; return its seconds and its peak memory in bytes."""
+    command = [sys.executable, REPOSITORY / "data_gen" / "ntu_gendata.py", "--data_path", raw, "--overwrite"]
+    command += ["--out_folder", store, "--workers", str(workers)]
+    start, peak = time.perf_counter(), 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
-        total = 0
-        for status in Path("/proc").glob("[0-9]*/status"):
-            try:
-                fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-            except OSError:  # the process has just ended
-                continue
-            if process.pid in (int(fields["Pid"]), int(fields["PPid"])):
+        peak = max(peak, resident_memory(process.pid))
+        time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(f"the preparation ended with exit code {process.returncode}")
+    return time.perf_counter() - start, peak
+
+
+def resident_memory(pid: int) -> int:
+    """Return the resident memory of a process and its children in bytes (Linux)."""
+    total = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):  # the process has just ended
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            if pid in (int(fields["Pid"]), int(fields["PPid"])):
                 total += int(fields.get("VmRSS", "0 kB").split()[0]) * 1024
-        peak[0] = max(peak[0], total)
-        time.sleep(0.1)
+    return total
 
 
 def run_reference(paths: list[Path], store: Path, repeats: int) -> list[float]:

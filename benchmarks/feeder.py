@@ -4,16 +4,15 @@
 
 Both make the same kind of views (crop, resize to 64 frames, one spatial augmentation) of the same
 clips on one CPU thread. With --device cuda this repository is also measured with the frames in GPU
-memory. CPU time is measured if the frames are on the CPU, wall time if they are on the GPU. Each
-repeat times all feeders in turn; medians are reported.
+memory. CPU time is measured if the frames are on the CPU, wall time if they are on the GPU. Medians are
+reported.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,16 +21,17 @@ import torch
 from torch import Tensor
 
 from benchmarks import reference
+from benchmarks.timing import time_in_turn
 from dataset.clips import ClipSet
-from dataset.views import AugmentationSettings, pretraining_view
+from dataset.views import pretraining_view
 from engine.randomness import VIEWS, generator
+from engine.report import format_table
 from facts.skeletons import KINECT_V2
 from options.parser import POSITIVE_INT, Parser
 from utils.errors import run_script
 
 LARGE_BLOCK = 7_000_000  # numbers, 28 MB
-SETTINGS = AugmentationSettings()
-VIEW = pretraining_view(SETTINGS)
+VIEW = pretraining_view()
 
 Feeder = Callable[[ClipSet, Tensor], Tensor]  # clips, index (N,) -> views (N, T, V, 3, M)
 
@@ -62,38 +62,29 @@ def feed(clips: ClipSet, index: Tensor) -> Tensor:
 
 def reference_feed(clips: ClipSet, index: Tensor) -> Tensor:
     """Return views as the reference makes them."""
-    return reference.feed(clips, index, SETTINGS, VIEW.num_frames)
+    return reference.feed(clips, index, VIEW.num_frames)
 
 
-def batches_per_second(feeder: Feeder, clips: ClipSet, batch_size: int, batches: int) -> float:
-    """Measure a feeder: in CPU time if the frames are on the CPU, in wall time if on the GPU."""
-    on_gpu = clips.frames.is_cuda
-    clock = time.perf_counter if on_gpu else time.process_time
+def run_feeder(feeder: Feeder, clips: ClipSet, batch_size: int, batches: int) -> None:
+    """Make the views of ``batches`` batches of random clips."""
     index = torch.randperm(len(clips), generator=torch.Generator().manual_seed(1))
-    start = clock()
     for step in range(batches):
         feeder(clips, index[torch.arange(step * batch_size, (step + 1) * batch_size) % len(clips)])
-    if on_gpu:
-        torch.cuda.synchronize()
-    return batches / (clock() - start)
 
 
 def check_equal(clips: ClipSet) -> None:
     """Assert that both feeders make the same views from the same parameters."""
     index = torch.arange(16) % len(clips)
     parameters = VIEW.sample(clips, index, generator(0, VIEWS))
-    views = VIEW.apply(clips, index, parameters)
     expected = reference.make_views(clips, index, reference.split_parameters(parameters), VIEW.num_frames)
-    torch.testing.assert_close(views, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(VIEW.apply(clips, index, parameters), expected, rtol=1e-4, atol=1e-5)
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--clips", type=POSITIVE_INT, default=4000, metavar="N")
-    parser.add_argument("--batch-size", type=POSITIVE_INT, default=64, metavar="N")
-    parser.add_argument("--batches", type=POSITIVE_INT, default=20, metavar="N", help="per feeder and repeat")
-    parser.add_argument("--repeats", type=POSITIVE_INT, default=9, metavar="N")
+    for flag, default in {"--clips": 4000, "--batch-size": 64, "--batches": 20, "--repeats": 9}.items():
+        parser.add_argument(flag, type=POSITIVE_INT, default=default, metavar="N")
     args = parser.parse_args()
     torch.set_num_threads(1)
     clips = synthetic_clips(args.clips)
@@ -104,17 +95,19 @@ def main() -> None:
     feeders = {"reference": (reference_feed, clips), "this repo": (feed, clips)}
     if args.device == "cuda":
         feeders["this repo, frames on the GPU"] = feed, clips.to(torch.device("cuda"))
-    speeds: dict[str, list[float]] = {name: [] for name in feeders}
-    for _ in range(args.repeats + 1):
-        for name, (feeder, source) in feeders.items():
-            speeds[name].append(batches_per_second(feeder, source, args.batch_size, args.batches))
-    median = {name: statistics.median(values[1:]) for name, values in speeds.items()}  # first: warm-up
+    programs = {
+        name: partial(run_feeder, feeder, source, args.batch_size, args.batches)
+        for name, (feeder, source) in feeders.items()
+    }
+    medians = time_in_turn(programs, args.repeats, warm_up=1)
     print(f"{args.batch_size} clips per batch, one CPU thread, medians of {args.repeats} repeats\n")
-    print("| feeder | views/s | ms per batch | ratio |")
-    print("| --- | --- | --- | --- |")
-    for name, value in median.items():
-        ratio = value / median["reference"]
-        print(f"| {name} | {value * args.batch_size:,.0f} | {1000 / value:.2f} | {ratio:.1f} |")
+    rows = [["feeder", "views/s", "ms per batch", "ratio"]]
+    for name, (wall, cpu, _) in medians.items():
+        # CPU time is less sensitive to other jobs, but does not contain the work of the GPU.
+        seconds = (wall if feeders[name][1].frames.is_cuda else cpu) / args.batches
+        ratio = medians["reference"][1] / args.batches / seconds
+        rows.append([name, f"{args.batch_size / seconds:,.0f}", f"{1000 * seconds:.2f}", f"{ratio:.1f}"])
+    print(format_table(rows))
 
 
 if __name__ == "__main__":

@@ -5,24 +5,22 @@
 Both train the same linear classifier on the same frozen, untrained encoder with the same number of
 random crops, and evaluate it on the validation clips in every epoch. The reference loop is written like
 the official code: clips are cropped and resized one by one, encoder and classifier are called batch by
-batch, loss and accuracies are read after every step, and validation clips are encoded in every epoch. A
-second reference makes the views of whole batches, which leaves the difference of the loop. Each repeat
-times all programs in turn. Medians are reported: wall time, from which the ratio is computed, and CPU
-time, which is less sensitive to other jobs.
+batch, loss and accuracies are read after every step, and validation clips are encoded in every epoch. Each
+repeat times all programs in turn. Medians are reported: wall time, from which the ratio is computed, and
+CPU time, which is less sensitive to other jobs.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -35,15 +33,14 @@ from torch.utils.data import DataLoader, Dataset
 
 import action_classification
 from benchmarks.reference import crop_and_resize
-from dataset.batches import ordered_batches, shuffled_batches
+from benchmarks.timing import time_in_turn
 from dataset.clips import ClipSet, open_clips
 from dataset.views import View, classifier_view, evaluation_view
-from engine.classifier import linear_head
+from engine.classifier import LinearProbe, linear_head
 from engine.evaluation import Evaluation, prepare_evaluation
 from engine.log import RunLog
 from engine.optimization import learning_rate, set_learning_rate
-from engine.probe import LinearProbe
-from options.defaults import fill_classifier_defaults
+from engine.report import format_table
 from options.parser import POSITIVE_INT, Parser
 from utils.errors import run_script
 
@@ -51,8 +48,7 @@ RAW_FLAGS = "--seed 0 --in-turn --repetitions 4 --difficulty 0.1 --settle 2"
 SMALL_SIZES = "--num-frames 16 --gru-hidden-size 64 --gru-num-layers 2"
 VAL_BATCH = 64  # validation clips per batch of the reference
 
-Batches = Iterable[tuple[Tensor, Tensor]]  # views (N, T, V, 3, M) and labels (N,)
-MakeBatches = Callable[[], Batches]  # called once per epoch
+Batches = DataLoader  # of views (N, T, V, 3, M) and labels (N,)
 
 
 class ReferenceClips(Dataset):
@@ -70,33 +66,14 @@ class ReferenceClips(Dataset):
         return frames, int(self.clips.labels[clip])
 
 
-def single_views(run: Evaluation, args: argparse.Namespace) -> tuple[MakeBatches, MakeBatches]:
+def single_views(run: Evaluation, args: argparse.Namespace) -> tuple[Batches, Batches]:
     """Return training and validation batches whose views are made clip by clip on the CPU."""
     num_frames = run.extractor.encoders.num_frames
     train, val = (
         ReferenceClips(open_clips(args.data_root, args.dataset, args.protocol, split), make_view(num_frames))
         for split, make_view in (("train", classifier_view), ("val", evaluation_view))
     )
-    loaders = DataLoader(train, args.batch_size, shuffle=True), DataLoader(val, VAL_BATCH)
-    return lambda: loaders[0], lambda: loaders[1]
-
-
-def batched_views(run: Evaluation, args: argparse.Namespace) -> tuple[MakeBatches, MakeBatches]:
-    """Return training and validation batches whose views are made a batch at a time."""
-    num_frames, source = run.extractor.encoders.num_frames, torch.default_generator
-
-    def make(clips: ClipSet, view: View, batches: list[Tensor]) -> Batches:
-        for index in batches:
-            yield view.of(clips, index, source), clips.labels[index]
-
-    def train() -> Batches:
-        batches = shuffled_batches(len(run.train), args.batch_size, source, drop_last=False)
-        return make(run.train, classifier_view(num_frames), batches)
-
-    def val() -> Batches:
-        return make(run.val, evaluation_view(num_frames), ordered_batches(len(run.val), VAL_BATCH))
-
-    return train, val
+    return DataLoader(train, args.batch_size, shuffle=True), DataLoader(val, VAL_BATCH)
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -105,18 +82,15 @@ def count_correct(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     return correct[:, 0].sum().item(), correct.any(dim=1).sum().item()
 
 
-def reference_probe(
-    run: Evaluation, args: argparse.Namespace, batches: tuple[MakeBatches, MakeBatches]
-) -> float:
+def reference_probe(run: Evaluation, args: argparse.Namespace, train: Batches, val: Batches) -> float:
     """Train the probe in a straightforward loop; return the best top-1 accuracy in percent."""
-    train, val = batches
     device = run.extractor.device
     head = linear_head(run.extractor.encoders.num_features, run.train.num_classes, run.seed).to(device)
     optimizer = torch.optim.SGD(head.parameters(), args.lr, momentum=args.momentum)
     history = []
     for epoch in range(args.epochs):
         set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))
-        for views, labels in train():
+        for views, labels in train:
             with torch.no_grad():
                 features = run.extractor.features(views)
             logits, labels = head(features), labels.to(device)
@@ -126,7 +100,7 @@ def reference_probe(
             optimizer.step()
             loss.item(), count_correct(logits, labels)  # for running means
         with torch.no_grad():
-            correct = (count_correct(head(run.extractor.features(x)), y.to(device))[0] for x, y in val())
+            correct = (count_correct(head(run.extractor.features(x)), y.to(device))[0] for x, y in val)
             history.append(sum(correct))
     return 100.0 * max(history) / len(run.val)
 
@@ -134,7 +108,7 @@ def reference_probe(
 def probe_of_this_repo(run: Evaluation, args: argparse.Namespace, cached_crops: int | None) -> float:
     """Train the probe of this repository; return the best top-1 accuracy in percent."""
     args = argparse.Namespace(**{**vars(args), "cached_crops": cached_crops})
-    probe = LinearProbe(run, args)
+    probe = LinearProbe(dataclasses.replace(run, args=args))
     with RunLog(run.folder, args, first_epoch=0) as log:
         probe.train(log)
     return probe.results()["best"]["top1"]
@@ -156,49 +130,20 @@ def probe_flags(data: Path, folder: Path, epochs: int, sizes: str) -> argparse.N
     sys.argv = ["action_classification.py", "--data-root", str(data), "--output-dir", str(folder)]
     sys.argv += ["--protocol", "cross_subject", "--seed", "0", "--pretrained", "random", *sizes.split()]
     sys.argv += ["--epochs", str(epochs), "--schedule", str(epochs * 5 // 8), str(epochs * 7 // 8)]
-    args = action_classification.parse_args()
-    fill_classifier_defaults(args)
-    return args
+    return action_classification.parse_args()
 
 
-def check_equal(batches: Iterable[tuple[MakeBatches, MakeBatches]]) -> None:
-    """Assert that the first validation batches are equal."""
-    (views, labels), (expected_views, expected_labels) = (next(iter(val())) for _, val in batches)
-    torch.testing.assert_close(views.cpu(), expected_views.cpu(), rtol=1e-4, atol=1e-5)
-    assert torch.equal(labels.cpu(), expected_labels.cpu())
+def check_equal(run: Evaluation, val: Batches) -> None:
+    """Assert that the views of the first validation batch are those of this repository."""
+    views, labels = next(iter(val))
+    index = torch.arange(len(labels))
+    view = evaluation_view(run.extractor.encoders.num_frames)
+    expected = view.of(run.val, index, torch.default_generator)
+    torch.testing.assert_close(views, expected.cpu(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(labels, run.val.labels[index].cpu())
 
 
-def time_in_turn(programs: dict[str, Callable[[], float]], repeats: int) -> dict[str, list]:
-    """Return ``(seconds, CPU seconds, accuracy)`` of each repeat of each program."""
-    runs: dict[str, list] = {name: [] for name in programs}
-    for _ in range(repeats):
-        for name, program in programs.items():
-            start, cpu_start = time.perf_counter(), time.process_time()
-            accuracy = program()
-            runs[name].append((time.perf_counter() - start, time.process_time() - cpu_start, accuracy))
-    return runs
-
-
-def print_table(run: Evaluation, options: argparse.Namespace, runs: dict[str, list]) -> None:
-    """Print the medians of all programs."""
-    print(
-        f"{options.epochs} epochs, {len(run.train)} training and {len(run.val)} validation clips, "
-        f"{run.extractor.encoders.num_features} features, {options.device}, {options.threads} CPU threads, "
-        f"medians of {options.repeats}\n"
-    )
-    print("| probe | seconds | CPU seconds | best top-1 | ratio to the reference |")
-    print("| --- | --- | --- | --- | --- |")
-    medians = {
-        name: [statistics.median(column) for column in zip(*values, strict=True)]
-        for name, values in runs.items()
-    }
-    reference_seconds = medians["reference"][0]
-    for name, (seconds, cpu_seconds, accuracy) in medians.items():
-        ratio = reference_seconds / seconds
-        print(f"| {name} | {seconds:.2f} | {cpu_seconds:.2f} | {accuracy:.1f}% | {ratio:.2f} |")
-
-
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--epochs", type=POSITIVE_INT, default=40, metavar="N")
@@ -208,11 +153,7 @@ def parse_args() -> argparse.Namespace:
         "--threads", type=POSITIVE_INT, default=1, metavar="N", help="CPU threads (default: 1)"
     )
     parser.add_argument("--repeats", type=POSITIVE_INT, default=5, metavar="N")
-    return parser.parse_args()
-
-
-def main() -> None:
-    options = parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -221,18 +162,25 @@ def main() -> None:
         sizes = "" if options.paper_sizes else SMALL_SIZES
         args = probe_flags(data, Path(folder, "probe"), options.epochs, sizes)
         run = prepare_evaluation(args, "linear")
-        single, batched = single_views(run, args), batched_views(run, args)
-        check_equal((batched, single))
+        train, val = single_views(run, args)
+        check_equal(run, val)
+        crops = options.cached_crops
         programs = {
-            "reference": lambda: reference_probe(run, args, single),
-            "reference, views of whole batches": lambda: reference_probe(run, args, batched),
-            "this repo": lambda: probe_of_this_repo(run, args, None),
-            f"this repo, --cached-crops {options.cached_crops}": lambda: probe_of_this_repo(
-                run, args, options.cached_crops
-            ),
+            "reference": partial(reference_probe, run, args, train, val),
+            "this repo": partial(probe_of_this_repo, run, args, None),
+            f"this repo, --cached-crops {crops}": partial(probe_of_this_repo, run, args, crops),
         }
-        runs = time_in_turn(programs, options.repeats)
-    print_table(run, options, runs)
+        medians = time_in_turn(programs, options.repeats)
+    print(
+        f"{options.epochs} epochs, {len(run.train)} training and {len(run.val)} validation clips, "
+        f"{run.extractor.encoders.num_features} features, {options.device}, {options.threads} CPU threads, "
+        f"medians of {options.repeats}\n"
+    )
+    rows = [["probe", "seconds", "CPU seconds", "best top-1", "ratio to the reference"]]
+    for name, (seconds, cpu, accuracy) in medians.items():
+        ratio = medians["reference"][0] / seconds
+        rows.append([name, f"{seconds:.2f}", f"{cpu:.2f}", f"{accuracy:.1f}%", f"{ratio:.2f}"])
+    print(format_table(rows))
 
 
 if __name__ == "__main__":

@@ -1,223 +1,412 @@
-"""Pretrain and evaluate all representations and streams on a small real dataset, with the small-data preset.
+"""Pretrain and evaluate small encoders on a real dataset, with the preset for small datasets.
 
-    python benchmarks/real_data.py --raw FOLDER [--seeds 0 1 2] [--jobs 2] [--runs FOLDER] \\
-        [--only reference preset intra inter all streams]
+    python benchmarks/real_data.py table --data-root DIR --runs DIR [--only preset intra inter all streams]
+    python benchmarks/real_data.py study --data-root DIR --runs DIR [--only momentum temperature ...]
+    python benchmarks/real_data.py labels --data-root DIR --runs DIR --pretrained RUN0 RUN1 RUN2
+    python benchmarks/real_data.py labels --plot DIR DIR --runs DIR
 
-``FOLDER`` contains .skeleton files in NTU's format, for example converted from UTD-MHAD or
-MSR-Action3D. Written to the runs folder and printed, for all finished runs, mean and sample standard
-deviation over the seeds:
+The store is --dataset in --data-root. Each command prints its results and writes them to --runs: mean and
+sample standard deviation over the seeds, of 1-NN retrieval and of the best and the last epoch of the linear
+probe. Finished runs are skipped: choose another folder for another store or preset.
 
-- ``table.md``: coordinates, untrained encoders, the preset unchanged (intra-skeleton, sequence encoder), and
-  at ``--steps`` each: intra-skeleton pretraining of each representation and inter-skeleton pretraining
-  (pairs ``inter`` and ``all``) of every two. 1-NN retrieval and linear probe on cross_subject, also of
-  concatenated features. "minutes" is the longest pretraining of a seed on one core.
-- ``streams.md``: the sequence encoder on joints, bones and motion (``--stream-steps``), and their fusion.
-- ``curves.svg``: 1-NN retrieval over the steps of pretraining.
-
-Finished runs are skipped: choose another --runs for other raw files, another preset or to start over.
-Parts can run at the same time in several processes, unless they have the same number of steps.
+- table: coordinates, untrained encoders, the preset unchanged (intra-skeleton, sequence encoder), and with
+  --steps each: intra-skeleton pretraining of each representation, inter-skeleton pretraining (pairs inter and
+  all) of every two, and the sequence encoder on joints, bones and motion. Features of several encoders are
+  concatenated. "minutes" is the longest pretraining of a seed on one core.
+- study: STUDY lists the flags of the preset that are changed, one factor at a time. Rows that change none of
+  its values share one run, also with the table in the same folder.
+- labels: fine-tuning compared with supervised training with few labels. Label subset i starts from checkpoint
+  i modulo their number. Best epoch on the validation clips and, in parentheses, last epoch. few_labels.svg
+  shows the last epoch; with --plot, a panel for each of several folders.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import os
+import shlex
 import sys
-from collections.abc import Sequence
-from functools import partial
-from itertools import combinations
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads do not speed up encoders this small
 
-from benchmarks.small_runs import (
-    Contrast,
-    Encoder,
-    Runs,
-    add_run_flags,
-    open_runs,
-    parse_preset,
-    run_all,
-)
-from engine.encoders import COORDINATES, RANDOM
-from engine.report import RESULTS, format_table, read_result
-from models.gru import SEQUENCE
-from models.registry import REPRESENTATIONS, join_representations, short_name, with_stream
+from dataset.clips import open_clips
+from engine.checkpoint import checkpoint_name, load_checkpoint
+from engine.encoders import COORDINATES, RANDOM, last_checkpoints
+from engine.log import LOG_FILE, read_log
+from engine.report import RESULTS, format_accuracy, format_table, mean_and_std, read_result
+from models.registry import REPRESENTATIONS, join_representations, size_flags, with_stream
 from models.streams import STREAMS
-from options.parser import POSITIVE_INT, Parser
-from tables.run import Job, script_command
-from tables.write import format_accuracy, mean_and_std
-from utils.errors import run_script
-from utils.files import atomic_write
-from visual import require_library
+from options.parser import COUNT, POSITIVE, POSITIVE_FRACTION, POSITIVE_INT, Parser, expanded_path
+from tables.run import Job, run_jobs, script_command, sort_jobs
+from utils.errors import parse_errors, run_script
+from utils.files import atomic_write, check_output_folder, write_json
 from visual.plots import figure_svg, new_figure, style_axes
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+PRESET = REPOSITORY / "presets" / "small_dataset.txt"
+SEQ, GRAPH, IMAGE = "seq-based", "graph-based", "image-based"
+ENCODER_FLAGS = {IMAGE: ("--lr", "0.03")}  # added to every pretraining that contains the encoder
+PROBE = {"epochs": 40, "schedule": (25, 35), "cached_crops": 8}
 
 PARTS = ("reference", "preset", "intra", "inter", "all", "streams")
 PAIRS = (*combinations(REPRESENTATIONS, 2),)
-COLUMNS = ["pretraining", "encoder", "steps", "minutes", "1-NN", "linear best", "linear last"]
-STREAM_COLUMNS = ["stream", "1-NN", "linear best", "linear last"]
-STYLES = ("-", "--", ":", "-.")  # by the other representation of a pair
-COLORS = {"intra": "#555555", "inter": "#d95f02", "all": "#1b6ca8"}
+COLUMNS = ["pretraining", "flags", "encoder", "steps", "minutes", "1-NN", "linear best", "linear last"]
+
+# Factor -> pairs, the representations that are contrasted, and flags that replace those of the preset.
+JITTER = ((4, 0.2), (8, 0.2), (12, 0.2), (8, 0.5), (15, 0.5))
+IMAGE_RATES = ((0.003, 0.1), (0.01, 0.1), (0.03, 0.1), (0.1, 0.1), (0.01, 0.5))
+STUDY: dict[str, tuple[str, tuple[str, ...], list[str]]] = {
+    "momentum": ("intra", (SEQ,), [f"--moco-m {m}" for m in (0.99, 0.996, 0.999)]),
+    "temperature": ("intra", (SEQ,), [f"--moco-t {t}" for t in (0.07, 0.1, 0.2, 0.4)]),
+    "paper's momentum and temperature": ("intra", (SEQ,), ["--moco-m 0.999 --moco-t 0.07"]),
+    "learning rate": ("intra", (SEQ,), [f"--lr {lr}" for lr in (0.03, 0.1, 0.3)]),
+    "negatives": ("intra", (SEQ,), [f"--moco-k {k}" for k in (0, 256)]),
+    "batch size": ("intra", (SEQ,), [f"--batch-size {n}" for n in (16, 32, 64)]),
+    "crop ratio": ("intra", (SEQ,), [f"--min-crop-ratio {r}" for r in (0.1, 0.3, 0.5, 0.7)]),
+    "augmentations": ("intra", (SEQ,), [f"--augmentations crop{x}" for x in ("", " pose", " pose jitter")]),
+    "jitter": ("intra", (SEQ,), [f"--jitter-joints {n} --jitter-zero-prob {p}" for n, p in JITTER]),
+    "head": ("intra", (SEQ,), ["--no-mlp", "--mlp"]),
+    "hidden units": ("intra", (SEQ,), [f"--gru-hidden-size {n}" for n in (64, 128)]),
+    "queue, inter": ("inter", (SEQ, GRAPH), ["", "--moco-k 256"]),
+    "queue, all": ("all", (SEQ, GRAPH), ["", "--moco-k 256"]),
+    "image encoder": ("intra", (IMAGE,), [f"--lr {lr} --image-dropout {p}" for lr, p in IMAGE_RATES]),
+}
+
+MODES = {"finetune": ("fine-tuned", "#1b6ca8"), "supervised": ("supervised only", "#d95f02")}
+LABEL_SUMMARY, LABEL_FIGURE = "few_labels.json", "few_labels.svg"
 
 
-def table_encoders(part: str, steps: int) -> list[Encoder]:
-    """Return the rows of the table for one part."""
-    names = [*REPRESENTATIONS]
-    if part == "reference":
-        return [Encoder(SEQUENCE.name, COORDINATES), *(Encoder(name, RANDOM) for name in names)]
-    if part == "preset":
-        return [Encoder(SEQUENCE.name, (Contrast("intra", (SEQUENCE.name,), parse_preset().steps),))]
-    if part == "intra":
-        contrasts = {name: Contrast("intra", (name,), steps) for name in names}
-        single = [Encoder(name, (contrast,)) for name, contrast in contrasts.items()]
-        return single + [
-            Encoder(join_representations((a, b)), (contrasts[a], contrasts[b])) for a, b in PAIRS
-        ]
-    return [
-        Encoder(features, (Contrast(part, pair, steps),))
-        for pair in PAIRS
-        for features in (*pair, join_representations(pair))
-    ]
+def preset_flags(given: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Return the values of the preset's flags by their names, overridden by those of ``given``."""
+    values: dict[str, list[str]] = {}
+    for part in [*shlex.split(PRESET.read_text(encoding="utf-8"), comments=True), *given]:
+        if part.startswith("--"):
+            values[part] = current = []
+        else:
+            current.append(part)
+    return values
 
 
-def stream_encoders(steps: int) -> list[Encoder]:
-    """Return the sequence encoder of each stream."""
-    names = [with_stream(SEQUENCE.name, stream) for stream in STREAMS]
-    return [Encoder(name, (Contrast("intra", (name,), steps),)) for name in names]
+@dataclass(frozen=True)
+class Recipe:
+    """A pretraining without its seed: ``pairs`` is intra, inter or all; ``given`` overrides the preset."""
+
+    pairs: str
+    representations: tuple[str, ...]
+    steps: int
+    given: tuple[str, ...] = ()
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The flags after the preset."""
+        return tuple(x for name in self.representations for x in ENCODER_FLAGS.get(name, ())) + self.given
+
+    @property
+    def batch_size(self) -> int:
+        """Clips per step."""
+        return int(preset_flags(self.added)["--batch-size"][0])
+
+    @property
+    def title(self) -> str:
+        """Pairs and representations, for tables."""
+        return f"{self.pairs} {join_representations(self.representations)}"
+
+    @property
+    def name(self) -> str:
+        """The name of the folder, without the seed."""
+        parts = [*self.title.replace(":", "-").split(), f"{self.steps}steps"]
+        return "_".join([*parts, *(flag.lstrip("-") for flag in self.added)])
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder to evaluate: concatenated ``representation`` are joined by ``_and_``.
+
+    It is pretrained with ``recipes``, or the ``baseline`` is random or coordinates.
+    """
+
+    representation: str
+    recipes: tuple[Recipe, ...] = ()
+    baseline: str = ""
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder of its evaluations, without the seed."""
+        return self.baseline or "_and_".join(recipe.name for recipe in self.recipes)
+
+
+class Runs:
+    """Build, run and read the jobs on one store, in the folder ``--runs``."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.folder, self.dataset = Path(args.runs).resolve(), args.dataset
+        self.seeds, self.parallel = args.seeds, args.jobs
+        self.data = {"data_root": Path(args.data_root).resolve(), "protocol": args.protocol}
+        check_output_folder(self.folder, "--runs")
+        self.train, self.val = (
+            open_clips(args.data_root, args.dataset, args.protocol, split) for split in ("train", "val")
+        )
+
+    def run(self, jobs: Iterable[Job]) -> None:
+        """Run the jobs that are not finished; raises ``UserError`` if one fails or was stopped."""
+        logs = self.folder / "logs"
+        run_jobs(sort_jobs(jobs, skip_done=True), [{}] * self.parallel, logs).check_complete(logs)
+
+    def steps_per_epoch(self, recipe: Recipe) -> int:
+        """Return the number of whole batches."""
+        return max(len(self.train) // recipe.batch_size, 1)
+
+    def pretraining(self, recipe: Recipe, seed: int) -> Job:
+        """Return the job of a pretraining; its output is the last checkpoint."""
+        folder = self.folder / f"{recipe.name}_seed{seed}"
+        intra = recipe.pairs == "intra"
+        script, *given = script_command(
+            f"main_moco_{'intra' if intra else 'inter'}_skeleton.py",
+            {
+                "pre_dataset": self.dataset,
+                **self.data,
+                "skeleton_representation": join_representations(recipe.representations),
+                "pairs": None if intra else recipe.pairs,
+                "steps": recipe.steps,
+                "seed": seed,
+                "monitor_knn": True,
+                "checkpoint_path": folder,
+                "resume": "auto",
+            },
+        )
+        command = (script, f"@{os.path.relpath(PRESET)}", *given, *recipe.added)
+        epochs = math.ceil(recipe.steps / self.steps_per_epoch(recipe))
+        return Job(f"pretraining {folder.name}", command, folder / checkpoint_name(epochs - 1))
+
+    def evaluation(self, task: str, encoder: Encoder, seed: int) -> Job:
+        """Return the job of ``retrieval`` or ``linear``; the latter writes the scores for ensemble.py."""
+        jobs = tuple(self.pretraining(recipe, seed) for recipe in encoder.recipes)
+        folder = self.folder / f"{encoder.folder}_seed{seed}"
+        output = folder / f"{task}_{encoder.representation.replace(':', '-')}"
+        given = {
+            "pretrained": [job.output for job in jobs] or encoder.baseline,
+            "finetune_skeleton_representation": encoder.representation,
+            "finetune_dataset": self.dataset,
+            **self.data,
+            "seed": seed,
+            "output_dir": output,
+        }
+        if encoder.baseline == COORDINATES:
+            del given["finetune_skeleton_representation"]
+        if encoder.baseline == RANDOM:
+            given |= {name: preset_flags().get("--" + name.replace("_", "-")) for name in size_flags()}
+        name = f"{task} {folder.name} {output.name}"
+        if task == "retrieval":
+            return Job(name, script_command("action_retrieval.py", given), output / RESULTS, jobs)
+        scores = output / "scores.npz"  # written after the results
+        command = script_command("action_classification.py", {**given, **PROBE, "save_scores": scores})
+        return Job(name, command, scores, jobs)
+
+    def numbers(self, task: str, encoder: Encoder) -> list[dict[str, Any]]:
+        """Return the metrics of the seeds that are finished."""
+        jobs = [self.evaluation(task, encoder, seed) for seed in self.seeds]
+        return [read_result(job.output.parent / RESULTS)["numbers"] for job in jobs if job.is_done]
+
+    def table_row(self, encoder: Encoder) -> list[str]:
+        """Return the cells of ``COLUMNS`` over the seeds that are finished."""
+        probes = self.numbers("linear", encoder)
+        values = [[numbers["knn"] for numbers in self.numbers("retrieval", encoder)]]
+        values += [[numbers[which]["top1"] for numbers in probes] for which in ("best", "last")]
+        title = encoder.baseline or ", ".join(recipe.title for recipe in encoder.recipes)
+        flags = " ".join(part for recipe in encoder.recipes for part in recipe.given)
+        steps = minutes = ""
+        if encoder.recipes:
+            steps = str(encoder.recipes[0].steps)
+            minutes = f"{max(self.minutes(encoder, seed) for seed in self.seeds):.1f}"
+        return [title, flags, encoder.representation, steps, minutes, *map(accuracy, values)]
+
+    def minutes(self, encoder: Encoder, seed: int) -> float:
+        """Return the duration of the pretrainings so far, without checkpoints and diagnostics."""
+        total = 0.0
+        for recipe in encoder.recipes:
+            log = read_log(self.pretraining(recipe, seed).output.parent / LOG_FILE)
+            clips = self.steps_per_epoch(recipe) * recipe.batch_size
+            total += sum(clips / entry["clips_per_second"] for entry in log) / 60
+        return total
 
 
 def concatenated(encoders: Sequence[Encoder]) -> Encoder:
     """Return the concatenation of pretrained encoders."""
-    contrasts = tuple(contrast for encoder in encoders for contrast in encoder.source)
-    return Encoder(join_representations([encoder.representation for encoder in encoders]), contrasts)
+    names = join_representations([encoder.representation for encoder in encoders])
+    return Encoder(names, tuple(recipe for encoder in encoders for recipe in encoder.recipes))
 
 
-def fusion(runs: Runs, encoders: Sequence[Encoder], seed: int) -> Job:
-    """Return the job of the fusion of the linear probes of ``encoders``; its output is ``results.json``."""
-    jobs = tuple(runs.evaluation("linear", encoder, seed) for encoder in encoders)
-    output = runs.folder / f"{concatenated(encoders).folder}_seed{seed}" / "ensemble"
-    script, *given = script_command("ensemble.py", {"output_dir": output})
-    command = (script, *(str(job.output) for job in jobs), *given)
-    return Job(f"fusion {output.parent.name}", command, output / RESULTS, jobs)
+def encoders_of(part: str, steps: int) -> list[Encoder]:
+    """Return the rows of one part of the table or one factor of the study; concatenations come last."""
+    if part in STUDY:
+        pairs, names, factor = STUDY[part]
+        recipes = [study_recipe(pairs, names, flags, steps) for flags in factor]
+        return [Encoder(name, (recipe,)) for recipe in recipes for name in names]
+    if part == "reference":
+        random = [Encoder(name, baseline=RANDOM) for name in REPRESENTATIONS]
+        return [Encoder(SEQ, baseline=COORDINATES), *random]
+    if part == "preset":
+        return [Encoder(SEQ, (Recipe("intra", (SEQ,), int(preset_flags()["--steps"][0])),))]
+    if part in ("inter", "all"):
+        recipes = [Recipe(part, pair, steps) for pair in PAIRS]
+        return [Encoder(x, (r,)) for r in recipes for x in (*r.representations, r.title.split()[1])]
+    names = [with_stream(SEQ, stream) for stream in STREAMS] if part == "streams" else [*REPRESENTATIONS]
+    single = {name: Encoder(name, (Recipe("intra", (name,), steps),)) for name in names}
+    groups = [names] if part == "streams" else PAIRS
+    return [*single.values(), *(concatenated([single[name] for name in group]) for group in groups)]
 
 
-def table(runs: Runs, encoders: Sequence[Encoder], seeds: Sequence[int]) -> str:
-    """Return the table of all finished evaluations as Markdown."""
-    rows = [COLUMNS]
-    for encoder in encoders:
-        accuracies, steps, minutes = runs.accuracies(encoder, seeds), "", ""
-        if not isinstance(encoder.source, str):
-            finished = [s for s in seeds if all(runs.pretraining(x, s).is_done for x in encoder.source)]
-            steps = str(encoder.source[0].steps)
-            durations = [sum(runs.minutes(x, seed) for x in encoder.source) for seed in finished]
-            minutes = f"{max(durations, default=0):.1f}"
-        if any(accuracies):
-            rows.append([encoder.title, encoder.label, steps, minutes, *accuracies])
-    return format_table(rows)
+def study_recipe(pairs: str, names: tuple[str, ...], flags: str, steps: int) -> Recipe:
+    """Return a row of the study; flags with the preset's values are left out."""
+    recipe, plain = Recipe(pairs, names, steps, tuple(flags.split())), Recipe(pairs, names, steps)
+    return plain if preset_flags(recipe.added) == preset_flags(plain.added) else recipe
 
 
-def stream_table(runs: Runs, encoders: Sequence[Encoder], seeds: Sequence[int]) -> str:
-    """Return the table of the streams and their fusion as Markdown."""
-    rows = [[stream, *runs.accuracies(encoder, seeds)] for stream, encoder in zip(STREAMS, encoders)]
-    fusions = [job.output for seed in seeds if (job := fusion(runs, encoders, seed)).is_done]
-    top1 = [read_result(output)["numbers"]["fusion"]["top1"] for output in fusions]
-    retrieval = runs.accuracies(concatenated(encoders), seeds)[0]
-    rows.append(["fusion", retrieval, "", format_accuracy(*mean_and_std(top1))])
-    return format_table([STREAM_COLUMNS, *rows])
+def run_table(runs: Runs, args: argparse.Namespace) -> None:
+    """Run the parts ``--only`` and write the table of all finished runs."""
+    parts = {part: encoders_of(part, args.steps) for part in COMMANDS[args.command]}
+    chosen = [encoder for part in args.only for encoder in parts[part]]
+    tasks = product(("retrieval", "linear"), chosen, runs.seeds)
+    try:
+        runs.run(runs.evaluation(*task) for task in tasks)
+    finally:
+        rows = [[part, *runs.table_row(encoder)] for part in parts for encoder in parts[part]]
+        table = [["part", *COLUMNS], *(row for row in rows if any(row[-3:]))]
+        write(runs.folder / f"{args.command}.md", format_table(table).encode())
 
 
-def plot_curve(axes: Axes, runs: Runs, contrast: Contrast, name: str, seeds: Sequence[int]) -> None:
-    """Plot the mean and the standard deviation over the finished seeds of one encoder of a pretraining."""
-    finished = [seed for seed in seeds if runs.pretraining(contrast, seed).is_done]
-    if not finished:
-        return
-    # Without the checkpoint after the first epoch, which is far to the left on a logarithmic axis.
-    curves = [runs.learning_curves(contrast, seed)[name][1:] for seed in finished]
-    steps = [step for step, _ in curves[0]]
-    means, deviations = zip(*(mean_and_std([y for _, y in points]) for points in zip(*curves)))
-    low, high = ([m + sign * (d or 0) for m, d in zip(means, deviations)] for sign in (-1, 1))
-    others = [x for x in contrast.representations if x != name]
-    label = " ".join([contrast.pairs, *(f"with {short_name(x)}" for x in others)])
-    if contrast.steps == parse_preset().steps:
-        label += f", {contrast.steps:,} steps"
-    partners = [x for x in REPRESENTATIONS if x != name]
-    style = STYLES[partners.index(others[0]) % len(STYLES)] if others else "-"
-    color = COLORS[contrast.pairs]
-    axes.plot(steps, means, style, color=color, marker=".", label=label)
-    axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+def training_job(runs: Runs, args: argparse.Namespace, mode: str, fraction: float, subset: int) -> Job:
+    """Return a training; the learning rate is divided by 10 after 60% and 80% of the epochs."""
+    checkpoint, seed = args.pretrained[subset % len(args.pretrained)], args.label_seeds[subset]
+    folder = runs.folder / f"{mode}_{fraction}_labels{seed}"
+    flags = {
+        "mode": mode,
+        "finetune_dataset": runs.dataset,
+        **runs.data,
+        "finetune_skeleton_representation": args.representation,
+        **({"pretrained": checkpoint} if mode == "finetune" else load_checkpoint(Path(checkpoint))["sizes"]),
+        "label_fraction": fraction,
+        "label_seed": seed,
+        "seed": seed,
+        "lr": args.lr,
+        "epochs": args.epochs,
+        "schedule": (round(0.6 * args.epochs), round(0.8 * args.epochs)),
+        "batch_size": args.batch_size,
+        "resume": "auto",
+        "output_dir": folder,
+    }
+    return Job(folder.name, script_command("action_classification.py", flags), folder / RESULTS)
 
 
-def plot_reference(axes: Axes, runs: Runs, encoder: Encoder, seeds: Sequence[int]) -> None:
-    """Plot the mean 1-NN accuracy of coordinates or of an untrained encoder as a horizontal line."""
-    jobs = [runs.evaluation("retrieval", encoder, seed) for seed in seeds]
-    values = [read_result(job.output)["numbers"]["knn"] for job in jobs if job.is_done]
-    if values:
-        style = ":" if encoder.source == COORDINATES else "-."
-        label = COORDINATES if encoder.source == COORDINATES else encoder.title
-        axes.axhline(fmean(values), linestyle=style, color="black", linewidth=1, label=label)
+def run_labels(runs: Runs, args: argparse.Namespace) -> None:
+    """Run all trainings with few labels; write their table, numbers and figure."""
+    args.pretrained = last_checkpoints(args.pretrained)
+    jobs = {
+        (fraction, mode): [training_job(runs, args, mode, fraction, i) for i in range(len(args.label_seeds))]
+        for fraction, mode in product(args.fractions, MODES)
+    }
+    runs.run(job for group in jobs.values() for job in group)
+    table = [["labels", "clips", *(title for title, _ in MODES.values()), "fine-tuned better"]]
+    rows = []
+    for fraction in args.fractions:
+        row, cells = {"fraction": fraction}, []
+        for mode in MODES:
+            results = [read_result(job.output) for job in jobs[fraction, mode]]
+            best, row[mode] = ([x["numbers"][epoch]["top1"] for x in results] for epoch in ("best", "last"))
+            cells.append(f"{accuracy(best)} ({accuracy(row[mode])})")
+        better = sum(a > b for a, b in zip(row["finetune"], row["supervised"], strict=True))
+        clips = str(results[0]["clips"]["train"])
+        table.append([f"{100 * fraction:g}%", clips, *cells, f"{better} of {len(results)}"])
+        rows.append(row)
+    write_json(runs.folder / LABEL_SUMMARY, {"rows": rows})
+    write(runs.folder / "labels.md", format_table(table).encode())
+    write(runs.folder / LABEL_FIGURE, plot_labels([runs.folder]))
 
 
-def plot_curves(runs: Runs, contrasts: Sequence[Contrast], seeds: Sequence[int]) -> bytes:
-    """Plot 1-NN retrieval over steps as SVG: a panel per representation, a line per pretraining."""
-    from matplotlib.ticker import LogLocator, NullLocator
+def accuracy(values: Sequence[float]) -> str:
+    """Return mean and standard deviation as text."""
+    return format_accuracy(*mean_and_std(values))
 
-    figure = new_figure(4 * len(REPRESENTATIONS), 5)
-    panels = figure.subplots(1, len(REPRESENTATIONS), sharey=True, squeeze=False)[0]
-    for axes, name in zip(panels, REPRESENTATIONS):
-        for contrast in contrasts:
-            if name in contrast.representations:
-                plot_curve(axes, runs, contrast, name, seeds)
-        for encoder in (Encoder(SEQUENCE.name, COORDINATES), Encoder(name, RANDOM)):
-            plot_reference(axes, runs, encoder, seeds)
-        axes.set(title=f"{short_name(name)} encoder", xlabel="steps", xscale="log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter("{x:,.0f}")
+
+def write(path: Path, content: bytes) -> None:
+    """Write a table, which is also printed, or a figure."""
+    atomic_write(path, lambda file: file.write(content + b"\n"))
+    if path.suffix == ".md":
+        print(f"\n{content.decode()}\n")
+    print(f"written: {path}", flush=True)
+
+
+def plot_labels(folders: Sequence[Path]) -> bytes:
+    """Plot accuracy over the fraction of the labels as SVG, a panel per folder."""
+    figure = new_figure(4.2 * len(folders), 3.4)
+    for axes, folder in zip(figure.subplots(1, len(folders), squeeze=False)[0], folders):
+        with parse_errors(f"{folder / LABEL_SUMMARY} cannot be read"):
+            rows = json.loads((folder / LABEL_SUMMARY).read_text(encoding="utf-8"))["rows"]
+        fractions = [100 * row["fraction"] for row in rows]
+        for mode, (label, color) in MODES.items():
+            means, deviations = zip(*(mean_and_std(row[mode]) for row in rows))
+            errors = [deviation or 0.0 for deviation in deviations]
+            axes.errorbar(fractions, means, errors, marker="o", capsize=3, color=color, label=label)
+        axes.set(title=folder.name.replace("$", r"\$"), xlabel="labels (%)", xscale="log", ylim=(0, 100))
+        axes.set_xticks(fractions, [f"{fraction:g}" for fraction in fractions])
+        axes.set_xticks([], minor=True)
+        axes.set_ylabel("top-1 accuracy (%)")
         style_axes(axes)
-        if axes.lines:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
-    panels[0].set_ylabel("1-NN accuracy on validation clips (%)")
+        axes.legend(loc="lower right", frameon=False)
     return figure_svg(figure)
+
+
+# Command -> choices of --only
+COMMANDS: dict[str, Sequence[str]] = {"table": PARTS, "study": [*STUDY], "labels": ()}
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    add_steps = partial(parser.add_argument, type=POSITIVE_INT, metavar="N")
-    add_steps("--steps", default=2000, help="steps of intra, inter and all (default: 2000)")
-    add_steps("--stream-steps", default=8000, help="steps of the streams (default: 8000)")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run (default: all)")
-    add_run_flags(parser, "real_data")
-    return parser.parse_args()
+    add = parser.add_argument
+    add("command", choices=COMMANDS, help="what to run")
+    add("--data-root", type=expanded_path, default="data", metavar="DIR", help="(default: data)")
+    add("--dataset", default="ntu60", metavar="NAME", help="(default: ntu60)")
+    add("--protocol", default="cross_subject", metavar="NAME", help="(default: cross_subject)")
+    add("--runs", type=expanded_path, required=True, metavar="DIR", help="output folder")
+    add("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel runs (default: 1)")
+    add("--seeds", type=COUNT, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    add("--steps", type=POSITIVE_INT, default=1000, metavar="N", help="(default: 1000)")
+    add("--only", nargs="+", choices=[*PARTS, *STUDY], metavar="NAME", help="parts or factors (default: all)")
+    add = parser.add_argument_group("labels").add_argument
+    add("--pretrained", type=expanded_path, nargs="+", metavar="PATH", help="pretrainings, one per seed")
+    add("--representation", default=SEQ, help=f"encoder to fine-tune (default: {SEQ})")
+    add("--fractions", type=POSITIVE_FRACTION, nargs="+", default=[0.01, 0.05, 0.1, 1.0], metavar="F")
+    add("--label-seeds", type=COUNT, nargs="+", default=[0, 1, 2, 3, 4], metavar="S")
+    add("--lr", type=POSITIVE, default=0.01, help="(default: 0.01)")
+    add("--epochs", type=POSITIVE_INT, default=50, metavar="N", help="(default: 50)")
+    add("--batch-size", type=POSITIVE_INT, default=16, metavar="N", help="(default: 16)")
+    add("--plot", type=expanded_path, nargs="+", metavar="DIR", help="only plot the results in these folders")
+    args = parser.parse_args()
+    args.only = args.only or COMMANDS[args.command]
+    if not set(args.only) <= set(COMMANDS[args.command]):
+        parser.error(f"{args.command} --only: choose from {', '.join(COMMANDS[args.command])}")
+    if args.command == "labels" and not (args.pretrained or args.plot):
+        parser.error("labels needs --pretrained or --plot")
+    return args
 
 
 def main() -> None:
     args = parse_args()
-    require_library("curves.svg", "Matplotlib")
-    runs, seeds = open_runs(args, "real_data"), args.seeds
-    folder = runs.folder
-    by_part = {part: table_encoders(part, args.steps) for part in PARTS[:-1]}
-    streams = stream_encoders(args.stream_steps)
-    rows = [encoder for part in by_part.values() for encoder in part]
-    jobs = runs.evaluations([encoder for part in args.only for encoder in by_part.get(part, [])], seeds)
-    if "streams" in args.only:
-        jobs += runs.evaluations(streams, seeds)
-        jobs += [runs.evaluation("retrieval", concatenated(streams), seed) for seed in seeds]
-        jobs += [fusion(runs, streams, seed) for seed in seeds]
-    summary = run_all(jobs, args.jobs, folder)
-    texts = {"table.md": table(runs, rows, seeds), "streams.md": stream_table(runs, streams, seeds)}
-    for name, text in texts.items():
-        content = f"{text}\n".encode()
-        atomic_write(folder / name, lambda file, content=content: file.write(content))
-        print(f"\n{text}", flush=True)
-    contrasts = [x for encoder in rows if not isinstance(encoder.source, str) for x in encoder.source]
-    svg = plot_curves(runs, [*dict.fromkeys(contrasts)], seeds)
-    atomic_write(folder / "curves.svg", lambda file: file.write(svg))
-    print(f"\nwritten: {', '.join([*texts, 'curves.svg'])} in {folder}", flush=True)
-    summary.check_complete(folder / "logs")
+    if args.plot:
+        check_output_folder(Path(args.runs), "--runs")
+        write(Path(args.runs, LABEL_FIGURE), plot_labels([Path(folder) for folder in args.plot]))
+    elif args.command == "labels":
+        run_labels(Runs(args), args)
+    else:
+        run_table(Runs(args), args)
 
 
 if __name__ == "__main__":

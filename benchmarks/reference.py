@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dataset.augment import JointJitter, RandomCrop
 from dataset.clips import ClipSet
-from dataset.views import AugmentationSettings, ViewParameters
+from dataset.views import ViewParameters
 from facts.skeletons import KINECT_V2
 from models.agcn import AdaptiveGraphConv
 from models.gru import CausalBiGRU
@@ -32,26 +33,31 @@ class ClipParameters:
     joints: Tensor  # (V,) bool
 
 
-def sample_parameters(num_frames: int, settings: AugmentationSettings) -> ClipParameters:
+def sample_parameters(num_frames: int) -> ClipParameters:
     """Sample the view of one clip from the same distributions as ``dataset.views.pretraining_view``."""
-    ratio = random.uniform(settings.min_crop_ratio, 1.0)
-    length = min(max(int(num_frames * ratio), settings.min_crop_frames), num_frames)
+    crop, jitter = RandomCrop(), JointJitter()
+    ratio = random.uniform(crop.min_crop_ratio, 1.0)
+    length = min(max(int(num_frames * ratio), crop.min_crop_frames), num_frames)
     start = random.randint(0, num_frames - length)
     count = KINECT_V2.num_joints
     matrix, joints = torch.rand(3, 3) * 2.0 - 1.0, torch.ones(count, dtype=torch.bool)
     if random.random() < 0.5:
         matrix.fill_diagonal_(1.0)
         return ClipParameters(start, length, matrix, joints)
-    if random.random() < settings.jitter_zero_prob:
+    if random.random() < jitter.jitter_zero_prob:
         matrix = torch.zeros(3, 3)
-    joints[torch.randperm(count)[settings.jitter_joints :]] = False
+    joints[torch.randperm(count)[15:]] = False
     return ClipParameters(start, length, matrix, joints)
 
 
 def split_parameters(parameters: ViewParameters) -> list[ClipParameters]:
     """Return the parameters of a batch of views, clip by clip."""
-    crop, maps = parameters.crop, parameters.spatial.maps
-    values = zip(crop.start.tolist(), crop.length.tolist(), maps.matrix, maps.joints, strict=True)
+    crop, sampled = parameters.crop, parameters.augmentations
+    pose, jitter = sampled.parts
+    is_pose = sampled.applied[:, 0]
+    matrix = torch.where(is_pose[:, None, None], pose.matrix, jitter.matrix)
+    joints = torch.where(is_pose[:, None], pose.joints, jitter.joints)
+    values = zip(crop.start.tolist(), crop.length.tolist(), matrix, joints, strict=True)
     return [ClipParameters(*clip) for clip in values]
 
 
@@ -76,9 +82,9 @@ def make_views(
     return torch.stack(views)
 
 
-def feed(clips: ClipSet, index: Tensor, settings: AugmentationSettings, num_frames: int) -> Tensor:
+def feed(clips: ClipSet, index: Tensor, num_frames: int) -> Tensor:
     """Return random views of the clips ``index``, made clip by clip: ``(N, T, V, 3, M)``."""
-    parameters = [sample_parameters(int(clips.num_frames[clip]), settings) for clip in index.tolist()]
+    parameters = [sample_parameters(int(clips.num_frames[clip])) for clip in index.tolist()]
     return make_views(clips, index, parameters, num_frames)
 
 

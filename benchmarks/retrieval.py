@@ -14,12 +14,10 @@ this repository only.
 
 from __future__ import annotations
 
-import argparse
 import resource
-import statistics
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,6 +28,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.timing import time_in_turn
+from engine.report import format_table
 from engine.retrieve import knn_accuracy
 from options.parser import POSITIVE_INT, Parser
 from utils.errors import UserError, run_script
@@ -38,7 +38,8 @@ NUM_CLASSES = 120
 THIS_REPO = "this repo"
 
 Split = tuple[Tensor, Tensor]  # features (N, D), labels (N,)
-Program = Callable[[Split, Split, int], float]  # training and validation split, k -> accuracy in percent
+Splits = tuple[Split, Split]  # training and validation clips
+Program = Callable[[Split, Split, int], float]  # training and validation clips, k -> accuracy in percent
 
 
 def random_split(count: int, num_features: int, seed: int) -> Split:
@@ -72,33 +73,21 @@ def euclidean_accuracy(train: Split, val: Split, k: int) -> float:
     return 100.0 * np.mean(classifier.predict(queries) == val[1].numpy())
 
 
-def measure(program: Program, splits: tuple[Split, Split], k: int) -> tuple[float, float, float]:
-    """Return wall time, CPU time and accuracy; returning the accuracy waits for the device."""
-    start, cpu_start = time.perf_counter(), time.process_time()
-    accuracy = program(*splits, k)
-    return time.perf_counter() - start, time.process_time() - cpu_start, accuracy
-
-
-def report(k: int, programs: dict[str, tuple[Program, tuple[Split, Split]]], repeats: int) -> None:
-    """Time the programs in turn and print a row for each; raises ``UserError`` if accuracies differ."""
-    runs: dict[str, list] = {name: [] for name in programs}
-    for _ in range(repeats):
-        for name, (program, splits) in programs.items():
-            runs[name].append(measure(program, splits, k))
-    medians = {
-        name: [statistics.median(column) for column in zip(*values, strict=True)]
-        for name, values in runs.items()
-    }
-    accuracies = {name: values[-1] for name, values in medians.items()}
+def rows_of(k: int, programs: dict[str, tuple[Program, Splits]], repeats: int) -> list[list[str]]:
+    """Time the programs in turn; return a row for each. Raises ``UserError`` if accuracies differ."""
+    calls = {name: partial(program, *splits, k) for name, (program, splits) in programs.items()}
+    medians = time_in_turn(calls, repeats)
+    accuracies = {name: accuracy for name, (_, _, accuracy) in medians.items()}
     if max(accuracies.values()) - min(accuracies.values()) > 0.1:  # neighbors at equal distance may swap
         raise UserError(f"the programs have different accuracies: {accuracies}")
-    fastest = min((values[0] for name, values in medians.items() if name != THIS_REPO), default=None)
-    for name, (seconds, cpu_seconds, accuracy) in medians.items():
-        ratio = f"{fastest / seconds:.2f}" if fastest else ""
-        print(f"| {k} | {name} | {seconds:.2f} | {cpu_seconds:.2f} | {accuracy:.2f}% | {ratio} |", flush=True)
+    fastest = min((values[0] for name, values in medians.items() if name != THIS_REPO), default=0.0)
+    return [
+        [str(k), name, f"{seconds:.2f}", f"{cpu:.2f}", f"{accuracy:.2f}%", f"{fastest / seconds:.2f}"]
+        for name, (seconds, cpu, accuracy) in medians.items()
+    ]
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--gallery", type=POSITIVE_INT, default=16384, metavar="N", help="training clips")
@@ -107,11 +96,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--neighbors", type=POSITIVE_INT, nargs="+", default=[1, 5], metavar="K")
     parser.add_argument("--repeats", type=POSITIVE_INT, default=5, metavar="N")
     parser.add_argument("--no-reference", action="store_true", help="do not run scikit-learn")
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     splits = random_split(args.gallery, args.features, 1), random_split(args.queries, args.features, 2)
     on_device = tuple(tuple(x.to(args.device) for x in split) for split in splits)
     queries, labels = on_device[1]
@@ -120,14 +105,14 @@ def main() -> None:
         f"{args.gallery:,} training and {args.queries:,} validation clips with {args.features} features; "
         f"this repo on {args.device}, {torch.get_num_threads()} CPU threads, medians of {args.repeats}\n"
     )
-    print("| neighbors | program | seconds | CPU seconds | accuracy | ratio to the faster reference |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    rows = [["neighbors", "program", "seconds", "CPU seconds", "accuracy", "ratio to the faster reference"]]
     programs = {THIS_REPO: (accuracy_of_this_repo, on_device)}
     if not args.no_reference:
         programs["scikit-learn, cosine"] = cosine_accuracy, splits
         programs["scikit-learn, Euclidean"] = euclidean_accuracy, splits
     for k in args.neighbors:
-        report(k, programs, args.repeats)
+        rows += rows_of(k, programs, args.repeats)
+    print(format_table(rows))
     flops = 2 * args.gallery * args.queries * args.features
     print(f"\none pass over the data: {flops / 1e12:.2f} x 10^12 floating-point operations")
     if args.device == "cuda":

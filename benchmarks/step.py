@@ -15,12 +15,8 @@ number format.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,20 +28,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.feeder import VIEW, reference_feed, synthetic_clips
 from benchmarks.reference import use_reference_layers
+from benchmarks.timing import seconds_of
 from dataset.clips import ClipSet
 from engine.device import AMP_DTYPES, in_precision, use_tf32
-from engine.optimization import GuardedOptimizer
+from engine.optimization import GuardedOptimizer, make_sgd
+from engine.pretrain import compile_encoders
 from engine.randomness import VIEWS, generator
-from engine.setup import compile_encoders
+from engine.report import format_table
 from facts.datasets import DATASETS
-from moco.model import MoCo, inter_pairs
+from moco.losses import InfoNCE, inter_pairs
+from moco.model import MoCo
 from models.gru import GRUEncoder
 from models.registry import build_encoder, lay_out
 from options.parser import POSITIVE_INT, Parser
-from utils.errors import UserError, run_script
+from utils.errors import run_script
 
 REPRESENTATIONS = ("seq-based", "graph-based")  # the paper's main configuration
-WARM_UP = 2  # calls before the measured ones
 
 Views = dict[str, Tensor]  # representation -> a batch in its layout
 
@@ -72,42 +70,16 @@ GPU_MODES = (
 )
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def median_seconds(run: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Time ``repeats`` single calls after a warm-up; return the median."""
-    seconds = []
-    for _ in range(repeats + WARM_UP):
-        synchronize(device)
-        start = time.perf_counter()
-        run()
-        synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[WARM_UP:])
-
-
 def peak_flops_per_second(mode: Mode, device: torch.device) -> float:
     """Measure the FLOP/s of a large square matrix product in the number format of ``mode``."""
     use_tf32(mode.tf32)
     size = 8192 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device, dtype=AMP_DTYPES.get(mode.amp, torch.float32))
-    return 2 * size**3 / median_seconds(lambda: a @ a, device, repeats=10)
+    return 2 * size**3 / seconds_of(lambda: a @ a, repeats=10)
 
 
 class Step:
-    """Callable pretraining step in one mode.
-
-    Args:
-        model: copied, so that all modes start with the same weights.
-        mode: number format and implementation.
-        clips: the clips from which batches are taken.
-        batch_size: clips per step.
-        device: device of the model.
-    """
+    """Callable pretraining step in one mode, of a copy of ``model``, so that all modes start equal."""
 
     def __init__(
         self, model: MoCo, mode: Mode, clips: ClipSet, batch_size: int, device: torch.device
@@ -119,10 +91,8 @@ class Step:
         if mode.compile:
             compile_encoders(self.model)
         self.model.train()
-        optimizer = torch.optim.SGD(
-            self.model.encoders.query.parameters(), 0.01, momentum=0.9, weight_decay=1e-4, fused=True
-        )
-        self.optimizer = GuardedOptimizer(optimizer, mode.amp, device)
+        sgd = make_sgd(self.model.encoders.query.parameters(), 0.01, 0.9, 1e-4)
+        self.optimizer = GuardedOptimizer(sgd, mode.amp, device)
 
     def views(self, index: Tensor) -> tuple[Views, Views]:
         """Compute query and key views of the clips ``index``."""
@@ -166,88 +136,56 @@ def count_flops(model: MoCo, query: Views) -> float:
         total += 4 * forward
     batch, queue = len(next(iter(query.values()))), next(iter(model.queues.values())).keys
     contrast = 2.0 * batch * queue.numel()
-    return total + 2 * len(model.pairs) * contrast  # forward pass and the gradient of the queries
-
-
-def print_profile(step: Step, device: torch.device) -> None:
-    """Print the operators that take most of the time of three steps."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    for _ in range(WARM_UP):
-        step()
-    with torch.profiler.profile(activities=activities) as profile:
-        for _ in range(3):
-            step()
-        synchronize(device)
-    print(profile.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=25))
+    return (
+        total + 2 * len(inter_pairs(REPRESENTATIONS)) * contrast
+    )  # forward pass and the gradient of the queries
 
 
 def print_table(steps: list[Step], flops: float, repeats: int, device: torch.device) -> None:
     """Time every step and print one row for each."""
     batch_size, info = steps[0].batch_size, DATASETS["ntu60"]
-    columns = ["step", "ms", "clips/s", "ratio", "share of peak", "peak memory, GB"]
-    columns.append(f"NTU-60 cross-view, {info.epochs} epochs, h")
-    print(f"batch size {batch_size}, {flops / 1e9:,.0f} GFLOPs per step, medians of {repeats}\n")
-    print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|")
     clips_of_paper = info.epochs * info.official_counts["cross_view"][0]
+    rows = [["step", "ms", "clips/s", "ratio", "share of peak", "peak memory, GB"]]
+    rows[0].append(f"NTU-60 cross-view, {info.epochs} epochs, h")
     reference_seconds = None
     for step in steps:
+        memory = ""
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        seconds = median_seconds(step, device, repeats)
+        seconds = seconds_of(step, repeats)
+        if device.type == "cuda":
+            memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}"
         reference_seconds = reference_seconds or seconds
-        memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if device.type == "cuda" else ""
-        speed = batch_size / seconds
-        share = flops / seconds / peak_flops_per_second(step.mode, device)
-        cells = [
-            step.mode.name,
-            f"{1000 * seconds:,.1f}",
-            f"{speed:,.1f}",
-            f"{reference_seconds / seconds:.2f}",
-        ]
-        cells += [f"{100 * share:.0f}%", memory, f"{clips_of_paper / speed / 3600:,.1f}"]
-        print("| " + " | ".join(cells) + " |", flush=True)
-
-
-def parse_args() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(default: cpu)")
-    parser.add_argument(
-        "--batch-size", type=POSITIVE_INT, default=8, metavar="N", help="clips per step (default: 8)"
-    )
-    parser.add_argument(
-        "--repeats", type=POSITIVE_INT, default=5, metavar="N", help="timed steps per mode (default: 5)"
-    )
-    parser.add_argument(
-        "--threads", type=POSITIVE_INT, metavar="N", help="CPU threads (default: PyTorch's default)"
-    )
-    parser.add_argument(
-        "--profile", metavar="MODE", help="print the slowest operators of one mode, such as 'bf16, compile'"
-    )
-    return parser.parse_args()
+        speed, share = batch_size / seconds, flops / seconds / peak_flops_per_second(step.mode, device)
+        numbers = [f"{1000 * seconds:,.1f}", f"{speed:,.1f}", f"{reference_seconds / seconds:.2f}"]
+        numbers += [f"{100 * share:.0f}%", memory, f"{clips_of_paper / speed / 3600:,.1f}"]
+        rows.append([step.mode.name, *numbers])
+    print(f"batch size {batch_size}, {flops / 1e9:,.0f} GFLOPs per step, medians of {repeats}\n")
+    print(format_table(rows))
 
 
 def main() -> None:
-    args = parse_args()
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--device", choices=["cpu", "cuda"], default="cpu", help="(default: cpu)")
+    add("--batch-size", type=POSITIVE_INT, default=8, metavar="N", help="clips per step (default: 8)")
+    add("--repeats", type=POSITIVE_INT, default=5, metavar="N", help="timed steps per mode (default: 5)")
+    add("--threads", type=POSITIVE_INT, metavar="N", help="CPU threads (default: PyTorch's default)")
+    args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    modes = {mode.name: mode for mode in (GPU_MODES if device.type == "cuda" else CPU_MODES)}
-    if args.profile and args.profile not in modes:
-        raise UserError(f"--profile '{args.profile}': choose from {'; '.join(modes)}")
     clips = synthetic_clips(2000).to(device)
     torch.manual_seed(0)
-    pairs = inter_pairs(REPRESENTATIONS)
-    model = MoCo(REPRESENTATIONS, build_encoder, pairs, queue_size=16384).to(device)
+    objectives = [InfoNCE(tuple(REPRESENTATIONS))]
+    model = MoCo(REPRESENTATIONS, build_encoder, objectives, queue_size=16384).to(device)
     use_tf32(False)
-    steps = [Step(model, mode, clips, args.batch_size, device) for mode in modes.values()]
-    query, key = steps[1].views(torch.arange(args.batch_size))
-    torch.testing.assert_close(steps[0].loss(query, key), steps[1].loss(query, key), rtol=1e-3, atol=1e-3)
-    if args.profile:
-        print_profile(next(step for step in steps if step.mode.name == args.profile), device)
-    else:
-        print_table(steps, count_flops(model, query), args.repeats, device)
+    modes = GPU_MODES if device.type == "cuda" else CPU_MODES
+    steps = {mode.name: Step(model, mode, clips, args.batch_size, device) for mode in modes}
+    reference, step = steps["reference, float32"], steps["float32"]
+    query, key = step.views(torch.arange(args.batch_size))
+    torch.testing.assert_close(reference.loss(query, key), step.loss(query, key), rtol=1e-3, atol=1e-3)
+    print_table([*steps.values()], count_flops(model, query), args.repeats, device)
 
 
 if __name__ == "__main__":

@@ -18,30 +18,19 @@ classes. data_gen/own_clips.py does the same from Python.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-import time
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_gen.command_line import (
-    DATA_FOLDER,
-    add_class_flags,
-    add_flag,
-    add_path_flag,
-    add_skeleton_flag,
-    add_store_flags,
-    provenance,
-    read_class_flags,
-)
-from data_gen.own_clips import TableRow, class_names_of, frames_of_array, read_array, read_table
-from data_gen.sources import BadFile, Issue, RawFile, find_arrays, load_contents
-from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
-from data_gen.units import body_size, unit_warning
+from data_gen import command_line as flags
+from data_gen.own_clips import TableRow, class_names_of, frames_of_array, read_table
+from data_gen.sources import Issue, find_arrays, load_contents, resolve_names, split_suffix
+from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, prepare
+from data_gen.units import body_size
 from facts.datasets import DATASETS
 from facts.skeletons import KINECT_V2, Skeleton, load_skeleton
 from options.parser import Parser
@@ -51,80 +40,62 @@ from utils.errors import run_script
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--dataset", required=True, help="a name for the dataset")
-    add_path_flag(parser, "data_path", required=True, help="an .npz file, or a folder with .npy files")
-    add_path_flag(parser, "clips", required=True, help="the table of names, labels and splits")
-    add_skeleton_flag(parser, KINECT_V2.name, KINECT_V2.name)
-    add_class_flags(parser, "largest label + 1")
-    add_flag(
-        parser,
-        "keep_coordinates",
-        action="store_true",
-        help="store at most two people unchanged: no person selection, centering, rotation or scaling",
-    )
-    add_store_flags(parser)
+    flags.add_path_flag(parser, "data_path", required=True, help="an .npz file, or a folder with .npy files")
+    flags.add_path_flag(parser, "clips", required=True, help="the table of names, labels and splits")
+    flags.add_skeleton_flag(parser, KINECT_V2.name, KINECT_V2.name)
+    flags.add_class_flags(parser, "largest label + 1")
+    text = "store at most two people unchanged: no person selection, centering, rotation or scaling"
+    flags.add_flag(parser, "keep_coordinates", action="store_true", help=text)
+    flags.add_store_flags(parser)
     args = parser.parse_args(arguments)
     if args.dataset in DATASETS:
         parser.error(f"--dataset {args.dataset} is reserved; choose another name")
-    args.out_folder = args.out_folder or DATA_FOLDER / args.dataset
+    args.out_folder = args.out_folder or flags.DATA_FOLDER / args.dataset
     return args
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_args(arguments)
-    start = time.perf_counter()
     check_target(args.out_folder, args.overwrite)
     skeleton = load_skeleton(args.skeleton)
-    class_names = read_class_flags(args)
+    class_names = flags.read_class_flags(args)
     rows, protocols, left_out = read_table(args.clips, args.num_classes)
     arrays = find_arrays(args.data_path, left_out)
-    rows = without_suffix(rows, arrays)
+    array_of = resolve_names(rows, arrays)
+    used = {array.display_name for array in array_of.values()}
     for names, reason in (
-        (rows.keys() - arrays.keys(), "array not found"),
-        (arrays.keys() - rows.keys(), f"no row in {args.clips.name}"),
+        ({f"{args.data_path.name}/{name}" for name in rows.keys() - array_of.keys()}, "array not found"),
+        ({array.display_name for array in arrays} - used, f"no row in {args.clips.name}"),
     ):
-        left_out += [Issue(f"{args.data_path.name}/{name}", None, reason) for name in sorted(names)]
-    num_classes = args.num_classes or max((row.label for row in rows.values()), default=0) + 1
-    flags = ("dataset", "data_path", "clips", "num_classes", "keep_coordinates")
-    origin = provenance("data_gen/arrays_gendata.py", args, flags)
+        left_out += [Issue(name, None, reason) for name in sorted(names)]
+    labels = [row.label for row in rows.values()]
+    num_classes = args.num_classes or max(labels, default=0) + 1
+    content_flags = ("dataset", "data_path", "clips", "num_classes", "keep_coordinates")
+    origin = flags.provenance("data_gen/arrays_gendata.py", args, content_flags)
     store = StoreWriter(
         args.out_folder, args.dataset, num_classes, protocols, origin, args.overwrite, skeleton
     )
     store.class_names = class_names or class_names_of(rows.values(), num_classes)
     store.left_out += left_out
-    files = load_contents([arrays[name] for name in sorted(rows.keys() & arrays.keys())])
-    clips = ((rows[file.name], file) for file in files)
-    read = partial(read_clip, normalize=not args.keep_coordinates, skeleton=skeleton)
-    fill_store(store, read, clips, args.workers, args.on_error)
-    if rows and min(row.label for row in rows.values()) > 0:
+    if min(labels, default=0) > 0:
         store.warnings.append(
             "no clip has label 0, but labels count from 0; if yours count from 1, subtract 1"
         )
-    if warning := unit_warning(store.body_sizes):
-        store.warnings.append(warning)
-    return report(store, time.perf_counter() - start)
-
-
-def without_suffix(rows: dict[str, TableRow], arrays: Container[str]) -> dict[str, TableRow]:
-    """Remove ``.npy`` from the names in a table that contains the names of files, unless arrays have it."""
-    shortened = {name: re.sub(r"\.npy$", "", name, flags=re.IGNORECASE) for name in rows}
-    return {
-        new: replace(rows[name], name=new)
-        for name, short in shortened.items()
-        for new in [name if name in arrays or short in rows else short]
+    row_of = {
+        array.display_name: replace(rows[name], name=(split_suffix(name, [".npy"]) or [name])[0])
+        for name, array in array_of.items()
     }
+    files = load_contents([array_of[name] for name in sorted(array_of)])
+    clips = (replace(row_of[file.display_name], file=file) for file in files)
+    read = partial(read_clip, normalize=not args.keep_coordinates, skeleton=skeleton)
+    return prepare(store, read, clips, args, inputs_per_task=1)
 
 
-def read_clip(row_and_array: tuple[TableRow, RawFile], normalize: bool, skeleton: Skeleton) -> FileResult:
-    """Read one array into a clip, or the reason why it is left out."""
-    row, file = row_and_array
-    try:
-        array = read_array(file)
-        frames = frames_of_array(array, normalize, skeleton)
-    except BadFile as error:
-        return FileResult(left_out=[Issue.of(error, file.display_name)])
-    return FileResult(
-        [Clip(row.name, row.label, frames, row.splits)], body_sizes=[body_size(array, skeleton)]
-    )
+def read_clip(row: TableRow, normalize: bool, skeleton: Skeleton) -> FileResult:
+    """Read the array of a row into a clip. Raises ``BadFile`` if it is not one."""
+    array = row.file.read_array()
+    clip = Clip(row.name, row.label, frames_of_array(array, normalize, skeleton), row.splits)
+    return FileResult([clip], body_sizes=[body_size(array, skeleton)])
 
 
 if __name__ == "__main__":

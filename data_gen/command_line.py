@@ -36,6 +36,12 @@ def add_number_flag(
     add_flag(parser, name, type=kind, metavar="N", default=default, help=f"{text} (default: {default})")
 
 
+def add_dry_run_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dry_run``."""
+    text = "only print the counts of clips next to the published ones, and what would be left out"
+    add_flag(parser, "dry_run", action="store_true", help=text)
+
+
 def add_class_flags(parser: argparse.ArgumentParser, default: str) -> None:
     """Add ``--num_classes`` and ``--class_names``.
 

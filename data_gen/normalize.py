@@ -9,8 +9,6 @@ otherwise.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -34,35 +32,39 @@ def normalize_clip(bodies: np.ndarray, skeleton: Skeleton = KINECT_V2) -> np.nda
     Raises:
         BadFile: no frame has a body, the coordinates overflow, or no frame has the torso of a 2D skeleton.
     """
-    is_flat = skeleton.dimensions == 2
-    if is_flat:
-        bodies = visible_coordinates(bodies)
+    bodies = visible_coordinates(bodies, skeleton)
     if not bodies.any():
         raise BadFile("no body in any frame")
     with np.errstate(over="ignore", invalid="ignore"):  # checked below
         people = select_people(bodies).astype(np.float32)
         for person in people:
             fill_missing_frames(person)
-        if is_flat:
+        if skeleton.dimensions == 2:
             people = scale_by_torso(people, skeleton)
         else:
-            poses = find_poses(people[0], skeleton)  # centering moves joints to the origin
-            center(people, skeleton)
-            people = align_axes(people, poses)
-    if not np.isfinite(people).all():
-        raise BadFile("the coordinates are so large that normalization overflows")
+            tracked = tracked_joints(people[0])  # centering moves joints to the origin
+            center(people, tracked, skeleton)
+            people = align_axes(people, tracked, skeleton)
+    return stored_frames(people)
+
+
+def stored_frames(people: np.ndarray) -> np.ndarray:
+    """Convert at most two people to float32 and to the order of axes of a store, zero for what is missing."""
     frames = np.zeros((*people.shape[1:3], NUM_COORDINATES, NUM_PEOPLE), dtype=np.float32)
-    frames[:, :, : people.shape[-1]] = people.transpose(1, 2, 3, 0)
+    with np.errstate(over="ignore"):
+        frames[:, :, : people.shape[-1], : len(people)] = people.transpose(1, 2, 3, 0)
+    if not np.isfinite(frames).all():
+        raise BadFile("the coordinates are too large")
     return frames
 
 
-def visible_coordinates(bodies: np.ndarray) -> np.ndarray:
-    """Return the x and y (..., 2) of 2D joints (..., 2 or 3).
+def visible_coordinates(bodies: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Return the coordinates of the joints (..., V, C), zero for those that are not visible.
 
-    A third number is the score of a pose estimator: joints whose score is not positive become zero. Raises
-    ``BadFile`` if no score is positive, as in an array of x, y and a z of zero.
+    The third number of a 2D joint is the score of a pose estimator: joints whose score is not positive become
+    zero. Raises ``BadFile`` if no score is positive, as in an array of x, y and a z of zero.
     """
-    if bodies.shape[-1] == 2:
+    if bodies.shape[-1] == skeleton.dimensions:
         return bodies
     scored = bodies[..., 2:] > 0
     if not scored.any():
@@ -107,30 +109,29 @@ def fill_missing_frames(person: np.ndarray) -> None:
     person[length:] = person[np.arange(len(person) - length) % length]
 
 
-def center(people: np.ndarray, skeleton: Skeleton) -> None:
+def center(people: np.ndarray, tracked: np.ndarray, skeleton: Skeleton) -> None:
     """Move the origin of every frame, in place, to the center of the first person.
 
-    The center is the mean of the tracked joints in ``skeleton.center``. Joints at exactly zero are not
-    tracked and stay zero. If none of the center's joints is tracked, see ``fill_origin``. In a frame without
-    the first person the second person is not moved.
+    The center is the mean of the nonzero joints in ``skeleton.center``. Joints at exactly zero stay zero. If
+    none of the center's joints is tracked, see ``fill_origin``. In a frame without the first person the
+    second person is not moved. ``tracked``: see ``tracked_joints``.
     """
     x, y, z = np.moveaxis(people != 0, -1, 0)
-    tracked = (x | y | z)[..., None]  # faster than any() over such a short axis
+    nonzero = (x | y | z)[..., None]  # faster than any() over such a short axis
     chosen = list(skeleton.center)
-    count = tracked[:1, :, chosen].sum(axis=2, keepdims=True, dtype=np.float32)
+    count = nonzero[:1, :, chosen].sum(axis=2, keepdims=True, dtype=np.float32)
     origin = people[:1, :, chosen].sum(axis=2, keepdims=True) / np.maximum(count, 1)
     if not count.all():
-        fill_origin(origin[0, :, 0], people[0], chosen)
-    people -= origin * tracked
+        fill_origin(origin[0, :, 0], people[0], tracked, chosen)
+    people -= origin * nonzero
 
 
-def fill_origin(origin: np.ndarray, person: np.ndarray, center: list[int]) -> None:
+def fill_origin(origin: np.ndarray, person: np.ndarray, tracked: np.ndarray, center: list[int]) -> None:
     """Fill ``origin`` (frames, 3), in place, in the frames of ``person`` that lack the joints of ``center``.
 
     It is interpolated between the frames that have them. If there are none, it is the mean of the joints that
     are tracked.
     """
-    tracked = tracked_joints(person)
     known = tracked[:, center].any(axis=1)
     missing, frames = np.flatnonzero(tracked.any(axis=1) & ~known), np.flatnonzero(known)
     for axis in range(origin.shape[1]):
@@ -154,38 +155,18 @@ def tracked_joints(person: np.ndarray) -> np.ndarray:
     return nonzero | is_centered[:, None]
 
 
-class Pose(NamedTuple):
-    """A rotation that makes the bone from joint ``start`` to ``end`` in ``frame`` parallel to ``axis``."""
+def align_axes(people: np.ndarray, tracked: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Rotate the whole clip so that ``skeleton.z_bone`` is parallel to z, then ``skeleton.x_pair`` to x.
 
-    start: int
-    end: int
-    frame: int
-    axis: tuple[float, float, float]
-
-
-def find_poses(person: np.ndarray, skeleton: Skeleton) -> list[Pose]:
-    """Return both rotations of a clip: ``skeleton.z_bone`` to z, then ``skeleton.x_pair`` to x.
-
-    The frame is the first one of ``person`` (frames, V, 3) in which both joints are tracked, usually 0. A
-    pair that is never tracked is left out.
+    Both are those of the first person in the first frame in which the two joints are ``tracked`` (frames, V).
+    A pair that is never tracked is left out. Returns float32.
     """
-    poses = []
     for pair, axis in ((skeleton.z_bone, (0, 0, 1)), (skeleton.x_pair, (1, 0, 0))):
-        if pair is not None:
-            joints = list(pair)
-            frames = np.zeros(1, int)  # without a look at the other frames, nearly always
-            if not person[0, joints].any(axis=1).all():
-                frames = np.flatnonzero(tracked_joints(person)[:, joints].all(axis=1))
-            poses += [Pose(*pair, int(frames[0]), axis)] if len(frames) else []
-    return poses
-
-
-def align_axes(people: np.ndarray, poses: Sequence[Pose]) -> np.ndarray:
-    """Rotate the whole clip by the ``poses`` of the first person; returns float32."""
-    for start, end, frame, axis in poses:
-        pose = people[0, frame]
-        # rounded to float32 after each rotation, as in the official code
-        people = rotate(people, rotation_between(pose[end] - pose[start], axis))
+        frames = np.flatnonzero(tracked[:, list(pair)].all(axis=1)) if pair else ()
+        if len(frames):
+            start, end = people[0, frames[0], list(pair)]
+            # rounded to float32 after each rotation, as in the official code
+            people = rotate(people, rotation_between(end - start, axis))
     return people
 
 

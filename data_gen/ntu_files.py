@@ -6,17 +6,22 @@ left out.
 
 from __future__ import annotations
 
-import gzip
-import os
 import re
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_gen.archives import archive_suffix
-from data_gen.sources import BadFile, Found, Issue, RawFile, first_reason, load_contents, printable, search
+from data_gen.sources import (
+    BadFile,
+    Found,
+    Issue,
+    RawFile,
+    first_reason,
+    load_contents,
+    printable,
+    scan_input,
+)
 from data_gen.store_writer import count_splits, preview
 from facts.datasets import DATASETS, NTU60_LAST_SETUP, ntu_splits, parse_ntu_name
 from utils.errors import UserError
@@ -30,41 +35,8 @@ MISSING_LISTS = {  # stems of file names as published, preferred if there are se
 MISSING_COUNTS = {"ntu60": 302, "ntu120": 535}
 MAX_LIST_BYTES = 1 << 20
 TEXT_SUFFIXES = ("", ".txt", ".text", ".csv", ".tsv", ".lst", ".list", ".md")
-# The subjects of each setup. Each performs 60 actions twice in front of 3 cameras.
-SETUP_SUBJECTS = {
-    1: "1-8",
-    2: "3 7-14",
-    3: "1-2 7-8 15-19",
-    4: "3 7-8 20",
-    5: "4 10 13 15-18 21",
-    6: "1 7-8 15-17 19 22-24",
-    7: "1 7-8 15-19 25-28",
-    8: "1 7-8 15 19 25 29-36",
-    9: "7-8 15-17 19 25",
-    10: "7-8 13 15-19 21 25",
-    11: "1-2 7-8 15-19 25 27-28 38",
-    12: "7-8 15-19 25 27-28 37",
-    13: "7-8 15-19 25 27-28 37",
-    14: "7-8 15 17 19 25 27 37 39",
-    15: "7-8 15-17 19 25 37",
-    16: "7-8 19 21 25 39-40",
-    17: "3 7-9 15-17 20",
-    18: "8 41-45",
-    19: "8 41-42 46-51",
-    20: "8 41 43-44 52-54",
-    21: "55-60",
-    22: "61-67",
-    23: "55-68",
-    24: "57 60-64 67",
-    25: "55-56 58-59 65-66 68",
-    26: "8 41 44 49-51 69-72 74-77",
-    27: "6 8 11 41 43-44 78-86",
-    28: "8 41-43 46 48 70 73 87",
-    29: "6 8 41 43-44 48-49 51 67 74-75 80 88-90",
-    30: "8 11 41 43-44 48 67 75-76 81 85 88 91-96",
-    31: "6 8 41-44 51 67 82 85 96-101",
-    32: "8 41 43-44 67 102-106",
-}
+# Lines of "setup: subjects". Each subject performs 60 actions twice in front of 3 cameras.
+SETUPS_FILE = Path(__file__).resolve().parents[1] / "facts" / "ntu_setups.txt"
 CLIPS_PER_SUBJECT = 3 * 2 * 60  # in one setup
 
 _NAME_LINE = re.compile(
@@ -87,28 +59,18 @@ def find_skeleton_files(roots: Sequence[Path], accept_name_lists: bool) -> Found
 
     If ``accept_name_lists``, as in a dry run, a root can also be a text file with clip names.
     """
-    lists = [
-        path for path in roots if accept_name_lists and path.is_file() and path.suffix in (".txt", ".gz")
-    ]
-    found = search([path for path in roots if path not in lists], (SKELETON_SUFFIX,), "--data_path")
-    found.files += [file for path in lists for file in read_name_list(path)]
+    lists = [path for path in roots if accept_name_lists and path.is_file() and path.suffix == ".txt"]
+    found = scan_input([path for path in roots if path not in lists], (SKELETON_SUFFIX,), "--data_path")
+    for path in lists:
+        names = _names_in(path.read_text(encoding="utf-8", errors="replace"))
+        found.files += [RawFile(name, path.name, str(path)) for name in names]
     found.files.sort()
     if not found.files:
         raise UserError(
             f"no {SKELETON_SUFFIX} file below {', '.join(map(str, roots))}; set --data_path to "
-            f"the folders or archives that contain the skeleton files{first_reason(found.problems)}"
+            f"the folders or archives that contain the skeleton files{first_reason(found.left_out())}"
         )
     return found
-
-
-def read_name_list(path: Path) -> list[RawFile]:
-    """Return the clip names of a text file (also .gz), one per line, as files that cannot be read."""
-    try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
-            names = [match[1] for match in map(_NAME_LINE.fullmatch, file) if match]
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read as a list of clip names: {error}") from error
-    return [RawFile(name, path.name, str(path)) for name in names]
 
 
 @dataclass
@@ -129,18 +91,28 @@ def find_missing_list(dataset: str, found: Found, path: Path | None) -> MissingL
     Args:
         dataset: "ntu60" or "ntu120".
         found: the result of the search under --data_path.
-        path: the list to use instead of searching for one.
+        path: the list to use instead of searching for one, a file or an archive around it.
+
+    Raises:
+        UserError: ``path`` contains no clip name.
     """
     if path is not None:
+        files = scan_input([path], (), "--ignored_sample_path").others
+        given = {name for file in load_contents(files) for name in _names_in(_text_of(file))}
+        if not given:
+            raise UserError(
+                f"{path} contains no line with only a name like S001C002P005R002A008; give the published "
+                "list with --ignored_sample_path"
+            )
         print(f"list of missing skeletons: {path}")
-        return MissingList(path, read_missing_list(path))
+        return MissingList(path, given)
     lists, hint = [], ""
     for file in load_contents(list(filter(_may_be_missing_list, found.others))):
         text = _text_of(file)
         names = set(_names_in(text))
         if not names:
             continue
-        if "missing" not in file.display_name.rpartition("/")[2].lower() and "missing" not in text.lower():
+        if "missing" not in _title_of(file) and "missing" not in text.lower():
             hint = f"; it may be {printable(file.display_name)}"
         elif dataset == "ntu120" and _is_of_ntu60_only(file, names):
             hint = f"; {printable(file.display_name)} is the one of NTU-60"
@@ -157,24 +129,21 @@ def find_missing_list(dataset: str, found: Found, path: Path | None) -> MissingL
         return MissingList(warning=warning)
     _, file, names = min(lists, key=lambda item: item[:2])
     found.others = [other for other in found.others if other != file]
-    is_plain = file.member is None and file.position is None
-    print(f"list of missing skeletons: {file.path if is_plain else printable(file.display_name)}")
-    return MissingList(Path(file.path) if is_plain else file.display_name, names)
+    used = Path(file.path) if file.place is None else printable(file.display_name)
+    print(f"list of missing skeletons: {used}")
+    return MissingList(used, names)
+
+
+def _title_of(file: RawFile) -> str:
+    return file.display_name.rpartition("/")[2].lower()
 
 
 def _may_be_missing_list(file: RawFile) -> bool:
-    if "missing" not in file.display_name.rpartition("/")[2].lower() and file.suffix not in TEXT_SUFFIXES:
-        return False
-    if file.member is not None:
-        return file.member.file_size <= MAX_LIST_BYTES
-    try:
-        return file.position is not None or os.stat(file.path).st_size <= MAX_LIST_BYTES
-    except OSError:
-        return False
+    return ("missing" in _title_of(file) or file.suffix in TEXT_SUFFIXES) and file.size <= MAX_LIST_BYTES
 
 
 def _is_of_ntu60_only(file: RawFile, names: set[str]) -> bool:
-    title = file.display_name.rpartition("/")[2].lower()
+    title = _title_of(file)
     if "120" in title or any(parse_ntu_name(name).setup > NTU60_LAST_SETUP for name in names):
         return False
     return "60" in title or title.startswith("ntu_rgbd_") or len(names) == MISSING_COUNTS["ntu60"]
@@ -182,35 +151,14 @@ def _is_of_ntu60_only(file: RawFile, names: set[str]) -> bool:
 
 def _text_of(file: RawFile) -> str:
     try:
-        data = file.read()
+        data = file.read(MAX_LIST_BYTES)
     except BadFile:
         return ""
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    return data[:MAX_LIST_BYTES].decode(encoding, "replace")
+    return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
 
 
 def _names_in(text: str) -> list[str]:
     return [match[1].upper() for match in map(_NAME_LINE.fullmatch, text.splitlines()) if match]
-
-
-def read_missing_list(path: Path) -> set[str]:
-    """Return the clip names on a published list of missing skeletons; other lines of the file are skipped."""
-    if archive_suffix(path.name) and (found := search([path], (), "--ignored_sample_path")).others:
-        return {name for file in load_contents(found.others) for name in _names_in(_text_of(file))}
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}); give the list of missing skeletons with "
-            "--ignored_sample_path"
-        ) from error
-    names = set(_names_in(text))
-    if not names:
-        raise UserError(
-            f"{path} contains no line with only a name like S001C002P005R002A008; give the published list "
-            "with --ignored_sample_path"
-        )
-    return names
 
 
 def select_files(files: Iterable[RawFile], dataset: str, missing: set[str]) -> Selection:
@@ -277,10 +225,7 @@ def incomplete_setups(names: Iterable[str], dataset: str, missing: set[str]) -> 
         found[name.setup][name.subject] += 1
     listed = Counter(parse_ntu_name(name).setup for name in missing)
     lines = []
-    for setup, ranges in SETUP_SUBJECTS.items():
-        if dataset == "ntu60" and setup > NTU60_LAST_SETUP:
-            continue
-        subjects = parse_ranges(ranges)
+    for setup, subjects in read_setups(dataset).items():
         clips = sum(found[setup].values())
         published = len(subjects) * CLIPS_PER_SUBJECT - listed[setup]
         if clips < published:
@@ -291,7 +236,12 @@ def incomplete_setups(names: Iterable[str], dataset: str, missing: set[str]) -> 
     return [title, *lines]
 
 
-def parse_ranges(text: str) -> list[int]:
-    """Return ``"3 7-9"`` as [3, 7, 8, 9]."""
-    bounds = [part.partition("-") for part in text.split()]
-    return [n for first, _, last in bounds for n in range(int(first), int(last or first) + 1)]
+def read_setups(dataset: str) -> dict[int, list[int]]:
+    """Return the subjects of each setup of ``dataset``; the file has ranges, ``3 7-9`` for 3, 7, 8, 9."""
+    setups = {}
+    for line in SETUPS_FILE.read_text().splitlines():
+        setup, _, ranges = line.partition(":")
+        bounds = [part.partition("-") for part in ranges.split()]
+        if dataset != "ntu60" or int(setup) <= NTU60_LAST_SETUP:
+            setups[int(setup)] = [n for a, _, b in bounds for n in range(int(a), int(b or a) + 1)]
+    return setups

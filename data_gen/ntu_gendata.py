@@ -4,16 +4,15 @@
     python data_gen/ntu_gendata.py --dataset ntu120 --data_path part1.zip part2.zip
     python data_gen/ntu_gendata.py --dry-run               # what is present, what is missing
 
-Finds .skeleton files under --data_path, in folders and in archives (zip, tar, gz, bz2, xz), which need not be
-extracted. The store (dataset/store_format.py) is written atomically. Its store.json lists every file that was
-left out, with the line and the reason.
+Finds .skeleton files under --data_path, in folders and in archives (.zip, .tar, .tar.gz, .tar.xz), which need
+not be extracted. The store (dataset/store_format.py) is written atomically. Its store.json lists every file
+that was left out, with the line and the reason.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,20 +22,17 @@ from data_gen.command_line import DATA_FOLDER, add_flag, add_path_flag, add_stor
 from data_gen.normalize import normalize_clip
 from data_gen.ntu_files import (
     PROTOCOLS,
-    SKELETON_SUFFIX,
     dry_run_report,
     find_missing_list,
     find_skeleton_files,
     select_files,
 )
 from data_gen.skeleton_file import read_skeleton
-from data_gen.sources import BadFile, Issue, RawFile, load_contents
-from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
+from data_gen.sources import Issue, RawFile, load_contents
+from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, prepare
 from facts.datasets import DATASETS, ntu_splits, parse_ntu_name
 from options.parser import Parser
 from utils.errors import run_script
-
-FILES_PER_TASK = 16
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -74,14 +70,13 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_args(arguments)
-    start = time.perf_counter()
     if not args.dry_run:
         check_target(args.out_folder, args.overwrite)
     found = find_skeleton_files(args.data_path, args.dry_run)
     missing = find_missing_list(args.dataset, found, args.ignored_sample_path)
     args.ignored_sample_path = missing.path
     selection = select_files(found.files, args.dataset, missing.names)
-    selection.left_out += found.left_out(SKELETON_SUFFIX)
+    selection.left_out += found.left_out()
     if selection.num_other_files:
         print(
             f"{selection.num_other_files:,} files are not in {args.dataset} and are skipped "
@@ -95,18 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store = StoreWriter(args.out_folder, args.dataset, num_classes, PROTOCOLS, origin, args.overwrite)
     store.left_out += selection.left_out
     store.warnings += [missing.warning] if missing.warning else []
-    files = load_contents(selection.files)
-    fill_store(store, read_clip, files, args.workers, args.on_error, FILES_PER_TASK)
-    return report(store, time.perf_counter() - start)
+    return prepare(store, read_clip, load_contents(selection.files), args)
 
 
 def read_clip(file: RawFile) -> FileResult:
-    """Read one skeleton file into a normalized clip, or the reason why it is left out."""
-    try:
-        bodies, num_frames = read_skeleton(file.read())
-        frames = normalize_clip(bodies)
-    except BadFile as error:
-        return FileResult(left_out=[Issue.of(error, file.display_name)])
+    """Read one skeleton file into a normalized clip. Raises ``BadFile`` if it is left out."""
+    bodies, num_frames = read_skeleton(file.read())
+    frames = normalize_clip(bodies)
     name = parse_ntu_name(file.name)
     result = FileResult([Clip(file.name, name.label, frames, ntu_splits(name))])
     if num_frames > len(frames):

@@ -15,16 +15,16 @@ that it reads is parsed here.
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from data_gen.normalize import normalize_clip, visible_coordinates
-from data_gen.sources import BadFile, Issue, RawFile
+from data_gen.normalize import normalize_clip, stored_frames, visible_coordinates
+from data_gen.sources import Issue, RawFile
 from data_gen.store_writer import Clip, StoreWriter
 from data_gen.units import body_size, unit_warning
 from dataset.store_format import CLIP_COLUMNS, SPLITS
@@ -32,9 +32,10 @@ from facts.class_names import is_class_name
 from facts.datasets import NUM_COORDINATES, NUM_PEOPLE
 from facts.skeletons import KINECT_V2, Skeleton
 from utils.csv_tables import read_csv
-from utils.errors import ARRAY_ERRORS, UserError
+from utils.errors import BadFile, UserError, parse_errors
 
 CLASS_NAME_COLUMN = "class_name"  # of the table of clips
+MAX_CLASSES = 10_000
 
 
 def write_store(
@@ -96,45 +97,24 @@ def frames_of_array(array: np.ndarray, normalize: bool = True, skeleton: Skeleto
     """
     if array.ndim == 3:
         array = array[..., None]
-    sizes = range(skeleton.dimensions, NUM_COORDINATES + 1)  # of the third axis
+    sizes = range(skeleton.dimensions, NUM_COORDINATES + 1)
+    expected = f"(frames, {skeleton.num_joints}, {' or '.join(map(str, sizes))}, people)"
     if (
         array.ndim != 4
         or array.shape[1] != skeleton.num_joints
         or array.shape[2] not in sizes
-        or 0 in array.shape
+        or not array.size
     ):
+        raise BadFile(f"the array is {array.shape} instead of {expected} for the skeleton {skeleton.name}")
+    if not normalize and array.shape[3] > NUM_PEOPLE:
         raise BadFile(
-            f"the array is {array.shape} instead of (frames, {skeleton.num_joints}, "
-            f"{' or '.join(map(str, sizes))}, people) for the skeleton {skeleton.name}"
+            f"it has {array.shape[3]} people; without normalization at most {NUM_PEOPLE} can be stored"
         )
-    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise BadFile("the array contains values that are not finite numbers")
+    with parse_errors("the array does not consist of numbers", BadFile), np.errstate(invalid="ignore"):
+        bodies = np.asarray(array, np.float64).transpose(3, 0, 1, 2)
     if normalize:
-        return normalize_clip(array.astype(np.float64).transpose(3, 0, 1, 2), skeleton)
-    if array.shape[-1] > NUM_PEOPLE:
-        raise BadFile(
-            f"the array has {array.shape[-1]} people; without normalization, which selects among them, "
-            f"at most {NUM_PEOPLE} can be stored"
-        )
-    if skeleton.dimensions == 2:
-        array = np.moveaxis(visible_coordinates(np.moveaxis(array, 2, -1)), -1, 2)
-    frames = np.zeros((len(array), *skeleton.frame_shape), dtype=np.float32)
-    with np.errstate(over="ignore"):  # checked below
-        frames[:, :, : array.shape[2], : array.shape[3]] = array
-    if not np.isfinite(frames).all():
-        raise BadFile("a coordinate is too large")
-    return frames
-
-
-def read_array(file: RawFile) -> np.ndarray:
-    """Read an array in .npy format. Raises ``BadFile`` if it cannot be read."""
-    data = file.read()
-    if not data:
-        raise BadFile("the file is empty")
-    try:
-        return np.load(io.BytesIO(data), allow_pickle=False)
-    except ARRAY_ERRORS as error:
-        raise BadFile("cannot be read as an array of numbers") from error
+        return normalize_clip(bodies, skeleton)
+    return stored_frames(visible_coordinates(bodies, skeleton))
 
 
 @dataclass(frozen=True)
@@ -145,6 +125,11 @@ class TableRow:
     label: int
     splits: Mapping[str, str]
     class_name: str = ""
+    file: RawFile | None = None  # with the array
+
+    @property
+    def display_name(self) -> str:
+        return self.file.display_name if self.file else self.name
 
 
 def read_table(path: Path, num_classes: int | None) -> tuple[dict[str, TableRow], list[str], list[Issue]]:
@@ -158,7 +143,7 @@ def read_table(path: Path, num_classes: int | None) -> tuple[dict[str, TableRow]
     advice = "see data_gen/arrays_gendata.py --help"
     table = read_csv(path, ("name", "label"), advice)
     protocols = [column for column in table.columns if column not in (*CLIP_COLUMNS, CLASS_NAME_COLUMN)]
-    if "name" not in table.columns or "label" not in table.columns or not protocols or "" in protocols:
+    if not {"name", "label"} <= set(table.columns) or not protocols or "" in protocols:
         raise UserError(
             f"{path} needs the columns name, label, and one for each protocol with train or val, but has "
             f"{', '.join(table.columns)[:100] or 'none'}; {advice}"
@@ -166,23 +151,21 @@ def read_table(path: Path, num_classes: int | None) -> tuple[dict[str, TableRow]
     rows: dict[str, TableRow] = {}
     left_out: list[Issue] = []
     for line, cells in table.rows:
-        row = {**dict.fromkeys(table.columns, ""), **dict(zip(table.columns, cells))}
-        splits = {protocol: row[protocol].lower() for protocol in protocols if row[protocol]}
-        if len(cells) > len(table.columns):
+        row = dict(zip_longest(table.columns, cells))  # column None if there are more cells than columns
+        name, label = row["name"], row["label"] or ""
+        splits = {protocol: cell.lower() for protocol in protocols if (cell := row[protocol])}
+        if None in row:
             reason = f"{len(cells)} cells, the header has {len(table.columns)}"
-        elif not row["name"]:
+        elif not name:
             reason = "the name is empty"
-        elif not row["label"].isdecimal():
-            reason = f"label '{row['label']}' is not a whole number from 0"
-        elif num_classes and int(row["label"]) >= num_classes:
-            reason = f"label {row['label']} is not one of {num_classes} classes, from 0"
+        elif not label.isdecimal() or int(label) >= (num_classes or MAX_CLASSES):
+            reason = f"label '{label:.40}' is not a whole number from 0 to {(num_classes or MAX_CLASSES) - 1}"
         elif not set(splits.values()) <= set(SPLITS):
             reason = f"protocol columns must contain {' or '.join(SPLITS)}, or be empty"
-        elif row["name"] in rows:
-            reason = f"{row['name']} is listed twice"
+        elif name in rows:
+            reason = f"{name} is listed twice"
         else:
-            class_name = row.get(CLASS_NAME_COLUMN, "")
-            rows[row["name"]] = TableRow(row["name"], int(row["label"]), splits, class_name)
+            rows[name] = TableRow(name, int(label), splits, row.get(CLASS_NAME_COLUMN) or "")
             continue
         left_out.append(Issue(path.name, line, reason))
     return rows, protocols, left_out
@@ -196,9 +179,8 @@ def class_names_of(rows: Iterable[TableRow], num_classes: int) -> tuple[str, ...
     """
     names: dict[int, str] = {}
     for row in rows:
-        if row.class_name and names.setdefault(row.label, row.class_name) != row.class_name:
-            raise UserError(f"class {row.label} has two names, {names[row.label]!r} and {row.class_name!r}")
-    for label, name in names.items():
-        if not is_class_name(name):
-            raise UserError(f"the name of class {label}, {name[:40]!r}, is too long or not printable")
+        first = names.setdefault(row.label, row.class_name) if row.class_name else ""
+        if row.class_name != first or (first and not is_class_name(first)):
+            names_of_class = f"{first[:40]!r} and {row.class_name[:40]!r}"
+            raise UserError(f"class {row.label} has two names, or one that is too long: {names_of_class}")
     return tuple(names.get(label, f"class {label}") for label in range(num_classes)) if names else ()

@@ -32,8 +32,7 @@ def default_workers() -> int:
 
 
 def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[Result]:
-    """Compute ``map(function, tasks)`` in ``workers`` processes and yield the results in the order of the
-    tasks.
+    """Yield the results of ``map(function, tasks)``, computed in ``workers`` processes, in their order.
 
     Args:
         function: a top-level function of a module.
@@ -49,10 +48,9 @@ def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task], worke
         return
     # "spawn" starts clean processes: no lock or thread is copied in an undefined state
     context = multiprocessing.get_context("spawn")
-    initial_arguments = (os.getpid(),)
     with (
         _single_threaded_processes(),
-        ProcessPoolExecutor(workers, context, _start_worker, initial_arguments) as pool,
+        ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),)) as pool,
     ):
         pending: deque[Future[Result]] = deque()
         try:
@@ -67,7 +65,6 @@ def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task], worke
                 "a worker process was killed, most often because memory ran out; try fewer --workers"
             ) from error
         finally:
-            # Not Future.cancel: up to Python 3.11.3 the pool can then wait forever (gh-94440).
             pool.shutdown(cancel_futures=True)
 
 
@@ -87,13 +84,13 @@ def _start_worker(parent: int) -> None:
     """Leave Ctrl-C to the parent, and exit if the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _keep_freed_memory()
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
-    def exit_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
 
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+def _exit_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _keep_freed_memory() -> None:

@@ -15,16 +15,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_gen.archives import file_name
-from data_gen.sources import BadFile, Issue, RawFile, find_files, first_reason, load_contents, printable
+from data_gen.sources import (
+    HEAD_BYTES,
+    BadFile,
+    Issue,
+    RawFile,
+    find_raw_files,
+    first_reason,
+    load_contents,
+    printable,
+)
 from utils.errors import UserError
 
 SUFFIX = ".txt"
 PROTOCOL_WORDS = {"subject": "cross_subject", "view": "cross_view"}  # in the names of split files
 MIN_SKELETON_FIELDS = 50  # far more than a label or a name, also if a line is damaged
 _SUFFIX = re.compile(r"\.(txt|avi|mp4|mkv|mov|wmv|skeleton|npy|csv)$", re.IGNORECASE)
-_LABEL_LINE = re.compile(r"\s*-?\d+\s*(,\s*-?\d+\s*){2,3},?\s*", re.ASCII)
-_WHOLE_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
+_LABEL_LINE = re.compile(r"(\s*-?\d{1,9}\s*,){2}\s*-?\d{1,9}\s*(,[^,]*)?", re.ASCII)
+_SPLIT_HEADING = re.compile(r"\s*(training|train|test|valid)\w*\s+video", re.IGNORECASE)
+UNKNOWN = "unknown"  # the kind of a file
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,11 @@ class Video:
     skeletons: RawFile
     labels: RawFile
     splits: dict[str, str]  # protocol -> "train" or "val"
+
+    @property
+    def display_name(self) -> str:
+        """The name in reports."""
+        return self.skeletons.display_name
 
 
 @dataclass
@@ -54,7 +68,8 @@ def find_videos(
     One folder or archive may contain all kinds of files: they are recognized by their content.
 
     Returns the videos in the order of their clips, and the issues of files that are left out: duplicates,
-    files without a counterpart, and what cannot be read. Raises ``UserError`` if no video remains.
+    files without a counterpart, and what cannot be read. Raises ``UserError`` if no video remains, or if
+    different files have the same name.
     """
     left_out: list[Issue] = []
     skeletons, skeleton_counts = _by_name(data_path, "skeletons", "--data_path", left_out)
@@ -77,19 +92,13 @@ def find_videos(
     for key in keys:
         video_splits = {protocol: split[key] for protocol, split in splits.items() if key in split}
         videos.append(Video(skeletons[key], labels[key], video_splits))
-    # In a folder that is searched for both, the files of one kind need not be reported for the other.
-    used = {file.display_name for video in videos for file in (video.skeletons, video.labels)}
-    unique = {(issue.file, issue.reason): issue for issue in left_out}
-    return videos, [issue for issue in unique.values() if not _is_other_kind(issue) or issue.file not in used]
-
-
-def _is_other_kind(issue: Issue) -> bool:
-    return issue.reason.startswith("contains ")
+    unique = {(issue.file, issue.reason): issue for issue in left_out}  # a folder may be searched twice
+    return videos, list(unique.values())
 
 
 def load_videos(videos: Sequence[Video]) -> Iterable[Video]:
     """Return the videos in an order in which each archive is read only once; see ``load_contents``."""
-    if all(video.skeletons.position is None for video in videos):
+    if not any(video.skeletons.is_streamed for video in videos):
         return videos
     by_name = {video.skeletons.name: video for video in videos}
     files = load_contents([video.skeletons for video in videos])
@@ -117,7 +126,7 @@ def split_warnings(videos: Sequence[Video], splits: dict[str, dict[str, str]]) -
 
 def video_key(name: str) -> str:
     """Return the name of a video as in all files of the dataset: without folder, suffix and case."""
-    stem = file_name(name.strip("\"'"))
+    stem = name.strip("\"'").replace("\\", "/").rpartition("/")[2]
     while (shorter := _SUFFIX.sub("", stem)) not in (stem, ""):
         stem = shorter
     return stem.upper()
@@ -128,50 +137,46 @@ def _by_name(
 ) -> tuple[dict[str, RawFile], str]:
     """Return the files of one kind by ``video_key``, and a text on how many files of which kind there are.
 
-    Duplicates are appended to ``left_out``.
+    Duplicates are appended to ``left_out``. Raises ``UserError`` if their contents differ.
     """
-    files: list[tuple[str, RawFile]] = []
-    for file in load_contents(find_files(roots, SUFFIX, flag, left_out)):
-        found = file_kind(file)
-        if found != "labels" and file.position is not None:
-            file = replace(file, content=None)  # skeletons would fill the memory; they are read again later
-        files.append((found, file))
     by_name: dict[str, RawFile] = {}
+    counts: Counter[str] = Counter()
+    files = []
+    for file in load_contents(find_raw_files(roots, SUFFIX, flag, left_out)):
+        found = file_kind(file)
+        if found != "labels" and file.is_streamed:
+            file = replace(file, content=None)  # it would fill the memory, and is read again later
+        files.append((found, file))
     for found, file in sorted(files, key=lambda item: (item[0] != kind, item[1])):
-        if found in (kind, "unknown") and not file.name.isprintable():
-            reason = "the name contains control characters or is not UTF-8"
-        elif found in (kind, "unknown"):
-            used = by_name.setdefault(video_key(file.name), file)
-            if used is file:
-                continue
-            reason = f"the same name as {used.display_name}, which is used"
-        elif found == "splits":
+        counts[found] += 1
+        if found not in (kind, UNKNOWN):
             continue
-        else:
-            reason = f"contains {found}, not {kind}"
-        left_out.append(Issue(file.display_name, None, reason, failed_clips=0))
-    counts = Counter(found for found, _ in files if found != "unknown")
-    details = "".join(f", {count:,} with {found}" for found, count in counts.items())
+        used = by_name.setdefault(video_key(file.name), file)
+        if used is not file and found == kind:
+            if file.read() != used.read():
+                raise UserError(
+                    f"{flag}: {used.display_name} and {file.display_name} are different files of the same "
+                    "name; give the folder of one part of the dataset"
+                )
+            reason = f"the same file as {used.display_name}, which is used"
+            left_out.append(Issue(file.display_name, None, reason, failed_clips=0))
+    details = "".join(f", {count:,} with {found}" for found, count in counts.items() if found != UNKNOWN)
     return by_name, f"{len(files):,} .txt files{details}"
 
 
 def file_kind(file: RawFile) -> str:
-    """Return what the beginning of a file contains: "skeletons", "labels", "splits", or "unknown"."""
+    """Return what the beginning of a file contains: "skeletons", "labels", "splits", or ``UNKNOWN``."""
     try:
-        head = file.read_head()
+        head = file.read(HEAD_BYTES)[:HEAD_BYTES]
     except BadFile:
-        return "unknown"
+        return UNKNOWN
     lines = head.decode("utf-8-sig", "replace").splitlines()
     first = next((line for line in lines if line.strip()), "")
     if len(first.split()) >= MIN_SKELETON_FIELDS:
         return "skeletons"
     if _LABEL_LINE.fullmatch(first):
         return "labels"
-    return (
-        "splits"
-        if re.match(r"\s*(training|train|test|valid)\w*\s+video", first, re.IGNORECASE)
-        else "unknown"
-    )
+    return "splits" if _SPLIT_HEADING.match(first) else UNKNOWN
 
 
 def read_splits(path: Path, part: str) -> dict[str, dict[str, str]]:
@@ -187,7 +192,7 @@ def read_splits(path: Path, part: str) -> dict[str, dict[str, str]]:
     left_out: list[Issue] = []
     files = [
         file
-        for file in find_files([path], SUFFIX, "--split_path", left_out)
+        for file in find_raw_files([path], SUFFIX, "--split_path", left_out)
         if sum(word in file.name.lower() for word in PROTOCOL_WORDS) == 1
     ]
     of_part = [file for file in files if ("v2" in file.name.lower()) == (part == "2")]
@@ -233,15 +238,15 @@ def parse_split(data: bytes) -> dict[str, str]:
 
 def parse_labels(data: bytes, num_classes: int) -> tuple[list[Action], list[BadFile]]:
     """Parse the content of a label file: its actions in their order, and the errors of the other lines."""
-    actions, errors = [], []
+    actions: list[Action] = []
+    errors: list[BadFile] = []
     for number, line in enumerate(data.decode("utf-8-sig", "replace").splitlines(), start=1):
-        fields = [field.strip() for field in line.split(",")]
-        if fields == [""]:
+        if not line.strip():
             continue
-        if len(fields) not in (3, 4) or not all(map(_WHOLE_NUMBER.fullmatch, fields[:3])):
+        if not _LABEL_LINE.fullmatch(line):
             errors.append(BadFile("the line is not class,start,end,confidence", number))
             continue
-        label, start, end = map(int, fields[:3])
+        label, start, end = map(int, line.split(",")[:3])
         if 1 <= label <= num_classes:
             actions.append(Action(label - 1, start, end, number))
         else:
@@ -251,14 +256,12 @@ def parse_labels(data: bytes, num_classes: int) -> tuple[list[Action], list[BadF
 
 def check_action(action: Action, num_frames: int) -> None:
     """Raise ``BadFile`` unless an action has at least two frames of a video of this length."""
-    if action.start < 0 or action.end <= action.start:
-        raise BadFile(f"frames {action.start} to {action.end} are not a valid range", action.line)
-    if action.start >= num_frames:
-        raise BadFile(
-            f"frame {action.start} is beyond the end of the video, which has {num_frames} frames", action.line
-        )
-    if min(action.end, num_frames) - action.start < 2:
-        raise BadFile("the action is shorter than 2 frames", action.line)
+    start, end = action.start, action.end
+    if not 0 <= start < end:
+        raise BadFile(f"frames {start} to {end} are not a valid range", action.line)
+    if min(end, num_frames) - start < 2:
+        length = "shorter than 2 frames" if start < num_frames else "beyond the end of the video"
+        raise BadFile(f"frames {start} to {end} are {length}", action.line)
 
 
 def action_warnings(action: Action, earlier: list[Action], num_frames: int, max_frames: int) -> list[str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,7 @@ from data_gen.pku_files import (
 )
 from data_gen.skeleton_file import read_pku_skeleton
 from data_gen.sources import BadFile, Issue
-from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, fill_store, report
+from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, prepare
 from facts.datasets import DATASETS, MAX_FRAMES
 from options.parser import Parser
 from utils.errors import run_script
@@ -73,7 +72,6 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_args(arguments)
-    start = time.perf_counter()
     check_target(args.out_folder, args.overwrite)
     splits = read_splits(args.split_path, args.part)
     num_classes = DATASETS[args.dataset].num_classes
@@ -86,12 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store.left_out += left_out
     store.warnings += warnings
     read = partial(read_video, num_classes=num_classes)
-    fill_store(store, read, load_videos(videos), args.workers, args.on_error)
-    return report(store, time.perf_counter() - start)
+    return prepare(store, read, load_videos(videos), args, inputs_per_task=1)
 
 
 def read_video(video: Video, num_classes: int) -> FileResult:
-    """Read one video into its clips, ordered by name, and the reasons why label lines are left out."""
+    """Read one video into its clips, and the reasons why label lines are left out."""
     label_file = video.labels.display_name
     try:
         actions, errors = parse_labels(video.labels.read(), num_classes)
@@ -100,10 +97,10 @@ def read_video(video: Video, num_classes: int) -> FileResult:
     try:
         bodies = read_pku_skeleton(video.skeletons.read())
     except BadFile as error:
-        return FileResult(left_out=[Issue.of(error, video.skeletons.display_name, max(len(actions), 1))])
+        return FileResult(left_out=[Issue.of(error, video.display_name, max(len(actions), 1))])
     num_frames = bodies.shape[1]
     result = FileResult(left_out=[Issue.of(error, label_file) for error in errors])
-    names: set[str] = set()
+    clips: dict[str, Clip] = {}
     for i, action in enumerate(actions):
         name = f"{video.skeletons.name}_{action.start:05d}_{action.end:05d}_A{action.label + 1:03d}"
         try:
@@ -113,15 +110,14 @@ def read_video(video: Video, num_classes: int) -> FileResult:
         except BadFile as error:
             result.left_out.append(Issue(label_file, action.line, error.reason))
             continue
-        if name in names:
+        if name in clips:
             reason = "the same action as on a line above"
             result.left_out.append(Issue(label_file, action.line, reason, failed_clips=0))
             continue
-        names.add(name)
-        result.clips.append(Clip(name, action.label, frames, video.splits))
+        clips[name] = Clip(name, action.label, frames, video.splits)
         warnings = action_warnings(action, actions[:i], num_frames, MAX_FRAMES)
         result.notes += [Issue(label_file, action.line, warning) for warning in warnings]
-    result.clips.sort(key=lambda clip: clip.name)
+    result.clips = [clips[name] for name in sorted(clips)]
     return result
 
 

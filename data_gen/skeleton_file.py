@@ -31,10 +31,11 @@ from facts.skeletons import KINECT_V2
 MAX_BODIES = 4  # the official code considers only the first four bodies of a frame
 NUM_JOINTS = KINECT_V2.num_joints  # of both formats
 BODY_FIELDS, JOINT_FIELDS = 10, 12
+BODY_LINES = 2 + NUM_JOINTS
 PKU_FIELDS = NUM_PEOPLE * NUM_JOINTS * NUM_COORDINATES
+_LINES = {BODY_FIELDS: "a body", 1: "the number of joints", JOINT_FIELDS: "a joint"}
 _NUM_JOINTS_TEXT = b"%d" % NUM_JOINTS
 
-MIN_NULS = 16  # at the end of a file that is not text; a text in UTF-16 can end with one
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FIELDS_PER_BLOCK = 1 << 15  # bounds the memory for a long file
@@ -97,15 +98,7 @@ class TextFields:
     """
 
     def __init__(self, data: bytes) -> None:
-        if data.startswith(BYTE_ORDER_MARK):
-            data = data[len(BYTE_ORDER_MARK) :]
-        if (text := data.rstrip(b"\0")) and len(data) - len(text) >= MIN_NULS:
-            count = len(data) - len(text)
-            raise BadFile(
-                f"the file ends with {count:,} NUL bytes, as after an interrupted download or copy; get it "
-                "again",
-                text.count(b"\n") + 1,
-            )
+        data = data.removeprefix(BYTE_ORDER_MARK)
         # A newline at both ends gives every field a separator on both sides. The additional newlines at the
         # end let a window of fixed width start at any field.
         self.data = b"\n" + data + b"\n" * (_WINDOW + 1)
@@ -145,7 +138,7 @@ def _parse_structure(text: TextFields) -> tuple[list[int], np.ndarray]:
     if num_frames == 0:
         raise BadFile("the first line gives 0 frames", text.line_number(0))
     bodies_per_frame: list[int] = []
-    joint_lines: list[int] = []
+    bodies: list[int] = []  # their first lines
     line = 1
     try:
         for frame in range(num_frames):
@@ -154,22 +147,37 @@ def _parse_structure(text: TextFields) -> tuple[list[int], np.ndarray]:
             bodies_per_frame.append(_parse_count(text, line, "the number of bodies"))
             line += 1
             for _ in range(bodies_per_frame[-1]):
-                if line + 2 + NUM_JOINTS > text.num_lines:
-                    _check_last_body(text, line)
+                bodies.append(line)
+                line += BODY_LINES
+                if line > text.num_lines:
                     raise _truncated(text, frame, num_frames)
-                _check_body(text, line)
-                joint_lines.append(line + 2)
-                line += 2 + NUM_JOINTS
         if line < text.num_lines:
             raise BadFile(
-                f"the first line gives {num_frames} frames, but more data follows them",
-                text.line_number(line),
+                f"the first line gives {num_frames} frames, but more data follows", text.line_number(line)
             )
     finally:
         # If a line is missing or duplicated, this check raises at the first place that shows it.
-        first_joint_lines = np.array(joint_lines, dtype=np.int64)
-        _check_joint_fields(text, first_joint_lines)
-    return bodies_per_frame, first_joint_lines
+        _check_bodies(text, np.array(bodies, dtype=np.int64))
+    return bodies_per_frame, np.array(bodies, dtype=np.int64) + 2
+
+
+def _check_bodies(text: TextFields, bodies: np.ndarray) -> None:
+    """Raise ``BadFile`` for the first line of a body with another number of fields or joints.
+
+    The last line of a file that ends within a body may be incomplete.
+    """
+    lines = bodies[:, None] + np.arange(BODY_LINES)
+    expected = np.broadcast_to([BODY_FIELDS, 1] + [JOINT_FIELDS] * NUM_JOINTS, lines.shape)
+    is_complete = lines < text.num_lines - (lines.max(initial=0) >= text.num_lines)
+    lines, expected = lines[is_complete], expected[is_complete]
+    for i in np.flatnonzero(text.num_fields[lines] != expected)[:1]:
+        line, count = int(lines[i]), int(expected[i])
+        reason = f"{_LINES[count]} has {text.num_fields[line]} fields instead of {count}"
+        raise BadFile(reason, text.line_number(line))
+    for line in lines[expected == 1].tolist():
+        if text.first_text(line) != _NUM_JOINTS_TEXT:
+            count = _parse_count(text, line, "the number of joints")
+            raise BadFile(f"a body has {count} joints instead of {NUM_JOINTS}", text.line_number(line))
 
 
 def _body_and_frame(bodies_per_frame: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -193,43 +201,9 @@ def _parse_count(text: TextFields, line: int, what: str) -> int:
     return int(count)
 
 
-def _check_body(text: TextFields, line: int) -> None:
-    """Check the two lines above the joints of a body."""
-    if text.num_fields[line] != BODY_FIELDS:
-        raise _wrong_fields(text, line, "a body", BODY_FIELDS)
-    if text.first_text(line + 1) != _NUM_JOINTS_TEXT:
-        count = _parse_count(text, line + 1, "the number of joints")
-        if count != NUM_JOINTS:
-            raise BadFile(f"a body has {count} joints instead of {NUM_JOINTS}", text.line_number(line + 1))
-
-
-def _check_joint_fields(text: TextFields, first_joint_lines: np.ndarray) -> None:
-    """Check that joint lines have 12 fields, and the lines of joint counts above them one."""
-    for what, lines, expected in (
-        ("the number of joints", first_joint_lines - 1, 1),
-        ("a joint", _joint_lines(first_joint_lines), JOINT_FIELDS),
-    ):
-        wrong = np.flatnonzero(text.num_fields[lines] != expected)
-        if len(wrong):
-            raise _wrong_fields(text, int(lines[wrong[0]]), what, expected)
-
-
-def _check_last_body(text: TextFields, line: int) -> None:
-    """Raise for a wrong line in a body that is cut by the end of the file."""
-    complete_lines = range(line, text.num_lines - 1)  # the last line may be cut
-    for expected, index in zip([BODY_FIELDS, 1] + [JOINT_FIELDS] * NUM_JOINTS, complete_lines):
-        if text.num_fields[index] != expected:
-            raise _wrong_fields(text, index, "a line of a body", expected)
-
-
 def _truncated(text: TextFields, frame: int, num_frames: int) -> BadFile:
-    return BadFile(
-        f"the file is truncated in frame {frame + 1} of {num_frames}", text.line_number(text.num_lines - 1)
-    )
-
-
-def _wrong_fields(text: TextFields, line: int, what: str, expected: int) -> BadFile:
-    return BadFile(f"{what} has {text.num_fields[line]} fields instead of {expected}", text.line_number(line))
+    last_line = text.line_number(text.num_lines - 1)
+    return BadFile(f"the file is truncated in frame {frame + 1} of {num_frames}", last_line)
 
 
 def parse_decimals(text: TextFields, lines: np.ndarray, columns: int) -> np.ndarray:

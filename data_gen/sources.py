@@ -1,8 +1,7 @@
-"""Find and read raw input files, in folders at any depth or inside archives (``data_gen.archives``).
+"""Find and read raw input files, in folders at any depth or in archives (``data_gen.archives``).
 
-This is the only module that lists input folders. Archives are read in place, without unpacking. Folders that
-are stores are skipped, so raw data and the stores made from it can share a folder. Everything else that is
-not read, such as a folder without permission or a file with another suffix, becomes an ``Issue``.
+This is the only module that lists input folders. Folders that are stores are skipped, so raw data and the
+stores made from it can share a folder. Files that are not read are counted by suffix.
 
 An input file that cannot be used raises ``BadFile``; the preparation records it as an ``Issue`` and
 continues.
@@ -10,34 +9,26 @@ continues.
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import zipfile
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from data_gen.archives import (
-    COMPRESSIONS,
-    UNSUPPORTED,
-    ArchiveError,
-    Problem,
-    archive_errors,
-    archive_suffix,
-    file_name,
-    open_failure,
-    open_regular,
-    read_limited,
-    read_zip_member,
-    walk_archive,
-)
-from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
-from utils.errors import BadFile, UserError
+import numpy as np
+
+from data_gen.archives import Place, TarPlace, is_archive, list_members, read_tar_members, read_zip_member
+from dataset.store_format import INFO_FILE
+from utils.errors import BadFile, UserError, parse_errors
 
 TEXT_SUFFIX = ".txt"  # some programs append it to the names of text files
 HEAD_BYTES = 4096
-TEMPORARY_FOLDERS = (".partial", ".replaced")  # ends of names of folders of data_gen.output_folder
+MAX_SHOWN = 10  # suffixes or names in a message
 SYSTEM_FILES = ("._", ".DS_Store")  # beginnings of names of files that macOS adds to archives and folders
 
 
@@ -65,6 +56,7 @@ class Issue:
         return f"{printable(self.file)}{f', line {self.line}' if self.line else ''}: {printable(self.reason)}"
 
     def as_json(self) -> dict[str, Any]:
+        """Return the entry as in ``store.json``."""
         return {"file": self.file, "line": self.line, "reason": self.reason}
 
 
@@ -82,69 +74,94 @@ def first_reason(issues: Sequence[object]) -> str:
 
 @dataclass(frozen=True, order=True)
 class RawFile:
-    """One raw file. ``name`` is its file name without suffix, ``display_name`` is its name in reports.
+    """One raw file, in a folder or an archive.
 
-    A file inside an archive that can only be read from its beginning has a ``position`` in the order of
-    ``walk_archive``; ``load_contents`` reads such files together.
+    ``load_contents`` fills in the ``content`` of files in tar archives, which it reads together.
     """
 
-    name: str
-    display_name: str
+    name: str  # of the file, without folder and suffix
+    display_name: str  # in reports
     path: str  # of the file or of the archive around it
-    member: zipfile.ZipInfo | None = field(default=None, compare=False)  # of the archive ``path``
-    position: int | None = field(default=None, compare=False)
+    place: Place | None = field(default=None, compare=False)  # in the archive
     content: bytes | BadFile | None = field(default=None, compare=False, repr=False)
     suffix: str = field(default="", compare=False)  # the one of the suffixes searched for
+    full_name: str = field(default="", compare=False)  # the path below --data_path, without suffix
 
-    def read(self) -> bytes:
-        """Return the content of the file. Raises ``BadFile`` if it cannot be read."""
-        data = self._load()
-        if data and not data.strip(b"\0"):
-            raise BadFile(
-                f"the file consists of {len(data):,} NUL bytes, as after an interrupted download or copy; "
-                "get it again",
-                1,
-            )
-        return data
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the file is in a tar archive, which can only be read from its beginning."""
+        return isinstance(self.place, TarPlace)
 
-    def read_head(self) -> bytes:
-        """Return the beginning of the file. Raises ``BadFile`` if it cannot be read."""
-        return self._load(HEAD_BYTES)[:HEAD_BYTES]
+    @property
+    def size(self) -> int:
+        """The number of bytes of the content."""
+        if isinstance(self.place, zipfile.ZipInfo):
+            return self.place.file_size
+        return self.place.size if self.place else os.path.getsize(self.path)
 
-    def _load(self, size: int = -1) -> bytes:
-        """Return at least ``size`` bytes, if the file has that many, or all if it is negative."""
-        file = next(iter(load_contents([self])))
-        if isinstance(file.content, BadFile):
-            raise file.content
-        try:
-            return self._read_in_place(size) if file.content is None else file.content
-        except ArchiveError as error:
-            raise BadFile(f"cannot be read: {error}") from error
+    def read(self, size: int = -1) -> bytes:
+        """Return the content of the file, or its first ``size`` bytes. Raises ``BadFile`` on failure."""
+        content = self.content
+        if content is None and isinstance(self.place, TarPlace):
+            content = next(read_tar_members(self.path, [self.place]))
+        elif content is None and self.place is not None:
+            content = read_zip_member(self.path, self.place, size)
+        elif content is None:
+            with parse_errors("cannot be read", BadFile), open(self.path, "rb") as file:
+                content = file.read(size)
+        if isinstance(content, BadFile):
+            raise content
+        if content and not content.strip(b"\0"):
+            count = len(content)
+            raise BadFile(f"the file consists of {count:,} NUL bytes, as after an interrupted copy")
+        return content
 
-    def _read_in_place(self, size: int) -> bytes:
-        if self.member is not None:
-            return read_zip_member(self.path, self.member, size)
-        decompress = COMPRESSIONS.get(os.path.splitext(self.path)[1].lower())
-        with archive_errors(), open_regular(self.path) as file:
-            return read_limited(decompress(file), size) if decompress else file.read(size)
+    def read_array(self) -> np.ndarray:
+        """Return the array in a ``.npy`` file, read-only. Raises ``BadFile`` if it cannot be read."""
+        return parse_array(self.read())
+
+
+def parse_array(data: bytes) -> np.ndarray:
+    """Return the array in the content of a ``.npy`` file, without a copy and read-only.
+
+    Unlike ``np.load``, it allocates nothing, however large the array is according to its header.
+
+    Raises ``BadFile`` if it is damaged or contains Python objects.
+    """
+    with parse_errors("cannot be read as an array of numbers", BadFile):
+        file = io.BytesIO(data)
+        version = np.lib.format.read_magic(file)
+        parse_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, is_fortran, dtype = parse_header(file)
+        values = np.frombuffer(data, dtype, math.prod(shape), file.tell())
+        return values.reshape(shape, order="F" if is_fortran else "C")
 
 
 @dataclass
 class Found:
-    """What a search of the input found: the files with the suffix, all other files, and what was not read."""
+    """What a scan of the input found: the files with the suffix, all other files, and what was not read."""
 
     files: list[RawFile] = field(default_factory=list)
     others: list[RawFile] = field(default_factory=list)
     problems: list[Issue] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)  # hidden files and links in archives
 
-    def left_out(self, wanted: str) -> list[Issue]:
-        """Return the problems, and the other files as issues; ``wanted`` is the kind of file searched for."""
-        return self.problems + [
-            Issue(file.display_name, None, f"is not a {wanted} file", failed_clips=0) for file in self.others
-        ]
+    def left_out(self) -> list[Issue]:
+        """Return the problems, and one issue that counts everything else that is not read."""
+        kinds = self.skipped + Counter(file.suffix or "without suffix" for file in self.others)
+        if not kinds:
+            return self.problems
+        ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        shown = [f"{count:,} {kind}" for kind, count in ordered[:MAX_SHOWN]]
+        more = [f"{len(kinds) - MAX_SHOWN} more kinds"] if len(kinds) > MAX_SHOWN else []
+        reason = f"not read: {', '.join(shown + more)}"
+        return [*self.problems, Issue("other files", None, reason, failed_clips=0)]
 
 
-def find_files(
+def find_raw_files(
     roots: Sequence[str | Path],
     suffix: str | Sequence[str],
     flag: str = "--data_path",
@@ -155,227 +172,183 @@ def find_files(
     Args:
         roots: folders, archives or files.
         suffix: the end of the file names, for example ``.skeleton``, or several; upper and lower case are the
-            same. A compressed file (``.skeleton.gz``) and one with another ``.txt`` count, too.
+            same, and another ``.txt`` may follow.
         flag: the flag that sets the roots, for error messages.
-        left_out: receives an issue for everything else under the roots; None raises for what cannot be read.
+        left_out: receives the issues of what cannot be read, and one that counts everything else.
 
     Raises:
         UserError: a root does not exist.
     """
-    suffixes = (suffix,) if isinstance(suffix, str) else tuple(suffix)
-    found = search(roots, suffixes, flag)
+    found = scan_input(roots, (suffix,) if isinstance(suffix, str) else suffix, flag)
     if left_out is not None:
-        left_out += found.left_out(" or ".join(suffixes))
-    elif unread := [issue for issue in found.problems if issue.is_container]:
-        raise UserError(f"{flag}: {unread[0]}")
+        left_out += found.left_out()
     return found.files
 
 
-def search(roots: Sequence[str | Path], suffixes: Sequence[str], flag: str) -> Found:
-    """Return everything under the roots; see ``find_files``."""
+def scan_input(roots: Sequence[str | Path], suffixes: Sequence[str], flag: str) -> Found:
+    """Return everything under the roots; see ``find_raw_files``."""
     found = Found()
     visited: set[tuple[int, int]] = set()  # a root inside another root is read once
     for root in map(Path, roots):
-        try:
-            exists = root.exists()
-        except OSError as error:
-            raise UserError(f"{root} cannot be read ({error.strerror}); check {flag}") from error
-        if not exists:
-            raise UserError(
-                f"{root} does not exist; give the folder or zip archive of the raw data with {flag}"
-            )
-        for path in iterate_files(root, visited, found.problems):
+        if not os.path.exists(root):
+            raise UserError(f"{root} does not exist; give the folder or archive of the raw data with {flag}")
+        for path in _walk(root, visited, found):
             display_name = root.name if path == root else path.relative_to(root).as_posix()
-            _add_file(found, path, display_name, suffixes)
+            if not os.path.isfile(path):
+                found.problems.append(Issue(display_name, None, "is a broken link or not a regular file"))
+            elif is_archive(path.name) and not split_suffix(path.name, suffixes):
+                _add_members(found, path, display_name, "" if path == root else f"{display_name}/", suffixes)
+            else:
+                _add(found, suffixes, str(path), display_name, display_name)
     found.files.sort()
     return found
 
 
-def _add_file(found: Found, path: Path, display_name: str, suffixes: Sequence[str]) -> None:
-    match = match_suffix(path.name, suffixes)
-    if match is not None:
-        found.files.append(RawFile(match[0], display_name, str(path), suffix=match[1]))
-    elif archive_suffix(path.name) is not None:
-        _add_members(found, path, display_name, suffixes)
-    elif (what := UNSUPPORTED.get(path.suffix.lower())) is not None:
-        found.problems.append(_unsupported(display_name, what))
-    else:
-        found.others.append(RawFile(path.stem, display_name, str(path), suffix=path.suffix.lower()))
+def _walk(root: Path, visited: set[tuple[int, int]], found: Found) -> Iterator[Path]:
+    """Yield every file under ``root``, or ``root`` itself if it is a file, links followed.
 
-
-def _add_members(found: Found, archive: Path, display_name: str, suffixes: Sequence[str]) -> None:
-    position = -1
-    for member in walk_archive(archive):
-        member_name = f"{display_name}/{member.path}" if member.path else display_name
-        if isinstance(member, Problem):
-            found.problems.append(Issue(member_name, None, member.reason, is_container=True))
-            continue
-        position += 1
-        name = file_name(member.path)
-        stem, suffix = os.path.splitext(name)
-        if name.startswith(SYSTEM_FILES):
-            continue
-        if (what := UNSUPPORTED.get(suffix.lower())) is not None:
-            found.problems.append(_unsupported(member_name, what))
-            continue
-        match = match_suffix(name, suffixes)
-        file = RawFile(
-            match[0] if match else stem,
-            member_name,
-            str(archive),
-            member.info,
-            None if member.info else position,
-            suffix=match[1] if match else suffix.lower(),
-        )
-        (found.others if match is None else found.files).append(file)
-
-
-def _unsupported(display_name: str, what: str) -> Issue:
-    reason = f"is {what}, which this program cannot read; unpack it, or pack its files as .zip or .tar.gz"
-    return Issue(display_name, None, reason, is_container=True)
-
-
-def match_suffix(name: str, suffixes: Sequence[str]) -> tuple[str, str] | None:
-    """Return the stem of a file name and the one of ``suffixes`` that it has, or None.
-
-    ``S001.SKELETON``, ``S001.skeleton.gz`` and ``S001.skeleton.txt`` have the suffix ``.skeleton``.
+    Stores, hidden files, and folders in ``visited``, a set of pairs of device and inode, are skipped.
     """
-    stem, suffix = os.path.splitext(name)
-    if suffix.lower() in COMPRESSIONS:
-        name, (stem, suffix) = stem, os.path.splitext(stem)
-    if suffix.lower() == TEXT_SUFFIX and (shorter := match_suffix(stem, suffixes)) is not None:
-        return shorter
-    for candidate in suffixes:
-        if name.lower().endswith(candidate):
-            return name[: -len(candidate)], candidate
+
+    def report(error: OSError) -> None:
+        name = os.path.relpath(error.filename, root.parent)
+        reason = f"the folder cannot be read ({error.strerror})"
+        found.problems.append(Issue(name, None, reason, is_container=True))
+
+    def is_new(path: str | Path) -> bool:
+        status = os.stat(path)
+        identity = (status.st_dev, status.st_ino)
+        known = identity in visited
+        visited.add(identity)
+        return not known
+
+    if not root.is_dir():
+        if is_new(root):
+            yield root
+        return
+    for folder, subfolders, names in os.walk(root, onerror=report, followlinks=True):
+        if not is_new(folder) or INFO_FILE in names:
+            subfolders.clear()
+            continue
+        found.skipped["hidden"] += sum(
+            name.startswith(".") and not name.startswith(SYSTEM_FILES) for name in names + subfolders
+        )
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
+
+
+def _add_members(
+    found: Found, archive: Path, display_name: str, prefix: str, suffixes: Sequence[str]
+) -> None:
+    """Add the files in an archive; ``prefix`` comes before their paths in ``full_name``."""
+    try:
+        for path, place in list_members(archive):
+            if place is None:
+                found.skipped["link"] += 1
+            elif not os.path.basename(path).startswith(SYSTEM_FILES):
+                _add(found, suffixes, str(archive), f"{display_name}/{path}", prefix + path, place)
+    except BadFile as error:
+        found.problems.append(Issue(display_name, None, error.reason, is_container=True))
+
+
+def _add(
+    found: Found,
+    suffixes: Sequence[str],
+    path: str,
+    display_name: str,
+    full_name: str,
+    place: Place | None = None,
+) -> None:
+    match = split_suffix(full_name, suffixes)
+    stem, suffix = match or os.path.splitext(full_name)
+    name = stem.rpartition("/")[2]
+    file = RawFile(name, display_name, path, place, suffix=suffix.lower(), full_name=stem)
+    (found.files if match else found.others).append(file)
+
+
+def split_suffix(name: str, suffixes: Sequence[str]) -> tuple[str, str] | None:
+    """Return a name without its suffix, and the one of ``suffixes`` that it has; None if it has none.
+
+    ``S001.SKELETON`` and ``S001.skeleton.txt`` have the suffix ``.skeleton``.
+    """
+    for suffix in suffixes:
+        for end in (suffix + TEXT_SUFFIX, suffix):
+            if name.lower().endswith(end):
+                return name[: -len(end)], suffix
     return None
 
 
 def load_contents(files: Sequence[RawFile]) -> Iterable[RawFile]:
-    """Return the files in an order in which each archive is read only once.
+    """Return the files in an order in which each tar archive is read only once.
 
     First those that can be read in any order, unchanged and in their order; then, archive by archive and in
     the order of the archive, the others with their content. One that cannot be read raises when it is read.
     """
-    waiting: dict[str, dict[int, RawFile]] = {}
+    archives: dict[str, dict[TarPlace, RawFile]] = defaultdict(dict)
     ready = []
     for file in files:
-        if file.position is None or file.content is not None:
-            ready.append(file)
+        if isinstance(file.place, TarPlace) and file.content is None:
+            archives[file.path][file.place] = file
         else:
-            waiting.setdefault(file.path, {})[file.position] = file
-    streams = [_load_from_archive(path, wanted) for path, wanted in waiting.items()]
-    return chain(ready, *streams) if streams else ready
+            ready.append(file)
+
+    def load(archive: str) -> Iterator[RawFile]:
+        places = sorted(archives[archive])
+        for place, content in zip(places, read_tar_members(archive, places)):
+            yield replace(archives[archive][place], content=content)
+
+    return chain(ready, *map(load, archives)) if archives else ready
 
 
-def _load_from_archive(path: str, wanted: dict[int, RawFile]) -> Iterator[RawFile]:
-    position = -1
-    reason = "the archive has changed"
-    for member in walk_archive(path):
-        if isinstance(member, Problem):
-            reason = member.reason
-            continue
-        position += 1
-        if position in wanted:
-            file = wanted.pop(position)
-            try:
-                content = member.read() if file.display_name.endswith(member.path) else BadFile(reason)
-            except ArchiveError as error:
-                content = BadFile(f"cannot be read: {error}")
-            yield replace(file, content=content)
-            if not wanted:
-                return
-    for file in wanted.values():
-        yield replace(file, content=BadFile(f"cannot be read: {reason}"))
-
-
-def iterate_files(
-    root: Path, visited: set[tuple[int, int]] | None = None, problems: list[Issue] | None = None
-) -> Iterator[Path]:
-    """Yield every file under ``root``, or ``root`` itself if it is a file.
-
-    Links are followed. Stores and everything in ``visited`` are skipped; ``visited`` contains pairs of device
-    and inode, and new ones are added to it. Folders without permission and hidden files and folders are
-    skipped and added to ``problems``.
-    """
-    visited = set() if visited is None else visited
-    problems = [] if problems is None else problems
-    if not root.is_dir():
-        if _is_new(root, visited):
-            yield root
-        return
-
-    def display(path: str | Path) -> str:
-        return Path(path).relative_to(root).as_posix() if Path(path) != root else root.name
-
-    def report(error: OSError) -> None:
-        reason = f"the folder cannot be read ({error.strerror})"
-        problems.append(Issue(display(error.filename), None, reason, is_container=True))
-
-    for folder, subfolders, files in os.walk(root, onerror=report, followlinks=True):
-        subfolders.sort()
-        if not _is_new(folder, visited):
-            subfolders.clear()
-            continue
-        if INFO_FILE in files:
-            unknown = sorted({*subfolders, *files} - {INFO_FILE, CLIPS_FILE, FRAMES_FILE})
-            if unknown:
-                reason = f"is a store and is not searched, although it contains {unknown[0]}"
-                problems.append(Issue(display(folder), None, reason, failed_clips=0))
-            subfolders.clear()
-            continue
-        hidden = [
-            name for name in subfolders if name.startswith(".") and not name.endswith(TEMPORARY_FOLDERS)
-        ]
-        hidden += [
-            name for name in files if name.startswith(".") and not name.startswith((*SYSTEM_FILES, ".git"))
-        ]
-        for name in hidden:
-            reason = "is hidden (its name begins with a dot) and is not read"
-            problems.append(Issue(display(Path(folder, name)), None, reason, failed_clips=0))
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith("."):
-                yield Path(folder, name)
-
-
-def _is_new(path: str | Path, visited: set[tuple[int, int]]) -> bool:
-    status = os.stat(path)
-    identity = (status.st_dev, status.st_ino)
-    is_new = identity not in visited
-    visited.add(identity)
-    return is_new
-
-
-def find_arrays(path: Path, left_out: list[Issue]) -> dict[str, RawFile]:
-    """Return the arrays of an ``.npz`` file, or the ``.npy`` files under a folder or in an archive, by name.
+def find_arrays(path: Path, left_out: list[Issue]) -> list[RawFile]:
+    """Return the arrays of an ``.npz`` file, or the ``.npy`` files under a folder or in an archive.
 
     Everything else is added to ``left_out``. Raises ``UserError`` if there are no arrays.
     """
-    if path.is_dir() or archive_suffix(path.name):
-        files = find_files([path], ".npy", "--data_path", left_out)
-    else:
-        try:
-            with archive_errors(), zipfile.ZipFile(path) as archive:
-                members = archive.infolist()
-        except ArchiveError as error:
-            reason = open_failure(path, ".zip", error)
-            raise UserError(
-                f"{path} is neither a folder nor a readable .npz file: it {reason}; give one of them with "
-                "--data_path"
-            ) from error
-        files = [
-            RawFile(member.filename.removesuffix(".npy"), member.filename, str(path), member)
-            for member in members
-        ]
+    files = find_raw_files([path], ".npy", "--data_path", left_out)
     if not files:
         raise UserError(
             f"no array in {path}; give an .npz file or a folder with .npy files{first_reason(left_out)}"
         )
-    arrays: dict[str, RawFile] = {}
+    return [replace(file, display_name=f"{path.name}/{file.full_name}.npy") for file in files]
+
+
+def resolve_names(wanted: Iterable[str], files: Sequence[RawFile]) -> dict[str, RawFile]:
+    """Return the file that each name of a table means; names that no file has are left out.
+
+    The name of a file is its path below ``--data_path`` without suffix, for example ``wave/00``. A name may
+    also be the end of that path, ``00``, if only one file has it, and may have the file's suffix.
+
+    Args:
+        wanted: the names in the table.
+        files: the files under ``--data_path``, in a folder or an archive.
+
+    Raises:
+        UserError: a name fits several files, or two names mean the same file.
+    """
+    paths: dict[str, list[RawFile]] = defaultdict(list)
+    ends: dict[str, list[RawFile]] = defaultdict(list)
     for file in files:
-        used = arrays.setdefault(file.name, replace(file, display_name=f"{path.name}/{file.display_name}"))
-        if used.path != file.path or used.member is not file.member or used.position != file.position:
-            reason = f"the same name as {used.display_name}, which is used"
-            left_out.append(Issue(f"{path.name}/{file.display_name}", None, reason, failed_clips=0))
-    return arrays
+        paths[file.full_name].append(file)
+        parts = file.full_name.split("/")
+        for i in range(1, len(parts)):
+            ends["/".join(parts[i:])].append(file)
+    suffixes = sorted({file.suffix for file in files if file.suffix})
+    found: dict[str, RawFile] = {}
+    names: dict[tuple[str, str], str] = {}  # of the files that have been found
+    for name in wanted:
+        path = name.replace("\\", "/").removeprefix("./")
+        spellings = [path, (split_suffix(path, suffixes) or (path,))[0]]
+        matches = next((table[key] for table in (paths, ends) for key in spellings if key in table), [])
+        if len(matches) > 1:
+            shown = ", ".join(file.display_name for file in matches[:MAX_SHOWN])
+            raise UserError(
+                f"the name {name} fits {len(matches)} files ({shown}); in the table, give the path of each "
+                "below --data_path"
+            )
+        for file in matches:
+            other = names.setdefault((file.path, file.full_name), name)
+            if other != name:
+                raise UserError(f"{other} and {name} in the table are the same file, {file.display_name}")
+            found[name] = file
+    return found

@@ -1,16 +1,15 @@
 """Write a store: read every input file into clips, append them to the store, and report the result.
 
 ``dataset/store_format.py`` describes the files of a store. A reader is a function from one input file to a
-``FileResult``; all preparation scripts pass theirs to ``fill_store`` and finish with ``report``.
+``FileResult``; all preparation scripts pass theirs to ``prepare``.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import argparse
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,28 +18,35 @@ from functools import partial
 from itertools import islice
 from operator import length_hint
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from data_gen.output_folder import atomic_folder, check_folder, is_empty_folder, write_errors
+from data_gen.output_folder import atomic_folder, check_folder, write_errors
 from data_gen.parallel import ordered_map
-from data_gen.sources import Issue, first_reason, printable
+from data_gen.sources import Issue, first_reason
+from data_gen.units import unit_warning
 from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
 from facts.class_names import published_class_names
 from facts.datasets import DATASETS
 from facts.skeletons import KINECT_V2, Skeleton
-from utils.errors import UserError
+from utils.errors import BadFile, UserError
+from utils.files import write_csv, write_json
 
-Input = TypeVar("Input")
 
-STORE_FILES = (FRAMES_FILE, CLIPS_FILE, INFO_FILE)
+class HasName(Protocol):
+    """An input of a preparation; its name is shown if it is left out."""
+
+    @property
+    def display_name(self) -> str: ...
+
+
+Input = TypeVar("Input", bound=HasName)
+
 TOTALS = ("clips", "frames")  # keys of the counts in store.json, before the protocols
 MAX_FAILED_SHARE = 0.05  # exit code 1 if more of the clips failed
 MAX_PRINTED_ISSUES = 10
-_NPY_HEADER_BYTES = 128
-_UNSORTED_FILE = "unsorted.npy"  # the frames in the order in which they were read
 
 
 @dataclass
@@ -66,37 +72,47 @@ class FileResult:
     body_sizes: list[float] = field(default_factory=list)
 
 
-def fill_store(
+def prepare(
     store: StoreWriter,
     read: Callable[[Input], FileResult],
     inputs: Iterable[Input],
-    workers: int,
-    on_error: str,
-    inputs_per_task: int = 1,
+    args: argparse.Namespace,
+    inputs_per_task: int = 16,
     unit: str = "file",
-) -> None:
-    """Read every input into clips, in ``workers`` processes, and write the store.
+) -> int:
+    """Read every input into clips, write the store, and report; return the exit code of the script.
 
     Args:
-        read: a top-level function of a module, or a ``functools.partial`` of one.
+        store: a new one.
+        read: a top-level function of a module, or a ``functools.partial`` of one. An input for which it
+            raises ``BadFile`` is left out.
         inputs: in any order; consumed as they are read, with a bounded lead.
-        on_error: "skip" leaves out bad input; "stop" raises ``UserError`` at the first and writes no store.
+        args: with ``workers``, the number of processes, and ``on_error``: "skip" leaves out bad input,
+            "stop" raises ``UserError`` at the first and writes no store.
         inputs_per_task: inputs that a process receives at a time.
         unit: what an input is, for the progress bar.
     """
+    start = time.perf_counter()
     iterator = iter(inputs)
     tasks = iter(lambda: list(islice(iterator, inputs_per_task)), [])
     with store, tqdm(total=length_hint(inputs) or None, unit=unit, disable=None) as progress:
-        _check_errors(store, on_error)
-        for results in ordered_map(partial(_read_all, read), tasks, workers):
+        _check_errors(store, args.on_error)
+        for results in ordered_map(partial(_read_all, read), tasks, args.workers):
             for result in results:
                 store.add_result(result)
-            _check_errors(store, on_error)
+            _check_errors(store, args.on_error)
             progress.update(len(results))
+    return report(store, time.perf_counter() - start)
 
 
 def _read_all(read: Callable[[Input], FileResult], inputs: Sequence[Input]) -> list[FileResult]:
-    return [read(item) for item in inputs]
+    results = []
+    for item in inputs:
+        try:
+            results.append(read(item))
+        except BadFile as error:
+            results.append(FileResult(left_out=[Issue.of(error, item.display_name)]))
+    return results
 
 
 def _check_errors(store: StoreWriter, on_error: str) -> None:
@@ -119,11 +135,11 @@ def report(store: StoreWriter, seconds: float) -> int:
             print(f"  {title}: {issue}")
         if len(issues) > MAX_PRINTED_ISSUES:
             print(f"  {title}: {len(issues) - MAX_PRINTED_ISSUES:,} more, all listed in store.json")
-    reasons = Counter(issue.reason for issue in store.left_out if not issue.failed_clips)
-    for reason, count in reasons.most_common(MAX_PRINTED_ISSUES):
-        example = next(issue.file for issue in store.left_out if issue.reason == reason)
-        print(f"  left out: {count:,} files, such as {printable(example)}: {printable(reason)}")
-    for warning in store.warnings:
+    on_purpose = [issue for issue in store.left_out if not issue.failed_clips]
+    for reason, count in Counter(issue.reason for issue in on_purpose).most_common(MAX_PRINTED_ISSUES):
+        example = next(issue for issue in on_purpose if issue.reason == reason)
+        print(f"  left out: {f'{count:,} files, such as ' if count > 1 else ''}{example}")
+    for warning in filter(None, [*store.warnings, unit_warning(store.body_sizes)]):
         print(f"WARNING: {warning}")
     containers = sum(issue.is_container for issue in store.left_out)
     if containers:
@@ -182,9 +198,8 @@ class StoreWriter:
     """Write one store atomically, in a ``with`` block.
 
     An exception in the block leaves nothing behind. Clips are written at once, so memory does not grow with
-    their frames. ``add`` expects them in the order of their names; those of ``add_result`` are sorted at the
-    end. ``class_names`` can be set before the block: one name per class, by default those of
-    ``facts.class_names``.
+    their frames, and sorted by name at the end. ``class_names`` can be set before the block: one name per
+    class, by default those of ``facts.class_names``.
 
         with StoreWriter("data/mine", "mine", num_classes=4, protocols=["cross_subject"]) as store:
             store.add(Clip("a", 0, frames, {"cross_subject": "train"}))
@@ -218,15 +233,15 @@ class StoreWriter:
         self.notes: list[Issue] = []
         self.body_sizes: list[float] = []
         self.warnings: list[str] = []  # printed at the end by ``report``
-        self.rows: dict[str, tuple[int, int, int, Mapping[str, str]]] = {}  # see ``_append``
+        self.rows: dict[str, tuple[int, int, int, Mapping[str, str]]] = {}  # see ``add``
         self.num_frames = 0
         self.split_counts = count_splits(self.protocols, [])
         self._overwrite = overwrite
-        reserved = (*CLIP_COLUMNS, *TOTALS, "")
-        if len(set(self.protocols)) < len(self.protocols) or set(reserved) & set(self.protocols):
+        reserved = {*CLIP_COLUMNS, *TOTALS, ""}
+        if len(set(self.protocols) - reserved) < len(self.protocols):
             raise UserError(
                 f"protocols {', '.join(self.protocols)}: the names must differ from each other and from "
-                f"{', '.join(reserved[:-1])}"
+                f"{', '.join([*CLIP_COLUMNS, *TOTALS])}"
             )
 
     def __enter__(self) -> StoreWriter:
@@ -241,11 +256,10 @@ class StoreWriter:
         if self.class_names and len(self.class_names) != self.num_classes:
             raise UserError(f"{len(self.class_names)} class names for {self.num_classes} classes")
         check = partial(check_target, self.folder, self._overwrite)
-        with atomic_folder(self.folder, (*STORE_FILES, _UNSORTED_FILE), check) as folder:
-            with write_errors(self.folder):
-                self._frames = open(folder / FRAMES_FILE, "w+b", buffering=1 << 20)
+        with atomic_folder(self.folder, check) as folder:
+            self._frames = open(folder / FRAMES_FILE, "w+b", buffering=1 << 20)
             try:
-                self._frames.write(b"\0" * _NPY_HEADER_BYTES)  # the header is written last, over these zeros
+                self._write_header()  # for 0 frames; overwritten at the end
                 yield self
                 with write_errors(self.folder):
                     self._finish(folder)
@@ -264,53 +278,41 @@ class StoreWriter:
         return failed / max(failed + self.num_clips, 1)
 
     def add(self, clip: Clip) -> None:
-        """Append a clip. Raises ``ValueError`` if a store cannot contain it or its name is not in order."""
-        last = next(reversed(self.rows), "")
-        if self.rows and clip.name <= last:
-            raise ValueError(
-                f"clip {clip.name} comes after {last}: the names of a store are unique and in order"
-            )
-        self._append(clip)
-
-    def _append(self, clip: Clip) -> None:
-        self._check(clip)
+        """Append a clip. Raises ``ValueError`` if a store cannot contain it."""
+        frames, shape = clip.frames, self.skeleton.frame_shape
+        bad_splits = [
+            f"{protocol}={split}"
+            for protocol, split in clip.splits.items()
+            if protocol not in self.protocols or split not in SPLITS
+        ]
+        problems = {
+            f"frames are {frames.dtype} {frames.shape}, not float32 (at least 1, {str(shape)[1:]}": (
+                frames.dtype != np.float32 or frames.shape[1:] != shape or not len(frames)
+            ),
+            "a coordinate is not finite": not np.isfinite(frames).all(),
+            f"label {clip.label} is not one of the {self.num_classes} classes, counted from 0": (
+                not 0 <= clip.label < self.num_classes
+            ),
+            "the name occurs twice": clip.name in self.rows,
+            f"{', '.join(bad_splits)} is not a split of this store": bool(bad_splits),
+        }
+        for problem, is_present in problems.items():
+            if is_present:
+                raise ValueError(f"clip {clip.name}: {problem}")
         with write_errors(self.folder):
-            self._frames.write(np.ascontiguousarray(clip.frames).data)
-        self.rows[clip.name] = (clip.label, self.num_frames, len(clip.frames), clip.splits)
-        self.num_frames += len(clip.frames)
+            self._frames.write(np.ascontiguousarray(frames).data)
+        self.rows[clip.name] = (clip.label, self.num_frames, len(frames), clip.splits)
+        self.num_frames += len(frames)
         for protocol, split in clip.splits.items():
             self.split_counts[protocol][split] += 1
 
     def add_result(self, result: FileResult) -> None:
-        """Append the clips of one input file, in any order, and keep its issues for ``store.json``."""
+        """Append the clips of one input file, and keep its issues for ``store.json``."""
         for clip in result.clips:
-            self._append(clip)
+            self.add(clip)
         self.left_out += result.left_out
         self.notes += result.notes
         self.body_sizes += result.body_sizes
-
-    def _check(self, clip: Clip) -> None:
-        frames, shape = clip.frames, self.skeleton.frame_shape
-        if frames.dtype != np.float32 or frames.shape[1:] != shape or not len(frames):
-            raise ValueError(
-                f"clip {clip.name}: frames are {frames.dtype} {frames.shape}, not float32 (at least 1, "
-                f"{', '.join(map(str, shape))})"
-            )
-        if not np.isfinite(frames).all():
-            raise ValueError(f"clip {clip.name}: a coordinate is not finite")
-        if not 0 <= clip.label < self.num_classes:
-            raise ValueError(
-                f"clip {clip.name}: label {clip.label} is not one of the {self.num_classes} classes, "
-                "counted from 0"
-            )
-        if clip.name in self.rows:
-            raise ValueError(f"clip {clip.name} occurs twice: the names of a store are unique and in order")
-        for protocol, split in clip.splits.items():
-            if protocol not in self.protocols or split not in SPLITS:
-                raise ValueError(
-                    f"clip {clip.name}: {protocol}={split} is not a split of this store "
-                    f"({', '.join(self.protocols)}: {' or '.join(SPLITS)})"
-                )
 
     def _finish(self, folder: Path) -> None:
         if not self.num_clips:
@@ -319,34 +321,37 @@ class StoreWriter:
         if list(self.rows) != sorted(self.rows):
             self._sort(folder)
         self._frames.seek(0)
-        self._frames.write(_npy_header((self.num_frames, *self.skeleton.frame_shape)))
-        _flush_to_disk(self._frames)
-        with open(folder / CLIPS_FILE, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*CLIP_COLUMNS, *self.protocols])
-            for name, (*numbers, splits) in self.rows.items():
-                writer.writerow([name, *numbers, *(splits.get(protocol, "") for protocol in self.protocols)])
-            _flush_to_disk(file)
-        with open(folder / INFO_FILE, "w", encoding="utf-8") as info_file:
-            json.dump(self._info(), info_file, indent=1)
-            info_file.write("\n")
-            _flush_to_disk(info_file)
+        self._write_header()
+        self._frames.flush()
+        os.fsync(self._frames.fileno())
+        rows = (
+            [name, *numbers, *(splits.get(protocol, "") for protocol in self.protocols)]
+            for name, (*numbers, splits) in self.rows.items()
+        )
+        write_csv(folder / CLIPS_FILE, [*CLIP_COLUMNS, *self.protocols], rows)
+        write_json(folder / INFO_FILE, self._info())
+
+    def _write_header(self) -> None:
+        """Write the header of ``frames.npy``, which has the same length for any number of frames."""
+        shape = (self.num_frames, *self.skeleton.frame_shape)
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._frames, header)
 
     def _sort(self, folder: Path) -> None:
         """Bring the clips, whose files can be in any order in an archive, into the order of their names."""
-        os.rename(folder / FRAMES_FILE, folder / _UNSORTED_FILE)
         frame_bytes = math.prod(self.skeleton.frame_shape) * np.dtype(np.float32).itemsize
         unsorted_rows, self.rows, self.num_frames = self.rows, {}, 0
-        with self._frames as unsorted:
-            self._frames = open(folder / FRAMES_FILE, "w+b", buffering=1 << 20)
-            self._frames.write(b"\0" * _NPY_HEADER_BYTES)
+        os.unlink(folder / FRAMES_FILE)
+        with self._frames as unsorted:  # still readable
+            self._frames = open(folder / FRAMES_FILE, "wb", buffering=1 << 20)
+            self._write_header()
+            start = self._frames.tell()
             for name in sorted(unsorted_rows):
                 label, first_frame, num_frames, splits = unsorted_rows[name]
-                unsorted.seek(_NPY_HEADER_BYTES + first_frame * frame_bytes)
+                unsorted.seek(start + first_frame * frame_bytes)
                 self._frames.write(unsorted.read(num_frames * frame_bytes))
                 self.rows[name] = (label, self.num_frames, num_frames, splits)
                 self.num_frames += num_frames
-        os.unlink(folder / _UNSORTED_FILE)
 
     def _info(self) -> dict[str, Any]:
         return {
@@ -365,17 +370,13 @@ class StoreWriter:
 
 def check_target(folder: Path, overwrite: bool) -> None:
     """Raise ``UserError`` unless a store may be written to ``folder``."""
-    try:
-        is_store, exists = (folder / INFO_FILE).is_file(), folder.exists()
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror}); choose another --out_folder") from error
-    if is_store:
-        if not overwrite:
-            raise UserError(
-                f"{folder} already contains a store; add --overwrite to replace it, or choose another "
-                "--out_folder"
-            )
-    elif exists and not is_empty_folder(folder):
+    is_store = (folder / INFO_FILE).is_file()
+    if is_store and not overwrite:
+        raise UserError(
+            f"{folder} already contains a store; add --overwrite to replace it, or choose another "
+            "--out_folder"
+        )
+    if folder.exists() and not is_store and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(
             f"{folder} exists but is not a store and is not replaced; choose another --out_folder"
         )
@@ -384,15 +385,3 @@ def check_target(folder: Path, overwrite: bool) -> None:
 
 def _sort_key(issue: Issue) -> tuple[str, int, str]:
     return issue.file, issue.line or 0, issue.reason
-
-
-def _flush_to_disk(file: io.IOBase) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """Return the header of ``frames.npy``, of the same length for any shape of frames."""
-    text = repr({"descr": "<f4", "fortran_order": False, "shape": shape}).encode("ascii")
-    length = _NPY_HEADER_BYTES - len(b"\x93NUMPY\x01\x00") - 2
-    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -104,6 +106,13 @@ def find_folder(data_root: Path, dataset: str) -> Path:
     )
 
 
+def shared_tensor(frames: np.ndarray) -> Tensor:
+    """Return a tensor on the memory of a read-only array, to which nothing may write."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(frames)
+
+
 def check_protocol(dataset: str, protocol: str, known: tuple[str, ...]) -> None:
     """Raise ``UserError`` if ``protocol`` is not one of ``known``."""
     if protocol not in known:
@@ -131,7 +140,7 @@ def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet
         names=[store.names[row] for row in rows],
         labels=torch.from_numpy(store.labels[rows]),
         num_frames=torch.from_numpy(store.num_frames[rows]),
-        frames=torch.from_numpy(store.frames),
+        frames=shared_tensor(store.frames),
         first_frame=torch.from_numpy(store.first_frame[rows]),
         source=str(store.folder),
         skeleton=store.skeleton,
@@ -142,19 +151,19 @@ def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet
 
 def from_official(path: Path, dataset: str, protocol: str, split: str) -> ClipSet:
     """Return one split in the official layout."""
-    clips = open_official(path)
+    frames, names, labels, num_frames = open_official(path)
     num_classes = DATASETS[dataset].num_classes
-    if len(clips.labels) and clips.labels.max() >= num_classes:
+    if len(labels) and labels.max() >= num_classes:
         raise UserError(f"{path.parent}: a label of '{split}' exceeds the {num_classes} classes of {dataset}")
     return ClipSet(
         dataset,
         protocol,
         split,
         num_classes,
-        names=clips.names,
-        labels=torch.from_numpy(clips.labels),
-        num_frames=torch.from_numpy(clips.num_frames),
-        frames=torch.from_numpy(clips.frames),
+        names=names,
+        labels=torch.from_numpy(labels),
+        num_frames=torch.from_numpy(num_frames),
+        frames=shared_tensor(frames),
         first_frame=None,
         source=str(path.parent),
         class_names=default_class_names(dataset, num_classes),

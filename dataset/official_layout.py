@@ -3,16 +3,13 @@
     xview/train_data_joint.npy (N, 3, 300, 25, 2), train_num_frame.npy (N,), train_label.pkl,
     the same for val, and folders xsub and xsetup for the other protocols
 
-The pickle contains a pair of lists, names and labels. It is read by an unpickler that accepts only
-plain containers, strings and numbers, so no code in the file is executed.
+The pickle contains a pair of lists, names and labels. It is read by ``utils.pickles``, so no code in the
+file is executed.
 """
 
 from __future__ import annotations
 
-import pickle
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
@@ -23,28 +20,11 @@ from facts.datasets import (
     parse_ntu_name,
 )
 from facts.skeletons import KINECT_V2
-from utils.errors import ARRAY_ERRORS, UserError
+from utils.errors import UserError, parse_errors
+from utils.pickles import read_pickle
 
 PROTOCOL_FOLDERS = {"cross_view": "xview", "cross_subject": "xsub", "cross_setup": "xsetup"}
 CLIP_SHAPE = (NUM_COORDINATES, MAX_FRAMES, KINECT_V2.num_joints, NUM_PEOPLE)
-
-
-class PlainUnpickler(pickle.Unpickler):
-    """Rejects every class and function; only built-in containers, strings and numbers are created."""
-
-    def find_class(self, module: str, name: str) -> NoReturn:
-        """Reject the class."""
-        raise pickle.UnpicklingError(f"it contains {module}.{name}")
-
-
-@dataclass(frozen=True)
-class OfficialSplit:
-    """One split of one protocol; the frames are a memory map."""
-
-    frames: np.ndarray  # (N, 3, 300, 25, 2) float32
-    names: list[str]
-    labels: np.ndarray  # (N,) int64
-    num_frames: np.ndarray  # (N,) int64, at most 300
 
 
 def find_official(folder: Path, protocol: str, split: str) -> Path | None:
@@ -59,61 +39,53 @@ def has_official(folder: Path) -> bool:
 
 
 def read_labels(path: Path) -> tuple[list[str], np.ndarray]:
-    """Read names and labels from ``<split>_label.pkl``; raises ``UserError`` for any other content."""
-    try:
-        with open(path, "rb") as file:
-            content = PlainUnpickler(file).load()
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: the official layout has it next to the clips") from error
-    except Exception as error:  # a corrupted pickle can raise almost anything
-        raise UserError(f"{path} is not a list of names and labels ({error}); it was not loaded") from error
-    plain = (
-        isinstance(content, (tuple, list))
-        and len(content) == 2
-        and all(isinstance(part, (tuple, list)) for part in content)
-        and len(content[0]) == len(content[1])
-        and all(isinstance(name, str) for name in content[0])
-        and all(type(label) is int and 0 <= label < 2**31 for label in content[1])
-    )
-    if not plain:
-        raise UserError(f"{path} must contain two lists of the same length, names and labels from 0")
-    names = [name.removesuffix(".skeleton") for name in content[0]]
-    check_names(path, names, content[1])
-    return names, np.array(content[1], dtype=np.int64)
+    """Read names and labels from ``<split>_label.pkl``.
 
-
-def check_names(path: Path, names: list[str], labels: list[int]) -> None:
-    """Raise ``UserError`` if labels contradict NTU names; a pickle has no checksum of its own.
-
-    Nothing is checked if no name has NTU's form.
+    Raises ``UserError`` for any other content, and for labels that contradict NTU names: a pickle has no
+    checksum of its own.
     """
+    content = read_pickle(path)
+    with parse_errors(f"{path} must contain two lists of the same length, names and labels from 0"):
+        names, labels = (list(part) for part in content)
+        names = [name.removesuffix(".skeleton") for name in names]
+        array = np.array(labels)
+        if len(names) != len(array) or array.dtype.kind not in "iu" or array.min() < 0:
+            raise ValueError(f"{len(names)} names, {len(array)} labels of type {array.dtype}")
     parsed = [parse_ntu_name(name) for name in names]
-    if not any(parsed):
-        return
-    for name, fields, label in zip(names, parsed, labels):
-        if fields is None or fields.label != label:
-            raise UserError(
-                f"{path} is corrupted: {name!r:.40} is not the name of an NTU clip with label {label} (A001 "
-                "has label 0); run the preparation again"
-            )
-    if len(set(names)) < len(names):
-        raise UserError(f"{path} is corrupted: a name occurs twice; run the preparation again")
+    if any(parsed):  # otherwise they are names of another form
+        wrong = [
+            name
+            for name, fields, label in zip(names, parsed, labels)
+            if fields is None or fields.label != label
+        ]
+        if wrong or len(set(names)) < len(names):
+            reason = f"the label of {wrong[0]!r:.40} is wrong" if wrong else "a name occurs twice"
+            raise UserError(f"{path} is corrupted: {reason}; run the preparation again")
+    return names, array.astype(np.int64)
 
 
 def load_array(path: Path, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> np.ndarray:
-    """Open a .npy as a memory map; raises ``UserError`` unless shape ``(N, *shape)`` and dtype match."""
-    try:
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except ARRAY_ERRORS as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
+    """Open a .npy as a read-only memory map; raises ``UserError`` unless shape and dtype match.
+
+    Args:
+        path: the file.
+        shape: the shape after the first dimension.
+        dtypes: the names of the dtypes that are accepted.
+    """
+    with parse_errors(f"{path} cannot be read"):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.shape[1:] != shape or array.dtype.name not in dtypes:
         expected = ", ".join(["N", *map(str, shape)])
         raise UserError(f"{path} contains {array.dtype} {array.shape}, expected {dtypes[0]} ({expected})")
     return array
 
 
-def open_official(path: Path) -> OfficialSplit:
-    """Open the split whose frames are in ``path``, a ``<split>_data_joint.npy``."""
+def open_official(path: Path) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
+    """Open the split whose frames are in ``path``, a ``<split>_data_joint.npy``.
+
+    Returns the frames (N, 3, 300, 25, 2), a memory map, the names, the labels (N,), and the numbers of
+    frames (N,), at most 300.
+    """
     split = path.name.removesuffix("_data_joint.npy")
     frames = load_array(path, CLIP_SHAPE, ("float32",))
     counts = load_array(path.with_name(f"{split}_num_frame.npy"), (), ("int64", "int32"))
@@ -125,4 +97,4 @@ def open_official(path: Path) -> OfficialSplit:
         )
     # The official preparation stores the frame count of the file, but only the first 300 frames.
     num_frames = np.clip(np.array(counts, dtype=np.int64), 1, MAX_FRAMES)
-    return OfficialSplit(frames, names, labels, num_frames)
+    return frames, names, labels, num_frames

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from tqdm import tqdm
 from data_gen.normalize import normalize_clip
 from data_gen.own_clips import frames_of_array
 from data_gen.skeleton_file import read_skeleton
-from data_gen.sources import BadFile, Issue, RawFile, find_files, load_contents
+from data_gen.sources import Issue, RawFile, find_raw_files, first_reason, load_contents
 from data_gen.units import body_size, unit_warning
 from dataset.clips import ClipSet
 from facts.skeletons import KINECT_V2, Skeleton
-from utils.errors import ARRAY_ERRORS, UserError
+from utils.errors import BadFile, UserError
 
-SUFFIXES = ".skeleton", ".npy", ".npz"
+SUFFIXES = ".skeleton", ".npy"
 
 
 @dataclass(frozen=True)
@@ -37,37 +36,16 @@ class RawClip:
     body_size: float = 0.0  # of arrays, see data_gen.units
 
 
-def read_arrays(data: bytes, suffix: str) -> dict[str, np.ndarray]:
-    """Return the arrays of a ``.npz`` file by name, or the array of a ``.npy`` file under the name ""."""
-    try:
-        content = np.load(io.BytesIO(data), allow_pickle=False)
-        return {"": content} if suffix == ".npy" else dict(content)
-    except ARRAY_ERRORS as error:
-        raise BadFile(f"it cannot be read as an array of numbers ({error})") from error
-
-
-def read_file(file: RawFile, skeleton: Skeleton, normalize: bool = True) -> tuple[list[RawClip], list[Issue]]:
-    """Return the clips in a file, and an issue for each one that is left out."""
-    try:
-        data = file.read()
-        if file.suffix == ".skeleton":
-            if skeleton != KINECT_V2:
-                raise BadFile(f"it contains the skeleton {KINECT_V2}, but the encoders take {skeleton}")
-            if not normalize:
-                raise BadFile("the encoders were trained on coordinates that are not normalized; give arrays")
-            return [RawClip(file.name, file.display_name, normalize_clip(read_skeleton(data)[0]))], []
-        arrays = read_arrays(data, file.suffix)
-    except BadFile as error:
-        return [], [Issue(file.display_name, error.line, error.reason)]
-    clips, left_out = [], []
-    for name, array in arrays.items():
-        path = f"{file.display_name}/{name}" if name else file.display_name
-        try:
-            frames = frames_of_array(array, normalize, skeleton)
-            clips.append(RawClip(name or file.name, path, frames, body_size(array, skeleton)))
-        except BadFile as error:
-            left_out.append(Issue(path, None, error.reason))
-    return clips, left_out
+def read_clip(file: RawFile, skeleton: Skeleton, normalize: bool) -> RawClip:
+    """Read the clip in a file. Raises ``BadFile`` if it is not one of this skeleton."""
+    if file.suffix == ".npy":
+        array = file.read_array()
+        frames = frames_of_array(array, normalize, skeleton)
+        return RawClip(file.name, file.display_name, frames, body_size(array, skeleton))
+    if skeleton != KINECT_V2 or not normalize:
+        taken = f"{skeleton}{'' if normalize else ' in coordinates that are not normalized'}"
+        raise BadFile(f"it contains the skeleton {KINECT_V2}, but the encoders take {taken}; give arrays")
+    return RawClip(file.name, file.display_name, normalize_clip(read_skeleton(file.read())[0]))
 
 
 def read_raw_clips(
@@ -78,7 +56,7 @@ def read_raw_clips(
     Labels are -1. A name that occurs twice is replaced by the path, which includes folder or archive.
 
     Args:
-        roots: files, folders and archives.
+        roots: files, folders and archives; an .npz file counts as an archive of arrays.
         flag: the flag that they come from, for error messages.
         skeleton: the skeleton of the clips; others are left out.
         normalize: as for the clips of a store; False: as with ``--keep_coordinates``.
@@ -88,17 +66,18 @@ def read_raw_clips(
     """
     left_out: list[Issue] = []
     clips: list[RawClip] = []
-    files = find_files(roots, SUFFIXES, flag, left_out)
+    files = find_raw_files(roots, SUFFIXES, flag, left_out)
     files.sort(key=lambda file: SUFFIXES.index(file.suffix))
     for file in tqdm(load_contents(files), desc="reading", leave=False, disable=None, unit="file"):
-        found, issues = read_file(file, skeleton, normalize)
-        clips += found
-        left_out += issues
+        try:
+            clips.append(read_clip(file, skeleton, normalize))
+        except BadFile as error:
+            left_out.append(Issue.of(error, file.display_name))
     if warning := unit_warning(clip.body_size for clip in clips):
         print(f"WARNING: {warning}")
     if not clips:
-        reason = f"the first reason: {left_out[0]}" if left_out else f"no {', '.join(SUFFIXES)} file"
-        raise UserError(f"{flag} {' '.join(map(str, roots))}: no clip can be used; {reason}")
+        reason = first_reason(left_out) or f"; no {', '.join(SUFFIXES)} or .npz file"
+        raise UserError(f"{flag} {' '.join(map(str, roots))}: no clip can be used{reason}")
     count = Counter(clip.name for clip in clips)
     lengths = torch.tensor([len(clip.frames) for clip in clips])
     clip_set = ClipSet(

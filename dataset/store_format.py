@@ -19,3 +19,4 @@ INFO_FILE = "store.json"
 
 CLIP_COLUMNS = ("name", "label", "first_frame", "num_frames")
 SPLITS = ("train", "val")
+MAX_CLASSES = 10_000  # labels are less than this

@@ -1,6 +1,6 @@
 """Views of clips, a batch at a time: crop, resize, augment.
 
-    view(clip) = spatial(resize(crop(clip)))
+    view(clip) = augment(resize(crop(clip)))
 
 A view is ``(N, T, V, 3, M)``: clips, frames, joints, coordinates, people; ``models.registry``
 lays it out for the encoders. Parameters are sampled on the CPU, whatever device the clips are on, so
@@ -9,29 +9,31 @@ a seed gives the same views everywhere.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from facts.datasets import NUM_FRAMES
 from facts.skeletons import KINECT_V2, Skeleton
+from utils.class_flags import from_flags
 from utils.errors import UserError
 
 from .augment import (
-    CROP,
+    AUGMENTATIONS,
     PAPER_SPATIAL,
-    SPATIAL,
     CenterCrop,
+    Composition,
+    CompositionParameters,
     Crop,
     CropParameters,
-    OneOf,
+    Parameters,
     RandomCrop,
-    SpatialParameters,
+    ViewShape,
     WholeClip,
-    augmentation_names,
 )
 from .clips import ClipSet
 
@@ -40,39 +42,40 @@ CLASSIFIER_MIN_RATIO, CLASSIFIER_MIN_FRAMES = 0.5, 64
 
 
 @dataclass(frozen=True)
-class ViewParameters:
+class ViewParameters(Parameters):
     """The sampled parameters of one view per clip."""
 
     crop: CropParameters
-    spatial: SpatialParameters | None
+    augmentations: CompositionParameters | None
 
     def __getitem__(self, rows: slice | Tensor) -> ViewParameters:
-        crop = CropParameters(self.crop.start[rows], self.crop.length[rows])
-        return ViewParameters(crop, None if self.spatial is None else self.spatial[rows])
+        augmentations = self.augmentations
+        return ViewParameters(self.crop[rows], None if augmentations is None else augmentations[rows])
 
 
 @dataclass(frozen=True)
 class View:
-    """How a view is made of a clip: a temporal crop, a resize and at most one spatial augmentation."""
+    """How a view is made of a clip: a temporal crop, a resize, and augmentations of the resized frames."""
 
     crop: Crop
-    spatial: OneOf | None = None
+    augmentations: Composition | None = None
     num_frames: int = NUM_FRAMES
 
     def sample(self, clips: ClipSet, index: Tensor, generator: Generator | None = None) -> ViewParameters:
         """Sample the parameters of the clips ``index`` (N,); deterministic views need no generator."""
         crop = self.crop.sample(clips.num_frames[index], generator)
-        if self.spatial is None:
+        if self.augmentations is None:
             return ViewParameters(crop, None)
-        return ViewParameters(crop, self.spatial.sample(len(index), clips.skeleton.num_joints, generator))
+        shape = ViewShape(len(index), self.num_frames, clips.skeleton)
+        return ViewParameters(crop, self.augmentations.sample(shape, generator))
 
     def apply(self, clips: ClipSet, index: Tensor, parameters: ViewParameters) -> Tensor:
         """Return views ``(N, T, V, 3, M)`` of the clips ``index`` (N,), on the device of the clips."""
         crop = parameters.crop
         batch = crop_and_resize(clips, index, crop.start, crop.length, self.num_frames)
-        if self.spatial is None or parameters.spatial is None:
+        if self.augmentations is None or parameters.augmentations is None:
             return batch
-        return self.spatial.apply(batch, parameters.spatial)
+        return self.augmentations.apply(batch, parameters.augmentations)
 
     def of(
         self,
@@ -92,57 +95,49 @@ class View:
         """Describe the view of one clip of the batch in caption lines; frames are counted from 1."""
         start, length = int(parameters.crop.start[clip]), int(parameters.crop.length[clip])
         lines = [f"frames {start + 1}-{start + length}"]
-        if self.spatial is not None and parameters.spatial is not None:
-            lines.append(self.spatial.describe(parameters.spatial, clip))
+        if self.augmentations is not None and parameters.augmentations is not None:
+            lines += self.augmentations.describe(parameters.augmentations, clip)
         return lines
 
 
-@dataclass(frozen=True)
-class AugmentationSettings:
-    """The augmentation flags of pretraining; the defaults are those of the official code."""
-
-    names: Sequence[str] = (CROP, *PAPER_SPATIAL)
-    min_crop_ratio: float = 0.1
-    min_crop_frames: int = 64
-    jitter_joints: int = 15
-    jitter_zero_prob: float = 0.5
-
-    @classmethod
-    def from_flags(cls, args: argparse.Namespace) -> AugmentationSettings:
-        """Return the values of the flags, with their defaults filled in."""
-        return cls(
-            args.augmentations,
-            args.min_crop_ratio,
-            args.min_crop_frames,
-            args.jitter_joints,
-            args.jitter_zero_prob,
-        )
+PAPER_AUGMENTATIONS = (RandomCrop.name, *(kind.name for kind in PAPER_SPATIAL))
 
 
 def pretraining_view(
-    settings: AugmentationSettings = AugmentationSettings(),
+    flags: Mapping[str, Any] = MappingProxyType({}),
     num_frames: int = NUM_FRAMES,
     skeleton: Skeleton = KINECT_V2,
 ) -> View:
     """Return the random view that pretraining contrasts (section 3.4).
 
     Without any augmentation it is the whole clip, resized (Table 5).
+
+    Args:
+        flags: ``augmentations`` (names), and the flags of the augmentations and of ``Composition``; missing
+            or None ones have the values of the paper, others are ignored.
+        num_frames: frames of the view.
+        skeleton: the skeleton of the clips.
+
+    Raises:
+        UserError: a name is unknown or a value is not allowed.
     """
-    if unknown := set(settings.names) - set(augmentation_names()):
+    names = flags.get("augmentations", PAPER_AUGMENTATIONS)
+    if unknown := set(names) - set(AUGMENTATIONS):
         raise UserError(
-            f"--augmentations {' '.join(sorted(unknown))}: choose from {', '.join(augmentation_names())}"
+            f"--augmentations {' '.join(sorted(unknown))}: choose from {', '.join(AUGMENTATIONS)}"
         )
-    crop = RandomCrop(settings.min_crop_ratio, settings.min_crop_frames)
-    arguments = {"jitter": {"num_jittered": settings.jitter_joints, "zero_prob": settings.jitter_zero_prob}}
-    spatial = {name: kind(**arguments.get(name, {})) for name, kind in SPATIAL.items()}
-    if settings.jitter_joints > skeleton.num_joints:
-        raise UserError(
-            f"--jitter-joints {settings.jitter_joints} must be at most {skeleton.num_joints}, the joints of "
-            f"{skeleton.name}"
-        )
-    enabled = tuple(spatial[name] for name in SPATIAL if name in settings.names)
+    made = {name: from_flags(kind, flags) for name, kind in AUGMENTATIONS.items()}
+    crop = made.pop(RandomCrop.name)
+    enabled = tuple(augmentation for name, augmentation in made.items() if name in names)
+    try:
+        for augmentation in enabled:
+            augmentation.check(skeleton)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     return View(
-        crop if CROP in settings.names else WholeClip(), OneOf(enabled) if enabled else None, num_frames
+        crop if RandomCrop.name in names else WholeClip(),
+        from_flags(Composition, flags, enabled=enabled) if enabled else None,
+        num_frames,
     )
 
 

@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from dataset.clips import open_clips
-from dataset.views import AugmentationSettings, pretraining_view
+from dataset.views import pretraining_view
 from facts.skeletons import KINECT_V2
 from models.registry import lay_out
 from utils.errors import UserError, run_script
@@ -247,11 +247,12 @@ def main() -> int:
     index = torch.tensor([clips.names.index(args.name)])
     views = []
     for augmentation, seed in zip(("jitter", "pose"), args.seeds, strict=True):
-        view = pretraining_view(AugmentationSettings(names=("crop", augmentation), min_crop_frames=40))
+        view = pretraining_view({"augmentations": ("crop", augmentation), "min_crop_frames": 40})
         parameters = view.sample(clips, index, torch.Generator().manual_seed(seed))
-        changed = parameters.spatial.maps.joints[0] if augmentation == "jitter" else None
-        views.append(DrawnView(view.apply(clips, index, parameters)[0], augmentation, changed))
-    clip = pretraining_view(AugmentationSettings(names=())).of(clips, index)[0]
+        changed = view.augmentations.changed_joints(parameters.augmentations, 0, clips.skeleton.num_joints)
+        marked = None if changed.all() else changed
+        views.append(DrawnView(view.apply(clips, index, parameters)[0], augmentation, marked))
+    clip = pretraining_view({"augmentations": ()}).of(clips, index)[0]
     matplotlib.rcParams["svg.hashsalt"] = "method"  # the same file in every run
     metadata = {"Date": None} if args.output.suffix == ".svg" else None
     draw_method(clip, views).savefig(args.output, metadata=metadata)

@@ -26,6 +26,7 @@ SHOWN_NAMES = 3  # names of weights in an error message
 SAVE_MINUTES = 10.0  # default interval between saves of a rolling checkpoint
 WRAPPERS = ("module", "_orig_mod")  # in names of weights that were saved from a wrapped model
 LAST = "checkpoint_last.pth.tar"  # the rolling checkpoint of a pretraining
+BEST_KNN = "checkpoint_best_knn.pth.tar"  # the one with the highest accuracy of --monitor-knn
 
 
 def checkpoint_name(epoch: int) -> str:
@@ -149,8 +150,8 @@ def checkpoint_errors(path: Path) -> Iterator[None]:
     """Turn errors from restoring the content of the checkpoint ``path`` into ``UserError``."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        if out_of_memory(error):
+    except Exception as error:
+        if isinstance(error, UserError) or out_of_memory(error):
             raise
         raise UserError(
             f"{path} does not have the expected content ({type(error).__name__}: {state_error(error)}); use "

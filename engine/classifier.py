@@ -1,4 +1,4 @@
-"""Training a classifier on labels: what the linear probe and fine-tuning share."""
+"""Training a classifier on labels: linear probe, fine-tuning and supervised training (paper section 4.3)."""
 
 from __future__ import annotations
 
@@ -6,43 +6,38 @@ import argparse
 import hashlib
 import time
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from dataset.batches import prefetch
 from options.parser import spelled
 from utils.errors import UserError
 
 from .checkpoint import SAVE_MINUTES, RollingCheckpoint, checkpoint_errors, load_checkpoint, save_checkpoint
 from .device import memory_metrics
-from .evaluation import Evaluation
-from .log import RunLog
-from .optimization import GuardedOptimizer, learning_rate, set_learning_rate
-from .randomness import WEIGHTS, generator
+from .evaluation import FREE_FLAGS, Evaluation, results_folder
+from .features import TrainingFeatures, random_crops
+from .log import RunLog, step_bar
+from .optimization import (
+    GuardedOptimizer,
+    learning_rate,
+    load_optimizer,
+    make_sgd,
+    set_learning_rate,
+    sync_interval,
+)
+from .randomness import DROPOUT, WEIGHTS, generator, seed_globally
 from .report import numbers_in_errors
 from .signals import StopRequest
 
-# Flags that must have the same value when a training is resumed.
-CLASSIFIER_FLAGS = (
-    "mode",
-    "pretrained",
-    "dataset",
-    "protocol",
-    "finetune_skeleton_representation",
-    "label_fraction",
-    "label_sampling",
-    "label_seed",
-    "cached_crops",
-    "batch_size",
-    "optimizer",
-    "lr",
-    "schedule",
-    "cos",
-    "momentum",
-    "weight_decay",
-)
+PROBE_FILE, FINETUNE_FILE = "probe_last.pth.tar", "finetune_last.pth.tar"
+
+RESUME_FLAGS = FREE_FLAGS | {"epochs", "start_epoch", "data_root"}  # that may change in a resumed training
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -77,34 +72,28 @@ def make_optimizer(module: nn.Module, args: argparse.Namespace) -> torch.optim.O
     """Build the ``--optimizer`` of ``module``; its learning rate is set at the start of every epoch."""
     if args.optimizer == "adam":
         return torch.optim.Adam(module.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
-    return torch.optim.SGD(
-        module.parameters(), args.lr, momentum=args.momentum, weight_decay=args.weight_decay, fused=True
-    )
+    return make_sgd(module.parameters(), args.lr, args.momentum, args.weight_decay)
 
 
 class ClassifierTraining(ABC):
     """The training of a linear classifier, alone or with the encoders, and its position.
 
     ``epoch`` and ``step`` come next; ``history`` contains the accuracies of each finished epoch.
-    Subclasses define how an epoch is trained and how validation clips are classified.
-
-    Args:
-        run: encoders, clips and the folder of the checkpoint.
-        args: the flags of ``action_classification.py``.
+    Subclasses define what is trained, how, and how validation clips are classified.
     """
 
     kind: str  # name in checkpoints and TensorBoard
     file: str  # name of the checkpoint in the folder of the run
     keep_optimizer = True  # in the checkpoint of a finished training, so that epochs can be added
 
-    def __init__(self, run: Evaluation, args: argparse.Namespace) -> None:
+    def __init__(self, run: Evaluation) -> None:
         encoders, device = run.extractor.encoders, run.extractor.device
-        self.run, self.args = run, args
+        self.run, self.args = run, run.args
         self.encoder_sha256 = fingerprint(encoders)  # before training
         self.head = linear_head(encoders.num_features, run.train.num_classes, run.seed).to(device)
         self.module = self.trained_module()
-        self.optimizer = GuardedOptimizer(make_optimizer(self.module, args), "off", device)
-        self.epoch, self.step = args.start_epoch, 0
+        self.optimizer = GuardedOptimizer(make_optimizer(self.module, run.args), "off", device)
+        self.epoch, self.step = run.args.start_epoch, 0
         self.history: list[dict[str, float]] = []
 
     @abstractmethod
@@ -119,9 +108,16 @@ class ClassifierTraining(ABC):
         afterwards. ``rolling`` may be saved between steps.
         """
 
-    @abstractmethod
+    @property
+    def val_features(self) -> Tensor:
+        """Features ``(N, D)`` of the center crops of all validation clips."""
+        return self.run.extractor.center_crop_features(self.run.val, "validation features")
+
+    @torch.no_grad()
     def val_logits(self) -> Tensor:
-        """Return the logits ``(N, C)`` of the center crops of all validation clips."""
+        """Return the logits ``(N, C)`` of the validation clips, in evaluation mode."""
+        self.module.eval()
+        return self.head(self.val_features)
 
     def train(self, log: RunLog) -> bool:
         """Train to the last epoch, with an evaluation after each epoch.
@@ -143,12 +139,8 @@ class ClassifierTraining(ABC):
                 if self.step > 0:  # stopped within the epoch
                     break
                 accuracy = topk_accuracy(self.val_logits(), labels)
-                metrics = {
-                    "loss": loss,
-                    "learning_rate": rate,
-                    **accuracy,
-                    "seconds": time.monotonic() - start,
-                }
+                metrics = {"loss": loss, "learning_rate": rate, **accuracy}
+                metrics["seconds"] = time.monotonic() - start
                 metrics |= memory_metrics(self.run.extractor.device)
                 log.epoch(self.kind, self.epoch, metrics)
                 self.history.append(accuracy)
@@ -161,10 +153,6 @@ class ClassifierTraining(ABC):
             print(f"stopped in epoch {self.epoch}, step {self.step}; --resume auto continues from there")
         return self.epoch == args.epochs
 
-    def flags(self) -> dict[str, Any]:
-        """Return the flags that determine the training."""
-        return {name: getattr(self.args, name) for name in CLASSIFIER_FLAGS}
-
     def state(self) -> dict:
         """Return the content of a checkpoint."""
         with_optimizer = self.keep_optimizer or self.epoch < self.args.epochs
@@ -175,7 +163,7 @@ class ClassifierTraining(ABC):
             "seed": self.run.seed,
             "history": self.history,
             "encoder_sha256": self.encoder_sha256,
-            "flags": self.flags(),
+            "flags": vars(self.args),
             "state_dict": self.module.state_dict(),
             "optimizer": self.optimizer.optimizer.state_dict() if with_optimizer else {},
         }
@@ -186,25 +174,23 @@ class ClassifierTraining(ABC):
             self.check_same_training(path, checkpoint)
             self.module.load_state_dict(checkpoint["state_dict"])
             if checkpoint["optimizer"]:
-                self.optimizer.optimizer.load_state_dict(checkpoint["optimizer"])
+                load_optimizer(self.optimizer.optimizer, checkpoint["optimizer"])
             self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
             self.history = checkpoint["history"]
         print(f"resumed {path}: epoch {self.epoch}, step {self.step}")
 
     def check_same_training(self, path: Path, checkpoint: dict) -> None:
         """Raise ``UserError`` if flags or encoders differ from those of the training that is resumed."""
-        stored = checkpoint["flags"]
-        for name, value in self.flags().items():
-            if stored.get(name) != value:
+        given = vars(self.run.config)
+        for name, stored in {**checkpoint["flags"], "seed": checkpoint["seed"]}.items():
+            if name not in RESUME_FLAGS and stored != given.get(name):
                 raise UserError(
-                    f"{spelled(name, value, 'finetune-dataset')}, but {path} was trained with "
-                    f"{spelled(name, stored.get(name), 'finetune-dataset')}: use the same value, or choose "
-                    "another --output-dir to start over"
+                    f"{spelled(name, given.get(name), 'finetune-dataset')}, but {path} was trained with "
+                    f"{spelled(name, stored, 'finetune-dataset')}: use the same value, or choose another "
+                    "--output-dir to start over"
                 )
         if checkpoint["encoder_sha256"] != self.encoder_sha256:
-            raise UserError(
-                f"{path} was trained on a different encoder; use the same --pretrained, --seed and sizes"
-            )
+            raise UserError(f"{path} was trained on a different encoder; use the same --pretrained and sizes")
 
     def results(self) -> dict[str, Any]:
         """Return the accuracies of the best and of the last epoch.
@@ -219,34 +205,125 @@ class ClassifierTraining(ABC):
         }
 
 
-def find_resume(
-    method: type[ClassifierTraining], args: argparse.Namespace, folder: Path
-) -> tuple[Path, dict] | None:
-    """Return the checkpoint that ``--resume`` refers to: its path and content.
+class LinearProbe(ClassifierTraining):
+    """The training of a linear classifier on frozen encoders.
 
-    ``auto`` is the checkpoint in ``folder``; None if there is none, so that the same command starts a
-    training and resumes it.
+    The features of all clips are computed once per epoch, before the steps of the classifier. The
+    arithmetic is that of running encoders and classifier on each batch. A stop waits for the end of
+    the epoch.
+    """
+
+    kind, file = "probe", PROBE_FILE
+
+    def __init__(self, run: Evaluation) -> None:
+        super().__init__(run)
+        self.epoch_features = TrainingFeatures(run.extractor, run.train, run.seed, run.args.cached_crops)
+
+    def trained_module(self) -> nn.Module:
+        """Return the classifier."""
+        return self.head
+
+    def train_epoch(self, stop: StopRequest, rolling: RollingCheckpoint) -> float:
+        """Train the classifier on one epoch's features and return the mean loss."""
+        features, labels = self.epoch_features(self.epoch)
+        total = torch.zeros((), device=features.device)
+        batches = zip(features.split(self.args.batch_size), labels.split(self.args.batch_size))
+        for step, (x, y) in enumerate(batches):
+            loss = F.cross_entropy(self.head(x), y)
+            self.optimizer.step(loss, step)
+            total += loss.detach() * len(y)
+        if (nonfinite := self.optimizer.first_nonfinite_step()) is not None:
+            raise UserError(
+                f"non-finite loss of the linear probe in epoch {self.epoch}, step {nonfinite}: lower --lr, "
+                "or inspect the features (action_retrieval.py --save-features)"
+            )
+        return total.item() / len(labels)
+
+    @cached_property
+    def val_features(self) -> Tensor:
+        """Features ``(N, D)`` of the center crops of all validation clips, which do not change."""
+        return super().val_features
+
+    def results(self) -> dict[str, Any]:
+        """Return the accuracies, after verifying that the frozen encoders did not change."""
+        after = fingerprint(self.run.extractor.encoders)
+        assert after == self.encoder_sha256, "the frozen encoder changed"
+        return {"cached_crops": self.args.cached_crops, **super().results(), "encoder_sha256": after}
+
+
+class FineTuning(ClassifierTraining):
+    """The training of encoders, pretrained or random, and classifier. A stop ends it after any step."""
+
+    kind, file = "fine-tuning", FINETUNE_FILE
+    keep_optimizer = False  # the state of Adam is two thirds of the file
+
+    def trained_module(self) -> nn.Module:
+        """Return encoders and classifier."""
+        return nn.ModuleDict({"encoders": self.run.extractor.encoders, "head": self.head})
+
+    def train_epoch(self, stop: StopRequest, rolling: RollingCheckpoint) -> float:
+        """Train until the end of the epoch or until a stop is requested; returns the mean loss.
+
+        Whatever makes the host wait for a GPU (is the loss finite, is a stop requested) runs once per
+        ``sync_interval`` steps.
+        """
+        run, extractor, epoch = self.run, self.run.extractor, self.epoch
+        num_frames = extractor.encoders.num_frames
+        batches, make_view = random_crops(run.train, self.args.batch_size, num_frames, run.seed, epoch)
+        total, count = torch.zeros((), device=extractor.device), 0
+        sync_every = sync_interval(extractor.device)
+        self.module.train()
+        with step_bar(epoch, len(batches), self.step) as bar:
+            for view in prefetch(make_view, range(self.step, len(batches)), extractor.workers):
+                index = batches[self.step]
+                seed_globally(run.seed, DROPOUT, epoch, self.step)
+                labels = run.train.labels[index].to(extractor.device, non_blocking=True)
+                loss = F.cross_entropy(self.head(extractor.features(view)), labels)
+                self.optimizer.step(loss, self.step)
+                total += loss.detach() * len(index)
+                count += len(index)
+                self.step += 1
+                bar.update()
+                if self.step % sync_every and self.step < len(batches) and not stop.requested:
+                    continue
+                self.optimizer.check(epoch, run.train, batches, run.folder, self.state)
+                if self.step < len(batches):
+                    rolling.save_if_due(self.state)
+                if stop.requested:
+                    break
+        if self.step == len(batches):
+            self.step = 0
+        return total.item() / max(count, 1)
+
+
+def training_to_resume(
+    method: type[ClassifierTraining], args: argparse.Namespace
+) -> tuple[Path, dict] | None:
+    """Return the path and the content of the checkpoint that ``--resume`` refers to; None to start anew.
+
+    ``auto`` is the checkpoint in the folder of the results, if there is one, so that the same command
+    starts a training and resumes it.
 
     Raises:
-        UserError: the checkpoint is of another kind, seed or number of epochs.
+        UserError: the checkpoint is of another kind or cannot be trained to ``--epochs``.
     """
-    path = folder / method.file if args.resume == "auto" else Path(args.resume)
-    if args.resume == "auto" and not path.exists():
-        print(f"--resume auto: no {path.name} in {folder} yet; starting a new run")
+    if args.resume is None:
         return None
+    path = Path(args.resume)
+    if args.resume == "auto":
+        path = results_folder(args, args.mode) / method.file
+        if not path.exists():
+            print(f"--resume auto: no {path.name} in {path.parent} yet; starting a new run")
+            return None
     checkpoint = load_checkpoint(path)
     if checkpoint.get("kind") != method.kind:
         raise UserError(f"--resume {path}: not a {method.kind} checkpoint")
     with checkpoint_errors(path):
-        seed, epoch, optimizer = (checkpoint[name] for name in ("seed", "epoch", "optimizer"))
-    if args.seed is not None and args.seed != seed:
-        raise UserError(f"{path} was trained with --seed {seed}: use the same value or omit the flag")
-    if epoch > args.epochs:
-        raise UserError(f"{path} has finished {epoch} epochs, more than --epochs {args.epochs}")
-    if epoch < args.epochs and not optimizer:
+        finished, optimizer = checkpoint["epoch"], checkpoint["optimizer"]
+    if finished > args.epochs or (finished < args.epochs and not optimizer):
+        problem = "has no optimizer state" if finished < args.epochs else f"--epochs is {args.epochs}"
         raise UserError(
-            f"{path} has finished after {epoch} epochs and has no optimizer state: start over with another "
-            "--output-dir"
+            f"{path} has finished {finished} epochs and {problem}: start over with another --output-dir"
         )
     return path, checkpoint
 

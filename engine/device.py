@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from dataset.clips import ClipSet
 from utils.errors import UserError
 
-from .distributed import SINGLE_PROCESS, Group
+from .distributed import SINGLE_PROCESS, Group, check_shards
 
 AUTO_MEMORY_FRACTION = 0.3  # fraction of a GPU's free memory that --data-device auto may fill with clips
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -83,6 +84,20 @@ def check_amp(amp: str, device: torch.device) -> None:
         raise UserError(
             f"--amp bf16: {torch.cuda.get_device_name(device)} does not support bfloat16; use --amp fp16"
         )
+
+
+def check_modes(args: argparse.Namespace, device: torch.device, group: Group) -> None:
+    """Raise ``UserError`` for flags of a pretraining that do not work together or on this device."""
+    check_amp(args.amp, device)
+    check_shards(group, args.batch_size)
+    if group.size > 1 and args.gpu is not None:
+        raise UserError("--gpu: torchrun assigns a GPU to every process; omit --gpu")
+    if args.compile and group.size == 1 and uses_data_parallel(device, args.gpu):
+        raise UserError(
+            "--compile does not support several GPUs in one process: start with torchrun or add --gpu 0"
+        )
+    if args.sync_bn and (group.size == 1 or device.type == "cpu"):
+        raise UserError("--sync-bn needs several processes on GPUs: start with torchrun")
 
 
 def use_tf32(allow: bool) -> None:

@@ -1,7 +1,7 @@
 """Diagnostics of a pretraining: feature quality, and warnings if it does not learn.
 
 The features and embeddings of a fixed sample of training clips are measured every few epochs, in
-evaluation mode and with random numbers of their own, so the training itself is not affected.
+evaluation mode and with separate random numbers, so that the training is not affected.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ from .randomness import MONITOR, generator
 
 SAMPLE = 256  # clips
 BATCH = 64
+WINDOW = 20  # epochs; an epoch of a small dataset is a single step, whose loss varies
+
+# Thresholds that separated collapsed from healthy runs on UTD-MHAD.
+CHANCE = 0.97  # loss / ln(1 + K)
+COLLAPSED_RANK, COLLAPSED_UNIFORMITY = 2.5, -0.5
+SHORTCUT_LOSS, SHORTCUT_ACCURACY = 0.8, 25.0
 
 
 def effective_rank(x: Tensor) -> float:
@@ -106,20 +112,10 @@ class Monitor:
         features = []
         for position, index in enumerate(self.index.split(BATCH)):
             batch = view.of(self.clips, index, generator(self.seed, MONITOR, number, position))
-            features.append(
-                encoder.forward_features(lay_out(batch.to(self.device), (name,), self.clips.skeleton)[name])
-            )
+            x = lay_out(batch.to(self.device), (name,), self.clips.skeleton)[name]
+            features.append(encoder.forward_features(x))
         joined = torch.cat(features).float()
         return joined, unit(encoder.fc(joined))
-
-
-# Thresholds that separated collapsed from healthy runs on UTD-MHAD.
-CHANCE = 0.97  # loss / ln(1 + K)
-COLLAPSED_RANK, COLLAPSED_UNIFORMITY = 2.5, -0.5
-SHORTCUT_LOSS, SHORTCUT_ACCURACY = 0.8, 25.0
-
-
-WINDOW = 20  # epochs; an epoch of a small dataset is a single step, whose loss varies
 
 
 class Warnings:
@@ -135,7 +131,8 @@ class Warnings:
 
     def __init__(self, epochs: int, has_queue: bool = True) -> None:
         self._first_epoch, self._has_queue = max(epochs // 4, 2), has_queue
-        self._recent: deque[Mapping[str, float]] = deque(maxlen=min(max(epochs // 8, 1), WINDOW))
+        self._window = min(max(epochs // 8, 1), WINDOW)
+        self._recent: deque[Mapping[str, float]] = deque(maxlen=self._window)
         self._last: dict[str, float] = {}  # including those that are not measured in every epoch
         self._reported: set[str] = set()
 
@@ -143,13 +140,10 @@ class Warnings:
         """Add the metrics of an epoch; return the warnings that were not returned before."""
         self._recent.append(metrics)
         self._last.update(metrics)
-        if epoch < self._first_epoch or len(self._recent) < (self._recent.maxlen or 0):
+        if epoch < self._first_epoch or len(self._recent) < self._window:
             return []
-        averaged = {
-            name: fmean(entry[name] for entry in self._recent if name in entry)
-            for name in metrics
-            if name.startswith(("relative_loss/", "contrastive_accuracy/"))
-        }
+        per_pair = [n for n in metrics if n.startswith(("relative_loss/", "contrastive_accuracy/"))]
+        averaged = {n: fmean(entry[n] for entry in self._recent if n in entry) for n in per_pair}
         found = problems({**self._last, **averaged}, self._has_queue)
         new = {name: text for name, text in found.items() if name not in self._reported}
         self._reported |= new.keys()
@@ -171,19 +165,12 @@ def problems(metrics: Mapping[str, float], has_queue: bool = True) -> dict[str, 
     """
     found = {}
     losses, accuracies = named(metrics, "relative_loss"), named(metrics, "contrastive_accuracy")
-    shortcut = [
-        pair
-        for pair, loss in losses.items()
-        if has_queue and loss > SHORTCUT_LOSS and accuracies[pair] > SHORTCUT_ACCURACY
-    ]
-    at_chance = [pair for pair, loss in losses.items() if loss > CHANCE and pair not in shortcut]
-    uniformities = named(metrics, "uniformity")
-    collapsed = [
-        name
-        for name, rank in named(metrics, "feature_rank").items()
-        if rank < COLLAPSED_RANK or uniformities[name] > COLLAPSED_UNIFORMITY
-    ]
-    if shortcut:
+    ranks, uniformities = named(metrics, "feature_rank"), named(metrics, "uniformity")
+    shortcut = [p for p, x in losses.items() if x > SHORTCUT_LOSS and accuracies[p] > SHORTCUT_ACCURACY]
+    at_chance = [pair for pair, loss in losses.items() if loss > CHANCE]
+    collapsed = [n for n, x in ranks.items() if x < COLLAPSED_RANK or uniformities[n] > COLLAPSED_UNIFORMITY]
+    if shortcut and has_queue:
+        at_chance = [pair for pair in at_chance if pair not in shortcut]
         found["shortcut"] = (
             f"{', '.join(shortcut)}: accuracy is high although the loss is close to chance; the keys are "
             "distinguished by their age, not by the clip. Raise --moco-m (0.999), lower --moco-t or --lr, or "

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from utils.errors import UserError, first_line, skip_finalization
+from utils.errors import UserError
 
 Value = TypeVar("Value")
 
@@ -74,81 +74,13 @@ class Group:
 
 SINGLE_PROCESS = Group()
 
-TORCHRUN = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # variables that it sets
-# Variables with the number of tasks of other launchers; SLURM sets the first one in job steps only.
-LAUNCHERS = {
-    "SLURM_STEP_NUM_TASKS": "srun",
-    "OMPI_COMM_WORLD_SIZE": "mpirun",
-    "PMI_SIZE": "mpirun",
-    "MV2_COMM_WORLD_SIZE": "mpirun",
-}
-HOW_TO_START = (
-    "to use several GPUs start one process per machine, which runs torchrun --nproc-per-node=NUMBER_OF_GPUS "
-    "SCRIPT (see script_slurm.sh)"
-)
 
+def processes() -> int:
+    """Return the number of processes that ``torchrun`` started for this run; 1 without it.
 
-def integer_variable(name: str) -> int | None:
-    """Return an environment variable as an integer, None if it is unset, empty or not an integer."""
-    try:
-        return int(os.environ.get(name, ""))
-    except ValueError:
-        return None
-
-
-def processes(advice: str = HOW_TO_START) -> int:
-    """Return the number of processes that ``torchrun`` started, 1 without torchrun.
-
-    Other launchers set some of the variables of torchrun, too. If they are incomplete but describe a
-    single process, a note is printed.
-
-    Args:
-        advice: how to start the script, for messages.
-
-    Raises:
-        UserError: the variables describe several processes that cannot be joined.
+    Those of other launchers are separate runs, of which the lock on the folder stops all but one.
     """
-    given = {name: os.environ[name] for name in TORCHRUN[:3] if name in os.environ}
-    shown = " ".join(f"{name}={value}" for name, value in given.items())
-    size, rank, local_rank = (integer_variable(name) for name in TORCHRUN[:3])
-    if size is not None and rank is not None and local_rank is not None:
-        check_torchrun_variables(shown, size, rank, local_rank)
-        return size
-    for variable, launcher in LAUNCHERS.items():
-        if (tasks := integer_variable(variable) or 1) > 1:
-            raise UserError(
-                f"{launcher} started {tasks} processes ({variable}={tasks}), which would all do the same "
-                f"work: {advice}"
-            )
-    if (size or 1) > 1 or (rank or 0) > 0:
-        raise UserError(
-            f"the environment has {shown}, but this process was not started by torchrun: unset these "
-            f"variables to run a single process without torchrun; {advice}"
-        )
-    if given and given != {"WORLD_SIZE": "1"} and given != {"WORLD_SIZE": "1", "RANK": "0"}:
-        print(
-            f"note: {shown} in the environment is not from torchrun and is ignored: this is a single process"
-        )
-    if (tasks := integer_variable("SLURM_NTASKS") or 1) > 1:
-        print(f"note: this is a single process, but SLURM has reserved {tasks} tasks: {advice}")
-    return 1
-
-
-def check_torchrun_variables(shown: str, size: int, rank: int, local_rank: int) -> None:
-    """Raise ``UserError`` unless the variables of torchrun are complete and consistent."""
-    if size == 1:
-        return
-    if size < 1 or not 0 <= rank < size or local_rank < 0:
-        raise UserError(
-            f"the environment has {shown}, which is not possible: start with torchrun, or unset these "
-            "variables to run a single process"
-        )
-    missing = [name for name in TORCHRUN if not os.environ.get(name, "").strip()]
-    if missing:
-        raise UserError(
-            f"the environment has {shown} but not {' and '.join(missing)}: start with torchrun, or unset "
-            "these variables to run a single process"
-        )
+    return int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
 
 
 @contextmanager
@@ -156,13 +88,12 @@ def process_group() -> Iterator[Group]:
     """Join the group of processes that ``torchrun`` started; only its first process prints.
 
     Raises:
-        UserError: more processes than visible GPUs on this machine, or they cannot be joined.
+        UserError: more processes than visible GPUs on this machine.
     """
     if processes() == 1:
         yield SINGLE_PROCESS
         return
-    cuda = torch.cuda.is_available()
-    local_rank = int(os.environ["LOCAL_RANK"])
+    cuda, local_rank = torch.cuda.is_available(), int(os.environ["LOCAL_RANK"])
     if cuda and local_rank >= torch.cuda.device_count():
         raise UserError(
             f"torchrun started process {local_rank} on a machine with {torch.cuda.device_count()} "
@@ -170,15 +101,7 @@ def process_group() -> Iterator[Group]:
         )
     if cuda:
         torch.cuda.set_device(local_rank)
-    skip_finalization()
-    try:
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
-    except (RuntimeError, ValueError) as error:
-        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise UserError(
-            f"cannot join the processes of torchrun at {address} ({first_line(error)}): start again with "
-            "torchrun, or unset WORLD_SIZE to run a single process"
-        ) from error
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     group = Group(dist.get_rank(), dist.get_world_size())
     with open(os.devnull, "w") as nowhere:
         stdout, sys.stdout = sys.stdout, sys.stdout if group.is_main else nowhere

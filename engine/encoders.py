@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from facts.datasets import NUM_FRAMES
 from facts.skeletons import KINECT_V2, Skeleton, from_data
+from models.cmd import convert_checkpoint, is_cmd
 from models.gru import SEQUENCE
 from models.registry import (
     build_encoder,
@@ -26,9 +26,10 @@ from models.registry import (
     with_stream,
 )
 from models.streams import JOINT
+from options.parser import spelled
 from utils.errors import UserError
 
-from .checkpoint import checkpoint_errors, is_official, load_checkpoint, newest_checkpoint
+from .checkpoint import checkpoint_errors, is_official, load_checkpoint, newest_checkpoint, state_error
 
 RANDOM = "random"  # --pretrained random: untrained encoders
 COORDINATES = "coordinates"  # --pretrained coordinates: no encoder, the normalized coordinates
@@ -74,23 +75,16 @@ class ConcatenatedEncoders(nn.Module):
         return torch.cat(features, dim=1).float()  # mixed precision computes in another format
 
 
-class CoordinateBaseline(nn.Module):
+class Coordinates(nn.Module):
     """The baseline without an encoder: the flattened sequence layout, ``(N, T * 3 V M)``."""
 
-    title = "normalized coordinates"
-    num_frames = NUM_FRAMES
-    normalized = True
-
-    def __init__(self, skeleton: Skeleton, stream: str = JOINT) -> None:
+    def __init__(self, skeleton: Skeleton) -> None:
         super().__init__()
-        self.skeleton = skeleton
-        self.representations = (with_stream(SEQUENCE.name, stream),)
         self.num_features = NUM_FRAMES * math.prod(skeleton.frame_shape)
-        self.widths = [self.num_features]
 
-    def forward(self, views: Mapping[str, Tensor]) -> Tensor:
+    def forward_features(self, x: Tensor) -> Tensor:
         """Flatten the sequence view."""
-        return views[self.representations[0]].flatten(start_dim=1)
+        return x.flatten(start_dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +99,17 @@ class EncoderCheckpoint:
     normalized: bool = True
 
     def build(self, representation: str) -> nn.Module:
-        """Build one of the encoders and load its weights."""
+        """Build one of the encoders and load its weights, except those of ``fc``."""
         encoder = build_encoder(representation, 1, self.skeleton, **self.sizes)
-        load_weights(encoder, self.weights[representation], self.path, f"the {representation} encoder")
+        encoder.fc = nn.Identity()
+        weights = self.weights[representation]
+        try:
+            encoder.load_state_dict({k: v for k, v in weights.items() if not k.startswith("fc.")})
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.path} does not fit the {representation} encoder ({state_error(error)}); check the "
+                "representation and size flags"
+            ) from error
         return encoder
 
 
@@ -124,56 +126,9 @@ def last_checkpoints(pretrained: Sequence[str]) -> list[str]:
     return paths
 
 
-def load_weights(encoder: nn.Module, weights: dict[str, Tensor], path: str, role: str) -> None:
-    """Copy ``weights`` into ``encoder``, except ``fc``; raises ``UserError`` listing any mismatch."""
-    expected = {k: v for k, v in encoder.state_dict().items() if not k.startswith("fc.")}
-    weights = {k: v for k, v in weights.items() if not k.startswith("fc.")}
-    problems = [f"missing {name}" for name in expected if name not in weights]
-    problems += [f"unexpected {name}" for name in weights if name not in expected]
-    problems += [
-        f"{name} is {tuple(weights[name].shape)} in the file, {tuple(tensor.shape)} in the encoder"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:4]) + ("; ..." if len(problems) > 4 else "")
-        raise UserError(
-            f"{path} does not fit {role}: {len(problems)} weights differ ({shown}); check the representation "
-            "and size flags"
-        )
-    encoder.load_state_dict(weights, strict=False)
-
-
 def submodule_weights(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the entries of ``state`` that start with ``prefix``, without it."""
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-
-def check_contradictions(stored: dict, given: dict, path: str) -> None:
-    """Raise ``UserError`` if a size flag in ``given`` differs from the sizes stored in a checkpoint.
-
-    Sizes that the checkpoint ``path`` does not store have their defaults; flags that were not given are
-    None.
-    """
-    sizes = stored_sizes(stored, path)
-    for name, value in given.items():
-        if value is not None and value != sizes[name]:
-            flag = "--" + name.replace("_", "-")
-            raise UserError(
-                f"{flag} {value} contradicts {path}, which was trained with {sizes[name]}; omit {flag}"
-            )
-
-
-def stored_sizes(stored: dict, path: str) -> dict[str, Any]:
-    """Return all encoder sizes of the checkpoint ``path``; a size that it does not store is the default.
-
-    Raises:
-        UserError: a size is unknown or not allowed.
-    """
-    try:
-        return complete_sizes(stored)
-    except UserError as error:
-        raise UserError(f"{path}: {error}; use the version of the code that wrote the checkpoint") from error
 
 
 def stored_skeleton(checkpoint: dict, path: str) -> Skeleton:
@@ -191,120 +146,92 @@ def check_skeleton(trained: Skeleton, path: str, skeleton: Skeleton) -> None:
         )
 
 
-def contrast_title(contrast: str, flags: Mapping[str, Any]) -> str:
-    """Return the name of a contrast, for logs and results: ``intra`` or ``inter``, and the run's flags."""
-    return "intra- and inter-skeleton" if flags.get("pairs") == "all" else f"{contrast}-skeleton"
+def contrast_title(pairs: str) -> str:
+    """Return the name of the contrast of ``--pairs``, for logs and results."""
+    return "intra- and inter-skeleton" if pairs == "all" else f"{pairs}-skeleton"
 
 
-def read_pretraining(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> EncoderCheckpoint:
-    """Read the query encoders from a pretraining checkpoint of this repository.
-
-    Args:
-        checkpoint: the content of ``path``.
-        pretrain: ``--pretrain-skeleton-representation``, or None; must agree with the checkpoint.
-        sizes: the size flags, None if not given; must agree with the checkpoint.
-    """
+def read_pretraining(checkpoint: dict, path: str) -> EncoderCheckpoint:
+    """Read the query encoders from ``checkpoint``, the content of a pretraining checkpoint ``path``."""
     if checkpoint.get("kind") != "pretraining":
         raise UserError(f"{path} is a checkpoint of a {checkpoint.get('kind')}, not of a pretraining run")
-    stored = tuple(checkpoint["representations"])
-    if pretrain is not None and parse_representations(pretrain) != stored:
-        raise UserError(
-            f"--pretrain-skeleton-representation {pretrain} contradicts {path}, which contains "
-            f"{join_representations(stored)}; omit the flag"
-        )
-    check_contradictions(checkpoint["sizes"], sizes, path)
-    state = checkpoint["state_dict"]
-    weights = {name: submodule_weights(state, f"encoders.query.{name}.") for name in stored}
-    contrast = contrast_title(checkpoint["contrast"], checkpoint["flags"])
-    title = f"{contrast} {join_representations(stored)}, {checkpoint['epoch']} epochs"
+    names, state = checkpoint["representations"], checkpoint["state_dict"]
+    contrast = contrast_title(checkpoint["flags"].get("pairs", checkpoint["contrast"]))
+    title = f"{contrast} {join_representations(names)}, {checkpoint['epoch']} epochs"
     if checkpoint.get("step"):  # saved within an epoch
         title += f" and {checkpoint['step']} steps"
-    complete = stored_sizes(checkpoint["sizes"], path)
+    try:
+        sizes = complete_sizes(checkpoint["sizes"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}; use the version of the code that wrote the checkpoint") from error
+    weights = {name: submodule_weights(state, f"encoders.query.{name}.") for name in names}
     skeleton, normalized = stored_skeleton(checkpoint, path), checkpoint.get("normalized", True)
-    return EncoderCheckpoint(path, title, complete, weights, skeleton, normalized)
+    return EncoderCheckpoint(path, title, sizes, weights, skeleton, normalized)
 
 
-def read_official(checkpoint: dict, path: str, pretrain: str | None, sizes: dict) -> EncoderCheckpoint:
-    """Read the query encoders from an official checkpoint, whose content the flags must specify.
+def read_official(checkpoint: dict, path: str, names: Sequence[str], sizes: dict) -> EncoderCheckpoint:
+    """Read the query encoders from ``checkpoint``, the content of an official checkpoint ``path``.
 
-    The arguments are those of ``read_pretraining``; sizes that are not given are the paper's.
+    ``names`` are its representations. Sizes that are not given are the paper's.
     """
-    if pretrain is None:
+    if not names:
         raise UserError(
             f"{path} was not written by this repository and does not store its representations: specify them "
             "with --pretrain-skeleton-representation"
         )
-    names = parse_representations(pretrain)
     state = checkpoint["state_dict"]
-    present = [name for name in OFFICIAL_QUERY_ENCODERS if submodule_weights(state, f"{name}.")]
-    if len(present) != len(names):
+    found = [weights for name in OFFICIAL_QUERY_ENCODERS if (weights := submodule_weights(state, f"{name}."))]
+    if len(found) != len(names):
         raise UserError(
-            f"{path} contains {len(present)} query encoders, but --pretrain-skeleton-representation "
-            f"{pretrain} lists {len(names)}"
+            f"{path} contains {len(found)} query encoders, but --pretrain-skeleton-representation lists "
+            f"{len(names)}"
         )
-    encoders = zip(names, OFFICIAL_QUERY_ENCODERS)
-    weights = {name: submodule_weights(state, f"{encoder}.") for name, encoder in encoders}
-    return EncoderCheckpoint(path, f"official {join_representations(names)}", complete_sizes(sizes), weights)
+    title = f"official {join_representations(names)}"
+    return EncoderCheckpoint(path, title, complete_sizes(sizes), dict(zip(names, found)))
 
 
-def read_encoders(path: str, pretrain: str | None, sizes: dict) -> EncoderCheckpoint:
-    """Read the query encoders from a checkpoint of this repository or of the official code."""
-    checkpoint = load_checkpoint(Path(path))
-    read = read_official if is_official(checkpoint) else read_pretraining
-    with checkpoint_errors(Path(path)):
-        return read(checkpoint, path, pretrain, sizes)
-
-
-def choose_checkpoints(
-    checkpoints: list[EncoderCheckpoint], finetune: str | None
-) -> dict[str, EncoderCheckpoint]:
-    """Return which checkpoint to take each representation's encoder from.
+def read_encoders(path: str, pretrain: str, stream: str | None, sizes: dict) -> EncoderCheckpoint:
+    """Read the query encoders from a checkpoint of this repository or of the official code.
 
     Args:
-        checkpoints: those of ``--pretrained``.
-        finetune: ``--finetune-skeleton-representation``; None is allowed if each checkpoint contains one
-            encoder.
+        path: the file.
+        pretrain: its ``--pretrain-skeleton-representation``, or empty.
+        stream: ``--stream``, or None.
+        sizes: the size flags that were given.
 
     Raises:
-        UserError: a representation is in no checkpoint or in several, or a checkpoint is not used.
+        UserError: a flag that was given contradicts the checkpoint.
     """
-    paths = " and ".join(checkpoint.path for checkpoint in checkpoints)
-    present = sort_representations({name for checkpoint in checkpoints for name in checkpoint.weights})
-    sources = {name: [c for c in checkpoints if name in c.weights] for name in present}
-    if finetune is None and any(len(checkpoint.weights) > 1 for checkpoint in checkpoints):
-        raise UserError(
-            f"{paths} contains {join_representations(present)}: choose what to evaluate with "
-            "--finetune-skeleton-representation"
-        )
-    chosen = {}
-    for name in select_representations(finetune, present) if finetune else present:
-        if name not in sources:
+    names, checkpoint = parse_representations(pretrain) if pretrain else (), load_checkpoint(Path(path))
+    with checkpoint_errors(Path(path)):
+        if is_cmd(checkpoint["state_dict"]):
+            read = read_pretraining(convert_checkpoint(checkpoint), path)
+        elif is_official(checkpoint):
+            read = read_official(checkpoint, path, names, sizes)
+        else:
+            read = read_pretraining(checkpoint, path)
+    stored = {
+        **read.sizes,
+        "pretrain_skeleton_representation": join_representations([*read.weights]),
+        "stream": " and ".join(sorted({stream_of(name) for name in read.weights})),
+    }
+    given = {**sizes, "pretrain_skeleton_representation": join_representations(names), "stream": stream}
+    for name, value in given.items():
+        if value not in ("", None, stored[name]):
             raise UserError(
-                f"--finetune-skeleton-representation {finetune}: {paths} contains "
-                f"{join_representations(present)} but no {name} encoder; choose from these or use another "
-                "checkpoint"
+                f"{spelled(name, value)} contradicts {path}, which was trained with {stored[name]}; omit it"
             )
-        if len(sources[name]) > 1:
-            raise UserError(
-                f"--pretrained: {sources[name][0].path} and {sources[name][1].path} both contain a {name} "
-                "encoder; give one of them"
-            )
-        chosen[name] = sources[name][0]
-    for checkpoint in checkpoints:
-        if checkpoint not in chosen.values():
-            raise UserError(
-                f"--pretrained {checkpoint.path} contains none of --finetune-skeleton-representation "
-                f"{finetune}; omit it"
-            )
-    return chosen
+    return read
 
 
-def select_representations(finetune: str, present: Sequence[str]) -> tuple[str, ...]:
+def select_representations(finetune: str | None, present: Sequence[str]) -> tuple[str, ...]:
     """Return the representations that ``finetune`` selects among those of the checkpoints.
 
     A name without a stream selects the joint stream or, if the checkpoints contain another stream of this
-    representation only, that one.
+    representation only, that one. None selects all.
     """
+    if finetune is None:
+        return tuple(present)
     selected = []
     for name in parse_representations(finetune):
         streams = [other for other in present if registry_entry(other) is registry_entry(name)]
@@ -313,14 +240,39 @@ def select_representations(finetune: str, present: Sequence[str]) -> tuple[str, 
     return tuple(selected)
 
 
-def check_stream(stream: str | None, checkpoints: Sequence[EncoderCheckpoint]) -> None:
-    """Raise ``UserError`` if ``--stream`` is given and a checkpoint contains another stream."""
-    for checkpoint in checkpoints:
-        for name in checkpoint.weights:
-            if stream not in (None, stream_of(name)):
-                raise UserError(
-                    f"--stream {stream} contradicts {checkpoint.path}, which contains {name}; omit --stream"
-                )
+def concatenate_encoders(checkpoints: list[EncoderCheckpoint], finetune: str | None) -> ConcatenatedEncoders:
+    """Build the encoders of the representations ``finetune``, each from the checkpoint that contains it.
+
+    Args:
+        checkpoints: those of ``--pretrained``.
+        finetune: ``--finetune-skeleton-representation``; None is allowed if each checkpoint contains one
+            encoder.
+
+    Raises:
+        UserError: an encoder is in no checkpoint or in several, or checkpoints do not fit each other.
+    """
+    contents = "; ".join(f"{c.path} contains {join_representations([*c.weights])}" for c in checkpoints)
+    if finetune is None and any(len(checkpoint.weights) > 1 for checkpoint in checkpoints):
+        raise UserError(f"{contents}: choose what to evaluate with --finetune-skeleton-representation")
+    present = sort_representations({name for checkpoint in checkpoints for name in checkpoint.weights})
+    selected = select_representations(finetune, present)
+    sources = {name: [c for c in checkpoints if name in c.weights] for name in selected}
+    used = [found[0] for found in sources.values() if len(found) == 1]
+    if len(used) < len(selected) or not all(checkpoint in used for checkpoint in checkpoints):
+        raise UserError(
+            f"{join_representations(selected)}: each encoder must be in exactly one of the checkpoints, and "
+            f"each checkpoint must be used; {contents}"
+        )
+    encoders = {name: found[0].build(name) for name, found in sources.items()}
+    frames = {checkpoint.sizes["num_frames"] for checkpoint in checkpoints}
+    if len(frames) > 1:
+        raise UserError(
+            f"the checkpoints take views of {' and '.join(map(str, sorted(frames)))} frames (--num-frames); "
+            "to be concatenated they must agree"
+        )
+    title = " + ".join(checkpoint.title for checkpoint in checkpoints)
+    first = checkpoints[0]
+    return ConcatenatedEncoders(encoders, frames.pop(), title, first.skeleton, first.normalized)
 
 
 def load_encoders(
@@ -332,7 +284,7 @@ def load_encoders(
     frozen: bool = True,
     skeleton: Skeleton | None = None,
     stream: str | None = None,
-) -> ConcatenatedEncoders | CoordinateBaseline:
+) -> ConcatenatedEncoders:
     """Load the encoders of ``--pretrained``; the features of several are concatenated.
 
     Args:
@@ -348,58 +300,31 @@ def load_encoders(
         UserError: among others, a checkpoint was trained on another skeleton.
     """
     paths = [pretrained] if isinstance(pretrained, str) else list(pretrained)
-    stored = pretrain_representations
-    names = [stored] if isinstance(stored, str) else list(stored or [])
+    given = pretrain_representations or ["" for _ in paths]
+    names = [given] if isinstance(given, str) else list(given)
     sizes = {name: value for name, value in (sizes or {}).items() if value is not None}
-    check_pretrained_flags(paths, names)
+    if len(names) != len(paths):
+        raise UserError(
+            f"--pretrain-skeleton-representation has {len(names)} entries for {len(paths)} checkpoints of "
+            "--pretrained: give one entry per checkpoint, in the same order"
+        )
     if paths == [COORDINATES]:
         if sizes or representations not in (None, SEQUENCE.name):
             raise UserError(
                 f"--pretrained {COORDINATES} has no encoder: omit the size flags and "
                 "--finetune-skeleton-representation"
             )
-        return CoordinateBaseline(skeleton or KINECT_V2, stream or JOINT)
+        skeleton, name = skeleton or KINECT_V2, with_stream(SEQUENCE.name, stream or JOINT)
+        title = "normalized coordinates"
+        return ConcatenatedEncoders({name: Coordinates(skeleton)}, NUM_FRAMES, title, skeleton)
     if paths == [RANDOM]:
-        chosen = parse_representations(representations or (names or [SEQUENCE.name])[0], stream)
-        encoders = random_encoders(chosen, sizes, skeleton or KINECT_V2)
+        chosen = parse_representations(representations or names[0] or SEQUENCE.name, stream)
+        skeleton, complete = skeleton or KINECT_V2, complete_sizes(sizes)
+        untrained = {name: build_encoder(name, 1, skeleton, **complete) for name in chosen}
+        encoders = ConcatenatedEncoders(untrained, complete["num_frames"], "untrained", skeleton)
     else:
-        checkpoints = [read_encoders(path, name, sizes) for path, name in zip_longest(paths, names)]
-        check_stream(stream, checkpoints)
+        checkpoints = [read_encoders(path, name, stream, sizes) for path, name in zip(paths, names)]
         for checkpoint in checkpoints:
             check_skeleton(checkpoint.skeleton, checkpoint.path, skeleton or checkpoints[0].skeleton)
         encoders = concatenate_encoders(checkpoints, representations)
     return encoders.requires_grad_(False).eval() if frozen else encoders
-
-
-def check_pretrained_flags(paths: list[str], names: list[str]) -> None:
-    """Raise ``UserError`` if ``--pretrained`` and ``--pretrain-skeleton-representation`` do not match."""
-    for word in (RANDOM, COORDINATES):
-        if word in paths and len(paths) > 1:
-            raise UserError(f"--pretrained {word} cannot be combined with other checkpoints: omit the others")
-    if names and len(names) != len(paths):
-        raise UserError(
-            f"--pretrain-skeleton-representation has {len(names)} entries for {len(paths)} checkpoints of "
-            "--pretrained: give one entry per checkpoint, in the same order"
-        )
-
-
-def random_encoders(names: Sequence[str], sizes: dict, skeleton: Skeleton) -> ConcatenatedEncoders:
-    """Build untrained encoders of the representations ``names``."""
-    complete = complete_sizes(sizes)
-    encoders = {name: build_encoder(name, 1, skeleton, **complete) for name in names}
-    return ConcatenatedEncoders(encoders, complete["num_frames"], "untrained", skeleton)
-
-
-def concatenate_encoders(checkpoints: list[EncoderCheckpoint], finetune: str | None) -> ConcatenatedEncoders:
-    """Build the encoders of the representations ``finetune`` from one or several checkpoints."""
-    frames = {checkpoint.sizes["num_frames"] for checkpoint in checkpoints}
-    if len(frames) > 1:
-        raise UserError(
-            f"--pretrained: the checkpoints take views of {' and '.join(map(str, sorted(frames)))} frames "
-            "(--num-frames); to be concatenated they must agree"
-        )
-    chosen = choose_checkpoints(checkpoints, finetune)
-    encoders = {name: checkpoint.build(name) for name, checkpoint in chosen.items()}
-    title = " + ".join(checkpoint.title for checkpoint in checkpoints)
-    first = checkpoints[0]
-    return ConcatenatedEncoders(encoders, frames.pop(), title, first.skeleton, first.normalized)

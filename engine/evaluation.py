@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.clips import ClipSet, open_clips
 from dataset.label_subset import classes_without_clip
-from models.registry import join_representations, size_flags
-from options.defaults import CLASSIFIER_DEFAULTS
-from options.flags import given_sizes
+from models.registry import join_representations
+from options.flags import CLASSIFIER_DEFAULTS, given_sizes
+from options.parser import Flags
 from utils.errors import UserError
-from utils.files import check_output_folder
+from utils.files import check_output_folder, exclusive_folder, write_json
 
 from .checkpoint import checkpoints_in
 from .device import (
@@ -28,19 +30,49 @@ from .device import (
 from .distributed import processes
 from .encoders import COORDINATES, RANDOM, load_encoders
 from .features import FeatureExtractor
+from .log import CONFIG_FILE, config_text
 from .randomness import WEIGHTS, choose_seed, seed_globally
 from .report import RESULTS, read_result, write_results
 
+# Flags that do not change what is evaluated.
+FREE_FLAGS = {
+    "output_dir",
+    "resume",
+    "workers",
+    "gpu",
+    "data_device",
+    "tf32",
+    "print_freq",
+    "pretrain_skeleton_representation",  # official checkpoints do not store it
+    "save_scores",
+    "save_features",
+    "gallery",
+    "gallery_queries",
+    "tsne",
+}
 
-@dataclass
+
+@dataclass(frozen=True)
 class Evaluation:
-    """Encoders, the clips on which they are evaluated, and the folder of the results."""
+    """Encoders, the clips on which they are evaluated, and the folder of the results.
 
+    ``task`` is ``retrieval`` or a ``--mode``; ``args`` are the flags of the script.
+    """
+
+    task: str
+    args: Flags
     extractor: FeatureExtractor
     train: ClipSet
     val: ClipSet
     seed: int
     folder: Path
+
+    @property
+    def config(self) -> Flags:
+        """The flags that this evaluation uses, with the values that were chosen for it."""
+        used = {name: value for name, value in vars(self.args).items() if value is not None}
+        chosen = {"seed": self.seed, "output_dir": str(self.folder), "workers": self.extractor.workers}
+        return Flags(argparse.Namespace(**used), **chosen)
 
     def note_missing_classes(self) -> None:
         """Print a note if validation classes have no training clips, which limits the accuracy."""
@@ -50,23 +82,31 @@ class Evaluation:
                 f"{' '.join(map(str, missing))} (counted from 0)"
             )
 
-    def write(self, task: str, args: argparse.Namespace, numbers: dict) -> Path:
+    @contextmanager
+    def locked_folder(self) -> Iterator[None]:
+        """Lock the folder of the results in a ``with`` block, after writing and printing the flags."""
+        with exclusive_folder(self.folder, "--output-dir"):
+            write_json(self.folder / CONFIG_FILE, vars(self.config))
+            print(config_text(self.config), flush=True)
+            yield
+
+    def write(self, numbers: dict) -> Path:
         """Write ``results.json``: the metrics ``numbers`` and what was evaluated; returns its path."""
         encoders = self.extractor.encoders
         metadata = {
             "encoder": encoders.title,
-            "pretrained": " and ".join(args.pretrained),
+            "pretrained": " and ".join(self.args.pretrained),
             "representation": join_representations(encoders.representations),
-            "dataset": args.dataset,
-            "protocol": args.protocol,
+            "dataset": self.args.dataset,
+            "protocol": self.args.protocol,
             "skeleton": self.train.skeleton.name,
             "seed": self.seed,
             "clips": {"train": len(self.train), "val": len(self.val)},
             "classes_without_train_clip": classes_without_clip(self.train, self.val),
-            "flags": vars(args),
-            "device": describe(self.extractor.device, args.gpu),
+            "flags": vars(self.config),
+            "device": describe(self.extractor.device, self.args.gpu),
         }
-        return write_results(self.folder, task, metadata, numbers)
+        return write_results(self.folder, self.task, metadata, numbers)
 
 
 def default_folder(args: argparse.Namespace, task: str) -> Path:
@@ -79,15 +119,16 @@ def default_folder(args: argparse.Namespace, task: str) -> Path:
     if str(first) not in (RANDOM, COORDINATES):
         names = [first.name, *(f"{path.parent.name}_{path.name}" for path in others)]
         base = first.parent / "_and_".join(name.removesuffix(".pth.tar") for name in names)
-    finetune = args.finetune_skeleton_representation
-    parts = [task, args.dataset, args.protocol, finetune and finetune.replace(":", "-"), args.stream]
-    if getattr(args, "label_fraction", None) is not None:
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    parts = [task, args.dataset, args.protocol]
+    parts += [given.get("finetune_skeleton_representation", "").replace(":", "-"), given.get("stream")]
+    if "label_fraction" in given:
         parts.append(f"{args.label_sampling}{args.label_fraction}_{args.label_seed}")
-    if getattr(args, "cached_crops", None) is not None:
+    if "cached_crops" in given:
         parts.append(f"crops{args.cached_crops}")
     if task in CLASSIFIER_DEFAULTS and args.lr != CLASSIFIER_DEFAULTS[task]["lr"]:
         parts.append(f"lr{args.lr:g}")
-    if getattr(args, "knn_neighbours", 1) != 1:
+    if given.get("knn_neighbours", 1) != 1:
         parts.append(f"k{args.knn_neighbours}")
     if args.seed is not None:
         parts.append(f"seed{args.seed}")
@@ -112,12 +153,8 @@ def results_folder(args: argparse.Namespace, task: str) -> Path:
     return folder
 
 
-def prepare_evaluation(
-    args: argparse.Namespace, task: str, seed: int | None = None, frozen: bool = True
-) -> Evaluation:
+def prepare_evaluation(args: Flags, task: str, seed: int | None = None, frozen: bool = True) -> Evaluation:
     """Load encoders and clips; all flags are checked before anything is written.
-
-    Sets ``args.seed``, ``args.workers`` and ``args.output_dir`` to the values that are used.
 
     Args:
         args: the flags of the script.
@@ -125,9 +162,8 @@ def prepare_evaluation(
         seed: the seed of the run that is resumed; otherwise ``--seed`` or a random one.
         frozen: whether the encoders are evaluated as they are, or trained.
     """
-    one_process = "an evaluation is one process that uses all visible GPUs: start it without torchrun"
-    if processes(one_process) > 1:
-        raise UserError(one_process)
+    if processes() > 1:
+        raise UserError("an evaluation is one process that uses all visible GPUs: start it without torchrun")
     device = pick_device(args.gpu)
     check_amp(args.amp, device)
     if args.amp == "fp16" and not frozen:
@@ -135,14 +171,13 @@ def prepare_evaluation(
     use_tf32(args.tf32 == "on")
     splits = [open_clips(args.data_root, args.dataset, args.protocol, name) for name in ("train", "val")]
     folder = results_folder(args, task)
-    args.seed = choose_seed(args.seed) if seed is None else seed
-    args.output_dir = str(folder)
-    seed_globally(args.seed, WEIGHTS)
+    seed = choose_seed(args.seed, seed)
+    seed_globally(seed, WEIGHTS)
     encoders = load_encoders(
         args.pretrained,
         args.pretrain_skeleton_representation,
         args.finetune_skeleton_representation,
-        given_sizes(args, size_flags()),
+        given_sizes(args),
         frozen=frozen,
         skeleton=splits[0].skeleton,
         stream=args.stream,
@@ -154,8 +189,7 @@ def prepare_evaluation(
         flush=True,
     )
     train, val = place_clips(splits, args.data_device, device)
-    if args.workers is None:
-        args.workers = default_workers(train, device)
+    workers = default_workers(train, device) if args.workers is None else args.workers
     encode = parallel(in_precision(encoders, args.amp, device), device, args.gpu)
-    extractor = FeatureExtractor(encoders, device, encode, args.workers)
-    return Evaluation(extractor, train, val, args.seed, folder)
+    extractor = FeatureExtractor(encoders, device, encode, workers)
+    return Evaluation(task, args, extractor, train, val, seed, folder)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,17 +13,13 @@ from dataset.batches import ordered_batches, prefetch, shuffled_batches
 from dataset.clips import ClipSet
 from dataset.views import classifier_view, evaluation_view
 from models.registry import lay_out
-from utils.errors import UserError
 
 from .device import to_device
-from .encoders import ConcatenatedEncoders, CoordinateBaseline
+from .encoders import ConcatenatedEncoders
 from .randomness import ORDER, VIEWS, generator
 
 FEATURE_BATCH = 256  # clips per batch without gradients, which needs less memory than training
 GPU_RESERVE = 4 * 2**30  # bytes of GPU memory that cached features leave free
-MAX_HOST_FRACTION = 0.8  # fraction of the host's memory that cached features may fill
-
-EpochFeatures = Callable[[int], tuple[Tensor, Tensor]]  # epoch -> features (N, D), labels (N,)
 
 
 def random_crops(
@@ -55,7 +49,7 @@ class FeatureExtractor:
         workers: threads that prepare batches ahead.
     """
 
-    encoders: ConcatenatedEncoders | CoordinateBaseline
+    encoders: ConcatenatedEncoders
     device: torch.device
     encode: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     workers: int = 0
@@ -94,66 +88,46 @@ class FeatureExtractor:
         return self.extract(batches, lambda step: view.of(clips, batches[step]), title)
 
 
-def training_features(
-    extractor: FeatureExtractor, clips: ClipSet, seed: int, cached_crops: int | None
-) -> EpochFeatures:
-    """Return a function from epoch to features and labels: of new random crops, or of cached ones."""
-    extract = partial(extractor.random_crop_features, clips, seed)
-    if cached_crops is None:
-        return extract
-    size = 4 * cached_crops * len(clips) * extractor.encoders.num_features  # bytes
-    storage = cache_device(size, extractor.device)
-    print(f"{cached_crops} cached crops per clip: {size / 1e6:,.1f} MB of features on {storage}", flush=True)
-    return CachedCrops(cached_crops, extract, seed, extractor.device, storage)
+class TrainingFeatures:
+    """Features of one random crop per training clip: new crops in every epoch, or K cached ones.
 
-
-class CachedCrops:
-    """Features of K random crops per training clip, computed once and cycled through.
-
-    Epoch e uses the crops of epoch e mod K. The first K epochs equal those without a cache; later ones
-    repeat their crops in a new order. Everything is a function of seed and epoch, so a resumed probe
-    recomputes crops on demand.
+    With a cache, epoch e uses the crops of epoch e mod K. The first K epochs equal those without a cache;
+    later ones repeat their crops in a new order. Everything is a function of seed and epoch, so a resumed
+    probe recomputes crops on demand. The cache is on the GPU if it fits, otherwise in host memory.
 
     Args:
-        num_crops: K.
-        extract: returns the features and labels of an epoch's random crops.
-        seed: seed of the order of later epochs.
-        device: the device on which features are used.
-        storage: the device on which they are stored.
+        extractor: computes the features.
+        clips: the training clips.
+        seed: the seed of crops and orders.
+        cached_crops: K; None: new crops in every epoch.
     """
 
     def __init__(
-        self, num_crops: int, extract: EpochFeatures, seed: int, device: torch.device, storage: torch.device
+        self, extractor: FeatureExtractor, clips: ClipSet, seed: int, cached_crops: int | None
     ) -> None:
-        self.num_crops, self.extract, self.seed = num_crops, extract, seed
-        self.device, self.storage = device, storage
+        self.extractor, self.clips, self.seed, self.cached_crops = extractor, clips, seed, cached_crops
         self._cached: dict[int, tuple[Tensor, Tensor]] = {}
+        if cached_crops is not None:
+            size = 4 * cached_crops * len(clips) * extractor.encoders.num_features  # bytes
+            self.storage = cache_device(size, extractor.device)
+            print(f"{cached_crops} cached crops per clip: {size / 1e6:,.1f} MB of features on {self.storage}")
 
     def __call__(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Return the features and labels of ``epoch``, shuffled, on ``device``."""
-        crop = epoch % self.num_crops
+        """Return the features ``(N, D)`` and labels ``(N,)`` of ``epoch``, shuffled."""
+        if self.cached_crops is None:
+            return self.extractor.random_crop_features(self.clips, self.seed, epoch)
+        crop, device = epoch % self.cached_crops, self.extractor.device
         if crop not in self._cached:
-            features, labels = self.extract(crop)
+            features, labels = self.extractor.random_crop_features(self.clips, self.seed, crop)
             self._cached[crop] = features.to(self.storage), labels.to(self.storage)
-        features, labels = (x.to(self.device) for x in self._cached[crop])
+        features, labels = (x.to(device) for x in self._cached[crop])
         if epoch == crop:
             return features, labels  # already shuffled
-        order = torch.randperm(len(labels), generator=generator(self.seed, ORDER, epoch)).to(self.device)
+        order = torch.randperm(len(labels), generator=generator(self.seed, ORDER, epoch)).to(device)
         return features[order], labels[order]
 
 
 def cache_device(size: int, device: torch.device) -> torch.device:
-    """Return ``device`` if ``size`` bytes of cached features fit there, otherwise the CPU.
-
-    Raises:
-        UserError: the host's memory is too small as well.
-    """
-    if device.type == "cuda" and size + GPU_RESERVE < torch.cuda.mem_get_info(device)[0]:
-        return device
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > MAX_HOST_FRACTION * host:
-        raise UserError(
-            f"--cached-crops needs {size / 1e9:.1f} GB for features, too much for the {host / 1e9:.1f} GB of "
-            "memory of this machine; use fewer, or omit the flag for new crops in every epoch"
-        )
-    return torch.device("cpu")
+    """Return ``device`` if ``size`` bytes of cached features fit there, otherwise the CPU."""
+    fits = device.type == "cuda" and size + GPU_RESERVE < torch.cuda.mem_get_info(device)[0]
+    return device if fits else torch.device("cpu")

@@ -22,24 +22,10 @@ CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"
 
 
-def plain(value: Any) -> Any:
-    """Convert ``value`` to what JSON can store."""
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
-
-
 def config_text(args: argparse.Namespace) -> str:
-    """Return all flags of a run, wrapped for a terminal."""
-    flags = ", ".join(f"{name}={plain(value)}" for name, value in sorted(vars(args).items()))
+    """Return the flags of a run, wrapped for a terminal."""
+    flags = ", ".join(f"{name}={value}" for name, value in sorted(vars(args).items()))
     return textwrap.fill(f"config: {flags}", 110, subsequent_indent="  ", break_on_hyphens=False)
-
-
-def write_config(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Write all flags of a run to ``config.json`` and return them."""
-    config = {name: plain(value) for name, value in vars(args).items()}
-    write_json(folder / CONFIG_FILE, config)
-    return config
 
 
 def open_events(folder: Path, first_epoch: int) -> Any:
@@ -61,10 +47,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """
     entries = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        with suppress(ValueError):
+        with suppress(ValueError, TypeError, KeyError):
             entry = json.loads(line)
-            if isinstance(entry, dict) and isinstance(entry.get("epoch"), int):
-                entries.append(entry)
+            entries.append({**entry, "epoch": int(entry["epoch"])})
     return entries
 
 
@@ -94,8 +79,8 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, args: argparse.Namespace, first_epoch: int) -> None:
-        self.config = write_config(folder, args)
-        self._path = folder / LOG_FILE
+        self._config, self._path = vars(args), folder / LOG_FILE
+        write_json(folder / CONFIG_FILE, self._config)
         earlier = [entry for entry in read_log(self._path) if entry["epoch"] < first_epoch]
         lines = [json.dumps(entry) + "\n" for entry in earlier]
         atomic_write(self._path, lambda file: file.write("".join(lines).encode()))
@@ -114,9 +99,7 @@ class RunLog:
 
     def hyperparameters(self, metrics: Mapping[str, float]) -> None:
         """Add the flags and the final metrics to TensorBoard's table that compares runs."""
-        flags = {
-            k: v if isinstance(v, (bool, int, float)) else encodable(str(v)) for k, v in self.config.items()
-        }
+        flags = {k: v if isinstance(v, (int, float)) else encodable(str(v)) for k, v in self._config.items()}
         last = {f"last/{name}": value for name, value in metrics.items()}
         self._add("hparams", flags, last, run_name=".")  # into the run's own folder
 

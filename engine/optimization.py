@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dataset.clips import ClipSet
@@ -18,14 +20,40 @@ from .checkpoint import save_checkpoint
 CPU_SYNC_INTERVAL, GPU_SYNC_INTERVAL = 1, 10  # steps
 
 
-def learning_rate(base: float, epoch: int, epochs: int, schedule: Sequence[int], cosine: bool) -> float:
+def learning_rate(
+    base: float, epoch: int, epochs: int, schedule: Sequence[int], cosine: bool, warmup: int = 0
+) -> float:
     """Return the learning rate of ``epoch`` (0-based).
 
-    ``base`` is divided by 10 at each epoch in ``schedule``, or follows half a cosine to zero.
+    It rises linearly to ``base`` in the first ``warmup`` epochs. Then it is divided by 10 at each epoch in
+    ``schedule``, or follows half a cosine to zero.
     """
+    if epoch < warmup:
+        return base * (epoch + 1) / warmup
     if cosine:
-        return base * 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
+        return base * 0.5 * (1.0 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1)))
     return base * 0.1 ** sum(epoch >= milestone for milestone in schedule)
+
+
+def schedule_note(args: argparse.Namespace, stored: Mapping[str, Any], epoch: int) -> list[str]:
+    """Return a note if a resumed run has another number of epochs, which changes its cosine schedule.
+
+    Args:
+        args: the flags of the run.
+        stored: the flags in its checkpoint, empty for a new run.
+        epoch: the epoch at which the run resumes.
+    """
+    before = stored.get("epochs", args.epochs)
+    if not args.cos or before == args.epochs:
+        return []
+    old, new = (
+        learning_rate(args.lr, epoch, epochs, [], True, getattr(args, "warmup_epochs", 0))
+        for epochs in (before, args.epochs)
+    )
+    return [
+        f"note: --epochs {args.epochs} instead of {before} changes the cosine schedule: the learning rate of "
+        f"epoch {epoch} is {new:.4g} instead of {old:.4g}"
+    ]
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
@@ -37,6 +65,18 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 def sync_interval(device: torch.device) -> int:
     """Return the number of steps between two reads of device values; on a GPU each read synchronizes."""
     return CPU_SYNC_INTERVAL if device.type == "cpu" else GPU_SYNC_INTERVAL
+
+
+def pretraining_optimizer(module: nn.Module, args: argparse.Namespace) -> Optimizer:
+    """Return the fused ``--optimizer`` of a pretraining; AdamW does not decay norms and biases."""
+    if args.optimizer == "sgd":
+        return make_sgd(module.parameters(), args.lr, args.momentum, args.weight_decay)
+    parameters = [*module.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": args.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, args.lr, fused=True)
 
 
 def make_sgd(
@@ -59,6 +99,26 @@ def add_momentum_buffers(optimizer: Optimizer) -> None:
         for parameter in group["params"] if group["momentum"] else ():
             if optimizer.state[parameter].get("momentum_buffer") is None:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def load_optimizer(optimizer: Optimizer, saved: dict) -> None:
+    """Load the state of the parameters from ``saved``; the settings remain those of ``optimizer``.
+
+    Raises:
+        ValueError: it does not fit the parameters. PyTorch does not check it, and a fused step on tensors of
+            another shape reads outside of them.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, entry in saved["state"].items():
+        parameter = parameters[index]
+        for name, value in entry.items():
+            is_step = name == "step" and value.shape == ()
+            if not is_step and (value.shape, value.dtype) != (parameter.shape, parameter.dtype):
+                raise ValueError(f"the optimizer's {name} of parameter {index} does not fit it")
+    if saved["state"] and saved["state"].keys() != dict(enumerate(parameters)).keys():
+        raise ValueError("the optimizer's state is not that of the parameters")
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
 
 
 class GuardedOptimizer:

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dataset.batches import prefetch, shuffled_batches
 from dataset.clips import ClipSet
 from dataset.views import View
-from moco.model import MoCo, info_nce
-from models.registry import lay_out, short_name
+from facts.skeletons import Skeleton
+from moco.losses import OBJECTIVES, Objective, Outcome, info_nce
+from moco.model import MoCo
+from models.registry import build_encoder, lay_out, registry_entry, short_name, size_flags
+from options.parser import Flags
+from utils.class_flags import from_flags
+from utils.errors import UserError, first_line
 
-from .checkpoint import LAST, RollingCheckpoint, checkpoint_name, save_checkpoint
-from .device import memory_metrics, to_device
+from .checkpoint import BEST_KNN, LAST, RollingCheckpoint, checkpoint_errors, checkpoint_name, save_checkpoint
+from .device import default_workers, memory_metrics, to_device
 from .diagnostics import Monitor, Warnings, named
 from .distributed import Group
-from .log import RunLog, config_text, step_bar
-from .optimization import GuardedOptimizer, learning_rate, set_learning_rate, sync_interval
-from .randomness import DROPOUT, ORDER, VIEWS, generator, seed_globally
+from .log import RunLog, step_bar
+from .optimization import (
+    GuardedOptimizer,
+    learning_rate,
+    load_optimizer,
+    set_learning_rate,
+    sync_interval,
+)
+from .randomness import DROPOUT, ORDER, VIEWS, WEIGHTS, generator, seed_globally
+from .resume import ResumePoint
 from .signals import EXIT_RESUMABLE, StopRequest
 
 
@@ -33,143 +46,225 @@ from .signals import EXIT_RESUMABLE, StopRequest
 class Pretraining:
     """A pretraining run: model, data, and position (``epoch`` and ``step`` are the next to run)."""
 
+    args: Flags
     model: MoCo
     encode: Callable  # the model's encoders, in their precision and on all devices
     optimizer: GuardedOptimizer
     clips: ClipSet
     view: View
     description: dict  # representations, sizes, dataset, flags: what a downstream script needs
-    seed: int
     device: torch.device
     group: Group = Group()
-    epoch: int = 0
     step: int = 0
+    best_knn: float = 0.0  # highest mean accuracy of --monitor-knn
+
+    def __post_init__(self) -> None:
+        self.epoch = self.args.start_epoch
+        self.representations = tuple(self.model.encoders.query)
+        self.metrics = EpochMetrics()
+        self.folder = Path(self.args.checkpoint_path)
+        self.workers = self.args.workers
+        if self.workers is None:
+            self.workers = default_workers(self.clips, self.device)
 
     def state(self) -> dict:
         """Return the content of a checkpoint."""
         return {
             **self.description,
-            "seed": self.seed,
             "epoch": self.epoch,
             "step": self.step,
             "state_dict": self.model.state_dict(),
             "optimizer": self.optimizer.optimizer.state_dict(),
             "scaler": self.optimizer.scaler.state_dict(),
+            "metrics": {"sums": self.metrics.sums, "steps": self.metrics.steps},
+            "best_knn": self.best_knn,
         }
 
-    def restore(self, checkpoint: dict) -> None:
-        """Continue from a checkpoint of the same run."""
-        self.model.load_state_dict(checkpoint["state_dict"])
-        self.optimizer.optimizer.load_state_dict(checkpoint["optimizer"])
-        if checkpoint["scaler"]:  # empty without loss scaling
-            self.optimizer.scaler.load_state_dict(checkpoint["scaler"])
-        self.seed, self.epoch, self.step = (checkpoint[k] for k in ("seed", "epoch", "step"))
+    def restore(self, point: ResumePoint) -> None:
+        """Continue from a checkpoint of the same run, if there is one."""
+        if point.path is None or point.content is None:
+            return
+        checkpoint = point.content
+        with checkpoint_errors(point.path):
+            self.model.load_state_dict(checkpoint["state_dict"])
+            load_optimizer(self.optimizer.optimizer, checkpoint["optimizer"])
+            if checkpoint["scaler"]:  # empty without loss scaling
+                self.optimizer.scaler.load_state_dict(checkpoint["scaler"])
+            self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
+            if "metrics" in checkpoint:
+                self.metrics.sums, self.metrics.steps = (checkpoint["metrics"][k] for k in ("sums", "steps"))
+            self.best_knn = checkpoint.get("best_knn", 0.0)
+        print(f"resumed {point.path}: epoch {self.epoch}, step {self.step}")
+
+
+def build_objectives(args: Flags, representations: tuple[str, ...]) -> list[Objective]:
+    """Build the objectives, whose terms are summed, from their flags."""
+    return [from_flags(kind, vars(args), representations=representations) for kind in OBJECTIVES]
+
+
+def build_model(
+    args: Flags, representations: tuple[str, ...], objectives: list[Objective], skeleton: Skeleton
+) -> MoCo:
+    """Build the contrastive model with initial weights, compiled if ``--compile`` is given."""
+    seed_globally(args.seed, WEIGHTS)
+    sizes = {name: getattr(args, name) for name in size_flags()}
+    build = partial(build_encoder, skeleton=skeleton, **sizes)
+    model = MoCo(representations, build, objectives, args.moco_dim, args.moco_k, args.moco_m, args.mlp)
+    if args.sync_bn:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if args.compile:
+        compile_encoders(model)
+    return model
+
+
+def compile_encoders(model: MoCo) -> None:
+    """Compile the encoders whose registry entry allows it."""
+    for encoders in (model.encoders.query, model.encoders.key):
+        for name, encoder in encoders.items():
+            if registry_entry(name).compile:
+                encoder.compile(dynamic=False)
+
+
+@contextmanager
+def compile_errors() -> Iterator[None]:
+    """Turn an error of ``torch.compile``, for example without a C++ compiler, into ``UserError``."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise UserError(
+            f"--compile failed ({first_line(error)}): it needs a C++ compiler and, on a GPU, Triton; install "
+            "them, or omit --compile"
+        ) from error
 
 
 class EpochMetrics:
-    """Sums over the steps of an epoch, kept on the device."""
+    """Means over the steps of an epoch and over all processes.
 
-    def __init__(self, pairs: list[tuple[str, str]], device: torch.device) -> None:
-        self.names = [f"{short_name(q)}->{short_name(k)}" for q, k in pairs]
-        self.loss = torch.zeros((), device=device)
-        # per pair: accuracy, positive and negative logit, loss relative to chance
-        self.sums = torch.zeros(len(pairs), 4, device=device)
-        self.steps = torch.zeros((), device=device)
-        self.clips = 0  # of this process
+    The metrics are the loss, its terms by name and, per pair, the loss relative to chance, the accuracy, and
+    the positive and negative logits. New values are summed on the device. ``synchronize`` adds them to
+    ``sums``, which are part of a checkpoint, so that the log of an epoch resumed in the middle covers it all.
+    """
 
-    def add(self, loss: Tensor, logits: list[Tensor]) -> None:
-        """Add a step.
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.steps = 0  # in ``sums``
+        self.clips = 0  # of this process, since it started
+        self._new: Tensor | None = None
+        self._new_steps = 0
 
-        A query counts as correct if its positive key is strictly more similar than every negative key,
-        so a collapsed encoder, whose keys are all equal, has an accuracy of 0.
-        """
-        self.loss += loss.detach()
-        for sums, x in zip(self.sums, logits):
-            positive, negative = x.detach()[:, 0], x.detach()[:, 1:]
-            correct = positive > negative.amax(dim=1)
-            relative = info_nce(x.detach()) / math.log(x.shape[1])
-            sums += torch.stack([correct.float().mean(), positive.mean(), negative.mean(), relative])
-        self.steps += 1
-        self.clips += logits[0].shape[0]
+    def add(self, loss: Tensor, outcome: Outcome) -> None:
+        """Add a step."""
+        values = step_metrics(loss.detach(), outcome)
+        self.sums = self.sums or dict.fromkeys(values, 0.0)
+        new = torch.stack([*values.values()])
+        self._new = new if self._new is None else self._new + new
+        self._new_steps += 1
+        self.clips += len(next(iter(outcome.logits.values())))
+
+    def synchronize(self, group: Group) -> None:
+        """Add the new values, averaged over the processes, to ``sums``; waits for the device."""
+        if self._new is not None:
+            values = (group.sum(self._new) / group.size).tolist()
+            self.sums = {name: total + value for (name, total), value in zip(self.sums.items(), values)}
+            self.steps += self._new_steps
+        self._new, self._new_steps = None, 0
 
     def mean_loss(self) -> float:
-        """Return the mean loss so far; synchronizes with the device."""
-        return (self.loss / self.steps).item()
+        """Return the mean loss up to the last synchronization."""
+        return self.sums["loss"] / max(self.steps, 1)
 
-    def means(self, group: Group) -> dict[str, float]:
-        """Average over steps and processes: the loss and, per pair, loss / ln(1 + K), accuracy and logits."""
-        steps = group.sum(self.steps).clamp(min=1)
-        values = (group.sum(self.sums) / steps).tolist()
-        metrics = {"loss": (group.sum(self.loss) / steps).item()}
-        for name, (accuracy, positive, negative, relative) in zip(self.names, values):
-            metrics[f"relative_loss/{name}"] = relative
-            metrics[f"contrastive_accuracy/{name}"] = 100 * accuracy
-            metrics[f"positive_logit/{name}"] = positive
-            metrics[f"negative_logit/{name}"] = negative
-        return metrics
+    def means(self) -> dict[str, float]:
+        """Return the mean of each metric up to the last synchronization."""
+        return {name: total / self.steps for name, total in self.sums.items()}
 
 
-def two_views(run: Pretraining, batches: list[Tensor], workers: int) -> Iterator[tuple[dict, dict]]:
+def step_metrics(loss: Tensor, outcome: Outcome) -> dict[str, Tensor]:
+    """Return the metrics of a step by name, scalars on the device.
+
+    A query counts as correct if its positive key is strictly more similar than every negative key, so a
+    collapsed encoder, whose keys are all equal, has an accuracy of 0.
+    """
+    metrics = {"loss": loss} | {f"loss/{name}": term.detach() for name, term in outcome.terms.items()}
+    for (query, key), logits in outcome.logits.items():
+        pair = f"{short_name(query)}->{short_name(key)}"
+        x = logits.detach()
+        positive, negative = x[:, 0], x[:, 1:]
+        metrics[f"relative_loss/{pair}"] = info_nce(x) / math.log(x.shape[1])
+        metrics[f"contrastive_accuracy/{pair}"] = 100 * (positive > negative.amax(dim=1)).float().mean()
+        metrics[f"positive_logit/{pair}"] = positive.mean()
+        metrics[f"negative_logit/{pair}"] = negative.mean()
+    return metrics
+
+
+def two_views(run: Pretraining, batches: list[Tensor]) -> Iterator[tuple[dict, dict]]:
     """Yield query and key views of this process's shard of the epoch's remaining batches.
 
     All representations of a clip show the same view, so the two sides of an inter-skeleton pair
     differ in representation and in view (section 3.3).
     """
-    representations = tuple(run.description["representations"])
 
     def make(step: int) -> tuple[dict, dict]:
-        source = generator(run.seed, VIEWS, run.epoch, step)
+        source = generator(run.args.seed, VIEWS, run.epoch, step)
         shard = run.group.shard(len(batches[step]))
         views = [run.view.of(run.clips, batches[step], source, shard) for _ in range(2)]
         skeleton = run.clips.skeleton
-        query, key = (lay_out(to_device(view, run.device), representations, skeleton) for view in views)
+        query, key = (lay_out(to_device(view, run.device), run.representations, skeleton) for view in views)
         return query, key
 
-    return prefetch(make, range(run.step, len(batches)), workers)
+    return prefetch(make, range(run.step, len(batches)), run.workers)
 
 
-def train_epoch(
-    run: Pretraining, args: argparse.Namespace, stop: StopRequest, rolling: RollingCheckpoint
-) -> EpochMetrics:
+def train_epoch(run: Pretraining, stop: StopRequest, rolling: RollingCheckpoint) -> None:
     """Train from ``run.step`` to the end of the epoch, or until a stop is requested.
 
     Checks that make the host wait for a GPU (non-finite loss, stop request) run once per
     ``sync_interval`` steps.
     """
-    order = generator(run.seed, ORDER, run.epoch)
+    args, group = run.args, run.group
+    order = generator(args.seed, ORDER, run.epoch)
     batches = shuffled_batches(len(run.clips), args.batch_size, order, drop_last=True)
-    metrics, group = EpochMetrics(run.model.pairs, run.device), run.group
     sync_every = sync_interval(run.device)
     state = run.state if group.is_main else None
     run.model.train()
     with step_bar(run.epoch, len(batches), run.step, None if group.is_main else True) as bar:
-        for query, key in two_views(run, batches, args.workers):
-            seed_globally(run.seed, DROPOUT, run.epoch, run.step, *([group.rank] if group.rank else []))
-            loss, logits = run.model(query, key, encode=run.encode, gather=group.gather, rank=group.rank)
+        for query, key in two_views(run, batches):
+            seed_globally(args.seed, DROPOUT, run.epoch, run.step, *([group.rank] if group.rank else []))
+            loss, outcome = run.model(
+                query,
+                key,
+                encode=run.encode,
+                gather=group.gather,
+                rank=group.rank,
+                step=run.epoch * len(batches) + run.step,
+            )
             run.optimizer.step(loss, run.step, group.sum)
-            metrics.add(loss, logits)
+            run.metrics.add(loss, outcome)
             run.step += 1
             bar.update()
-            if run.step % args.print_freq == 0 and not bar.disable:
-                bar.set_postfix(loss=f"{metrics.mean_loss():.3f}")
             if run.step % sync_every and run.step < len(batches):
                 continue
-            run.optimizer.check(run.epoch, run.clips, batches, Path(args.checkpoint_path), state)
+            run.metrics.synchronize(group)
+            bar.set_postfix(loss=f"{run.metrics.mean_loss():.3f}", refresh=False)
+            run.optimizer.check(run.epoch, run.clips, batches, run.folder, state)
             if group.any(stop.requested, run.device):
                 break
             if group.is_main and run.step < len(batches):
                 rolling.save_if_due(run.state)
     if run.step == len(batches):
         run.epoch, run.step = run.epoch + 1, 0
-    return metrics
 
 
-def epoch_line(epoch: int, args: argparse.Namespace, metrics: dict[str, float], remaining: float) -> str:
+def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], remaining: float) -> str:
     """Return the line printed after an epoch: per pair the loss relative to chance and the accuracy.
 
     ``remaining`` is in seconds.
     """
-    losses = named(metrics, "relative_loss")
+    losses, terms = named(metrics, "relative_loss"), named(metrics, "loss")
+    loss = f"loss {metrics['loss']:.4f}"
+    if len(terms) > 1:
+        loss += f" ({', '.join(f'{name} {value:.3f}' for name, value in terms.items())})"
     shown = "  ".join(
         f"{pair} {losses[pair]:.2f} {accuracy:.1f}%"
         for pair, accuracy in named(metrics, "contrastive_accuracy").items()
@@ -179,10 +274,15 @@ def epoch_line(epoch: int, args: argparse.Namespace, metrics: dict[str, float], 
         if values := named(metrics, prefix):
             shown += f"  {title} " + " ".join(f"{name} {value:{style}}" for name, value in values.items())
     return (
-        f"epoch {epoch:4d}/{args.epochs}  loss {metrics['loss']:.4f}  {shown}  "
-        f"lr {metrics['learning_rate']:.4g}  {metrics['clips_per_second']:.0f} clips/s  "
-        f"{remaining / 60:.1f} min left"
+        f"epoch {epoch:4d}/{epochs}  {loss}  {shown}  lr {metrics['learning_rate']:.4g}  "
+        f"{metrics['clips_per_second']:.0f} clips/s  {duration(remaining)} left"
     )
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as hours and minutes, or as minutes with one decimal if it is short."""
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 60 else f"{minutes // 60:.0f} h {minutes % 60:02.0f} min"
 
 
 class RemainingTime:
@@ -203,62 +303,67 @@ class RemainingTime:
         return seconds * (self._epochs - done)
 
 
-def save_epoch(run: Pretraining, args: argparse.Namespace, log: RunLog, metrics: dict[str, float]) -> None:
-    """Log the metrics of the epoch before ``run.epoch`` and save its checkpoint, if it is due."""
-    epoch = run.epoch - 1
+def finish_epoch(
+    run: Pretraining, log: RunLog, monitor: Monitor, metrics: dict[str, float]
+) -> dict[str, float]:
+    """Measure the epoch before ``run.epoch``, log it and save its checkpoint, if due; return all metrics."""
+    epoch, args = run.epoch - 1, run.args
+    metrics |= memory_metrics(run.device)
+    if epoch % args.monitor_freq == 0 or run.epoch == args.epochs:
+        metrics |= monitor.measure()
     # Before the checkpoint: a run that resumes from it does not repeat this epoch.
     log.epoch("pretrain", epoch, metrics)
+    knn = fmean(named(metrics, "knn").values() or [0.0])
+    if knn > run.best_knn:
+        run.best_knn = knn
+        save_checkpoint(run.folder / BEST_KNN, run.state())
     if epoch % args.save_freq == 0 or run.epoch == args.epochs:
-        save_checkpoint(Path(args.checkpoint_path) / checkpoint_name(epoch), run.state())
+        save_checkpoint(run.folder / checkpoint_name(epoch), run.state())
+    return metrics
 
 
-def pretrain(run: Pretraining, args: argparse.Namespace, log_views: Callable) -> int:
-    """Train from the position of ``run`` to ``args.epochs``; returns the exit code.
+def train(run: Pretraining, log: RunLog | None) -> int:
+    """Train from the position of ``run`` to the last epoch; returns the exit code.
 
-    Numbered checkpoints are saved after epoch 0, every ``args.save_freq`` epochs and after the last
-    epoch. ``checkpoint_last`` is saved every ``args.save_minutes`` and when the run is stopped; a
-    finished run removes it. ``log_views(log, clips, view, seed)`` logs sample views of a new run.
+    Numbered checkpoints are saved after epoch 0, every ``--save-freq`` epochs and after the last epoch.
+    ``checkpoint_last`` is saved every ``--save-minutes`` and when the run is stopped; a finished run
+    removes it. ``log`` is None in all processes but the first.
     """
-    folder, group = Path(args.checkpoint_path), run.group
-    rolling = RollingCheckpoint(folder / LAST, args.save_minutes)
-    metrics: dict[str, float] = {}
-    monitor = Monitor(run.model.encoders, run.clips, run.view, run.seed, run.device, args.monitor_knn)
+    args, group = run.args, run.group
+    rolling = RollingCheckpoint(run.folder / LAST, args.save_minutes)
+    monitor = Monitor(run.model.encoders, run.clips, run.view, args.seed, run.device, args.monitor_knn)
     warnings = Warnings(args.epochs, has_queue=args.moco_k > 0)
     estimate = RemainingTime(args.epochs)
-    with RunLog(folder, args, run.epoch) if group.is_main else nullcontext() as log, StopRequest() as stop:
-        print(config_text(args))
-        print("per pair: loss relative to chance, ln(1 + K), and contrastive accuracy", flush=True)
-        if group.is_main and (run.epoch, run.step) == (args.start_epoch, 0):
-            log_views(log, run.clips, run.view, run.seed)
+    metrics: dict[str, float] = {}
+    print("per pair: loss relative to chance, ln(1 + K), and contrastive accuracy", flush=True)
+    with StopRequest() as stop:
         while run.epoch < args.epochs:
-            epoch, epoch_start = run.epoch, time.monotonic()
-            rate = learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos)
+            epoch, start = run.epoch, time.monotonic()
+            rate = learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos, args.warmup_epochs)
             set_learning_rate(run.optimizer.optimizer, rate)
-            sums = train_epoch(run, args, stop, rolling)
+            train_epoch(run, stop, rolling)
             if run.epoch == epoch:  # stopped within the epoch
                 break
-            metrics = sums.means(group)
-            if log is not None:  # the main process
-                seconds = max(time.monotonic() - epoch_start, 1e-9)
-                metrics |= {"learning_rate": rate, "clips_per_second": group.size * sums.clips / seconds}
-                metrics |= memory_metrics(run.device)
-                if epoch % args.monitor_freq == 0 or run.epoch == args.epochs:
-                    metrics |= monitor.measure()
-                save_epoch(run, args, log, metrics)
-                remaining = estimate.after(run.epoch, seconds * len(run.clips) / (group.size * sums.clips))
-                print(epoch_line(epoch, args, metrics, remaining), flush=True)
+            sums, run.metrics = run.metrics, EpochMetrics()
+            if log is not None:
+                seconds = max(time.monotonic() - start, 1e-9)
+                clips = group.size * sums.clips
+                remaining = estimate.after(run.epoch, seconds * len(run.clips) / clips)
+                metrics = sums.means() | {"learning_rate": rate, "clips_per_second": clips / seconds}
+                metrics = finish_epoch(run, log, monitor, metrics)
+                print(epoch_line(epoch, args.epochs, metrics, remaining), flush=True)
                 for line in warnings.check(epoch, metrics):
                     print(line, flush=True)
             if group.any(stop.requested, run.device):
                 break
         if run.epoch < args.epochs:  # still inside StopRequest: a second SIGTERM must not interrupt the save
             if group.is_main:
-                save_checkpoint(folder / LAST, run.state())
+                save_checkpoint(rolling.path, run.state())
             print(f"stopped in epoch {run.epoch}, step {run.step}; --resume auto continues from there")
             return EXIT_RESUMABLE
-        if log is not None and metrics:
-            log.hyperparameters({k: v for k, v in metrics.items() if "logit" not in k})
+    if log is not None and metrics:
+        log.hyperparameters({k: v for k, v in metrics.items() if "logit" not in k})
     if group.is_main:
         rolling.path.unlink(missing_ok=True)  # older than the last numbered checkpoint
-    print(f"done: {folder / checkpoint_name(args.epochs - 1)}")
+    print(f"done: {run.folder / checkpoint_name(args.epochs - 1)}")
     return 0

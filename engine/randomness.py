@@ -17,8 +17,9 @@ def generator(seed: int, purpose: int, *position: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
 
 
-def choose_seed(seed: int | None) -> int:
-    """Return the given seed, or a random one, which is printed so that the run can be reproduced."""
+def choose_seed(given: int | None, stored: int | None = None) -> int:
+    """Return the given seed, that of the run that is resumed, or a random one, which is printed."""
+    seed = stored if given is None else given
     if seed is None:
         seed = secrets.randbelow(2**31)
         print(f"seed {seed} (random; use --seed {seed} to reproduce)")

@@ -6,15 +6,16 @@ python -m engine.report runs/demo
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from options.parser import Parser, expanded_path
-from utils.errors import UserError, check_stdout, run_script
+from utils.errors import UserError, run_script
 from utils.files import find_files, write_json
 
 RESULTS = "results.json"
@@ -69,6 +70,21 @@ def read_result(path: Path) -> dict:
 def read_results(root: Path) -> list[dict]:
     """Read every ``results.json`` below ``root``, sorted by path."""
     return [read_result(path) for path in find_files(root, RESULTS)]
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return mean and sample standard deviation; None if there are too few values."""
+    return (
+        statistics.fmean(values) if values else None,
+        statistics.stdev(values) if len(values) > 1 else None,
+    )
+
+
+def format_accuracy(mean: float | None, std: float | None = None, sign: str = "") -> str:
+    """Return ``81.2``, ``81.2 ± 0.5`` or an empty string."""
+    if mean is None:
+        return ""
+    return f"{mean:{sign}.1f}" + (f" ± {std:.1f}" if std is not None else "")
 
 
 def format_table(rows: list[list[str]]) -> str:
@@ -136,7 +152,6 @@ def main() -> int:
     if not results:
         raise UserError(f"{folder} has no {RESULTS} below it")
     print("accuracy in percent\n" + results_table(results))
-    check_stdout()
     return 0
 
 

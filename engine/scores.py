@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.errors import ARRAY_ERRORS, UserError
+from utils.errors import UserError, parse_errors
 from utils.files import atomic_write
 
 
@@ -40,40 +40,28 @@ def load_scores(path: Path) -> Scores:
     Raises:
         UserError: the file cannot be read or is not such a file.
     """
-    try:
+    with parse_errors(f"{path} is not a file of action_classification.py --save-scores"):
         with np.load(path, allow_pickle=False) as file:
             arrays = {entry.name: file[entry.name] for entry in fields(Scores)}
-    except ARRAY_ERRORS as error:
-        raise UserError(
-            f"{path} is not a file of action_classification.py --save-scores ({error}); give another one"
-        ) from error
-    logits, labels, names = arrays["logits"], arrays["labels"], arrays["names"]
-    if logits.ndim != 2 or not len(logits) == len(labels) == len(names) > 0 or logits.dtype != np.float32:
-        raise UserError(f"{path}: logits {logits.shape}, labels {labels.shape} and names do not match")
-    if arrays["class_names"].shape != logits.shape[1:] or arrays["class_names"].dtype.kind != "U":
-        raise UserError(f"{path}: the class names do not match the logits {logits.shape}")
-    if not np.isfinite(logits).all():
-        raise UserError(f"{path} contains non-finite logits; evaluate the classifier again")
-    texts = {name: str(arrays[name]) for name in ("encoder", "representation", "dataset", "protocol")}
-    return Scores(**{**arrays, **texts, "seed": int(arrays["seed"])})
+        logits, count = arrays["logits"], len(arrays["names"])
+        if logits.shape != (count, len(arrays["class_names"])) or len(arrays["labels"]) != count:
+            raise ValueError(f"logits {logits.shape} do not match the clips or the class names")
+        if not np.isfinite(logits).all():
+            raise ValueError("non-finite logits")
+        texts = {name: str(arrays[name]) for name in ("encoder", "representation", "dataset", "protocol")}
+        return Scores(**{**arrays, **texts, "seed": int(arrays["seed"])})
 
 
 def check_agreement(scores: Sequence[Scores]) -> None:
     """Raise ``UserError`` unless all scores are of the same validation clips, in the same order."""
     first = scores[0]
     for number, other in enumerate(scores[1:], start=2):
-        where = f"file {number} differs from file 1"
-        if (other.dataset, other.protocol) != (first.dataset, first.protocol):
-            raise UserError(
-                f"{where}: {other.dataset} {other.protocol} instead of {first.dataset} {first.protocol}"
-            )
-        if other.logits.shape != first.logits.shape:
-            raise UserError(f"{where}: logits {other.logits.shape} instead of {first.logits.shape}")
-        if (different := np.flatnonzero(other.names != first.names)).size:
-            row = int(different[0])
-            raise UserError(f"{where}: clip {row + 1} is {other.names[row]} instead of {first.names[row]}")
-        if (other.labels != first.labels).any():
-            raise UserError(f"{where}: the labels of the same clips differ")
+        for name in ("dataset", "protocol", "class_names", "names", "labels"):
+            expected, found = np.atleast_1d(getattr(first, name)), np.atleast_1d(getattr(other, name))
+            differ = [f"{b} instead of {a}" for a, b in zip(expected, found) if a != b]
+            if differ or len(expected) != len(found):
+                what = differ[0] if differ else f"{len(found)} instead of {len(expected)}"
+                raise UserError(f"file {number} differs from file 1 in its {name}: {what}")
 
 
 def fuse(logits: Sequence[np.ndarray], weights: Sequence[float], on: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Stopping a run by a signal: it finishes the current step, saves, and exits with a code of its own."""
+"""Stopping a run by a signal: it finishes the current step, saves, and exits with ``EXIT_RESUMABLE``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import signal
 import sys
 from contextlib import suppress
 
-from utils.standard_streams import stdout_is_broken
+from utils.standard_streams import stdout_error
 
 EXIT_RESUMABLE = 75  # exit code of a run that was stopped by a signal and can be resumed
 
 
 class StopRequest:
-    """Context manager that records SIGINT, SIGTERM, SIGHUP and SIGUSR1; a second SIGINT aborts."""
+    """Context manager that records SIGINT, SIGTERM, SIGHUP and SIGUSR1; a second SIGINT aborts.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    A signal that is ignored stays ignored: a run under ``nohup`` must outlive its terminal.
+    """
+
+    NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has the first two
+    SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
     def __init__(self) -> None:
         self._requested = False
@@ -24,7 +28,7 @@ class StopRequest:
     @property
     def requested(self) -> bool:
         """Whether to stop: a signal arrived, or stdout is a closed pipe (``| head``)."""
-        return self._requested or stdout_is_broken()
+        return self._requested or isinstance(stdout_error(), BrokenPipeError)
 
     def _on_signal(self, number: int, frame: object) -> None:
         if self._requested and number == signal.SIGINT:
@@ -38,9 +42,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         for number in self.SIGNALS:
-            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # started by nohup: the run must outlive its terminal
-            self._previous[number] = signal.signal(number, self._on_signal)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -12,12 +12,12 @@ number, from 0.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.errors import UserError, first_line
+from utils.errors import UserError, parse_errors
 
 from .datasets import NUM_COORDINATES, NUM_PEOPLE
 
@@ -65,11 +65,8 @@ class Skeleton:
     drawn_bones: tuple[Pair, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        check_tree(self)
-        check_normalization(self)
-        paired = [joint for pair in self.left_right for joint in pair]
-        if len(set(paired)) < len(paired):
-            raise ValueError("'arms', 'legs', 'head': a joint occurs twice")
+        if problem := next(self.problems(), None):
+            raise ValueError(problem)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.num_joints} joints)"
@@ -101,40 +98,48 @@ class Skeleton:
         """Return the name of a skeleton of the table, or the definition of another one."""
         return self.name if self.name in SKELETONS else self.to_dict()
 
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the definition; the code after a problem relies on its absence."""
+        names, count = (self.name, *self.joints), self.num_joints
+        if not all(isinstance(name, str) and name.strip() and name.isprintable() for name in names):
+            yield "'name', 'joints': a name is not a printable text"
+        if not 2 <= len(set(self.joints)) == count <= MAX_JOINTS:
+            yield f"'joints': give 2 to {MAX_JOINTS} different names"
 
-def check_tree(skeleton: Skeleton) -> None:
-    """Raise ``ValueError`` unless the parents of all joints lead to one root."""
-    parents, count = skeleton.parents, skeleton.num_joints
-    if len(parents) != count:
-        raise ValueError(f"'parents': {len(parents)} entries for {count} joints")
-    roots = [joint for joint, parent in enumerate(parents) if joint == parent]
-    if len(roots) != 1:
-        raise ValueError(f"'parents': {len(roots)} joints are their own parent, but a skeleton has one root")
-    for joint in range(count):
-        ancestor = joint
-        for _ in range(count):
-            ancestor = parents[ancestor]
-        if ancestor != roots[0]:
-            raise ValueError(f"'parents': the parents of {skeleton.joints[joint]} do not lead to the root")
+        pairs = {name: getattr(self, name) for name in ("arms", "legs", "head", "drawn_bones")}
+        axes = {name: [pair] for name in ("z_bone", "x_pair") if (pair := getattr(self, name)) is not None}
+        pairs |= axes
+        groups = {"parents": [self.parents], "center": [self.center], "torso": self.torso or (), **pairs}
+        for name, group in [(name, group) for name, some in groups.items() for group in some]:
+            if not isinstance(group, tuple) or not group or (name in pairs and len(group) != 2):
+                yield f"'{name}': {group!r:.40} is not a {'pair' if name in pairs else 'list'} of joints"
+            for joint in group:
+                if type(joint) is not int or not 0 <= joint < count:
+                    yield f"'{name}': {joint!r:.40} is not the name of a joint or a number below {count}"
+            if name != "parents" and len(set(group)) < len(group):
+                yield f"'{name}': a joint occurs twice"
 
+        if len(self.parents) != count:
+            yield f"'parents': {len(self.parents)} entries for {count} joints"
+        ancestors = self.parents
+        for _ in range(count.bit_length()):  # from generation 1 to 2, 4, 8, ...
+            ancestors = tuple(ancestors[joint] for joint in ancestors)
+        roots = {joint for joint, parent in enumerate(self.parents) if joint == parent}
+        if len(roots) != 1 or set(ancestors) != roots:
+            yield "'parents': one joint, the root, is its own parent; those of all others must lead to it"
 
-def check_normalization(skeleton: Skeleton) -> None:
-    """Raise ``ValueError`` if the fields of the normalization do not match the number of dimensions."""
-    if not skeleton.center:
-        raise ValueError("'center': give at least one joint")
-    if skeleton.dimensions == 3:
-        if skeleton.torso is not None:
-            raise ValueError("'torso': only 2D skeletons are scaled; omit it")
-    elif skeleton.dimensions == 2:
-        for name in ("z_bone", "x_pair"):
-            if getattr(skeleton, name) is not None:
-                raise ValueError(f"'{name}': 2D skeletons are not rotated; omit it")
-        if skeleton.torso is None:
-            raise ValueError("'torso': a 2D skeleton needs the joints at its upper and at its lower end")
-        if not all(skeleton.torso) or set(skeleton.torso[0]) & set(skeleton.torso[1]):
-            raise ValueError("'torso': give two lists of different joints, upper and lower end")
-    else:
-        raise ValueError(f"'dimensions': {skeleton.dimensions!r} must be 2 or 3")
+        torso = self.torso or ()
+        if self.dimensions not in (2, 3):
+            yield f"'dimensions': {self.dimensions!r:.40} must be 2 or 3"
+        if self.dimensions == 3 and torso:
+            yield "'torso': only 2D skeletons are scaled; omit it"
+        if self.dimensions == 2 and axes:
+            yield f"'{next(iter(axes))}': 2D skeletons are not rotated; omit it"
+        if self.dimensions == 2 and (len(torso) != 2 or set(torso[0]) & set(torso[1])):
+            yield "'torso': a 2D skeleton needs two lists of different joints, its upper and its lower end"
+        paired = [joint for pair in self.left_right for joint in pair]
+        if len(set(paired)) < len(paired):
+            yield "'arms', 'legs', 'head': a joint occurs twice"
 
 
 # fmt: off
@@ -204,7 +209,7 @@ COCO = Skeleton(
 SKELETONS = {skeleton.name: skeleton for skeleton in (KINECT_V2, KINECT_V1, COCO)}
 
 
-def from_data(content: object, source: str) -> Skeleton:
+def from_data(content: Any, source: str) -> Skeleton:
     """Read a skeleton from the content of a file, a store or a checkpoint.
 
     Args:
@@ -214,12 +219,21 @@ def from_data(content: object, source: str) -> Skeleton:
     Raises:
         UserError: the name is unknown, or the definition is invalid.
     """
-    if isinstance(content, str) and content in SKELETONS:
-        return SKELETONS[content]
-    try:
-        return parse_definition(content)
-    except ValueError as error:
-        raise UserError(f"{source}: the skeleton is invalid: {error}") from error
+    with parse_errors(f"{source}: the skeleton is not a valid definition or one of {', '.join(SKELETONS)}"):
+        if isinstance(content, str):
+            return SKELETONS[content]
+        given = {key: value for key, value in content.items() if value is not None}
+        plain = {key: given.pop(key) for key in ("name", "dimensions") if key in given}
+        joints = tuple(given.pop("joints", ()))
+        numbers = {name: number for number, name in enumerate(joints)}
+        return Skeleton(joints=joints, **plain, **{key: numbered(given[key], numbers) for key in given})
+
+
+def numbered(value: Any, numbers: Mapping[str, int]) -> Any:
+    """Return nested lists of joints as tuples, with their names replaced by ``numbers``."""
+    if isinstance(value, (list, tuple)):
+        return tuple(numbered(item, numbers) for item in value)
+    return numbers.get(value, value)
 
 
 def load_skeleton(name_or_file: str) -> Skeleton:
@@ -230,15 +244,8 @@ def load_skeleton(name_or_file: str) -> Skeleton:
     """
     if name_or_file in SKELETONS:
         return SKELETONS[name_or_file]
-    try:
+    with parse_errors(f"{name_or_file} is neither a skeleton file nor one of {', '.join(SKELETONS)}"):
         content = json.loads(Path(name_or_file).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(
-            f"{name_or_file} cannot be read ({error.strerror}): give a skeleton file or one of "
-            f"{', '.join(SKELETONS)}"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name_or_file} is not a JSON file ({first_line(error)})") from error
     skeleton = from_data(content, name_or_file)
     if skeleton.name in SKELETONS:
         raise UserError(
@@ -246,121 +253,3 @@ def load_skeleton(name_or_file: str) -> Skeleton:
             f"--skeleton {skeleton.name}"
         )
     return skeleton
-
-
-def parse_definition(content: object) -> Skeleton:
-    """Read the fields of a definition; raises ``ValueError`` with the name of an invalid field."""
-    if not isinstance(content, dict):
-        raise ValueError(f"{content!r:.40} is neither a definition nor one of {', '.join(SKELETONS)}")
-    names = [item.name for item in fields(Skeleton)]
-    if unknown := [name for name in content if name not in names]:
-        raise ValueError(f"'{unknown[0]!s:.40}': unknown field; the fields are {', '.join(names)}")
-    joints = read_field(content, "joints", read_names)
-    numbers = JointNumbers(joints)
-    optional: dict[str, Callable[[object], Any]] = {
-        "z_bone": numbers.pair,
-        "x_pair": numbers.pair,
-        "dimensions": read_integer,
-        "torso": numbers.two_groups,
-        "arms": numbers.pairs,
-        "legs": numbers.pairs,
-        "head": numbers.pairs,
-        "drawn_bones": numbers.pairs,
-    }
-    given = {
-        key: read_field(content, key, parse)
-        for key, parse in optional.items()
-        if content.get(key) is not None
-    }
-    return Skeleton(
-        read_field(content, "name", read_name),
-        joints,
-        parents=read_field(content, "parents", numbers.many),
-        center=read_field(content, "center", numbers.distinct),
-        **given,
-    )
-
-
-def read_field(content: dict, name: str, parse: Callable[[object], Any]) -> Any:
-    """Return the parsed field ``name``; raises ``ValueError`` that names it."""
-    if name not in content:
-        raise ValueError(f"'{name}' is missing")
-    try:
-        return parse(content[name])
-    except ValueError as error:
-        raise ValueError(f"'{name}': {error}") from error
-
-
-def read_list(value: object) -> Sequence[Any]:
-    """Return ``value`` if it is a list, otherwise raise ``ValueError``."""
-    if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{value!r:.40} is not a list")
-    return value
-
-
-def read_name(value: object) -> str:
-    """Return ``value`` if it is a printable name, otherwise raise ``ValueError``."""
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ValueError(f"{value!r:.40} is not a name")
-    return value
-
-
-def read_names(value: object) -> tuple[str, ...]:
-    """Return a list of different names."""
-    names = tuple(map(read_name, read_list(value)))
-    if not 2 <= len(names) <= MAX_JOINTS:
-        raise ValueError(f"{len(names)} joints; a skeleton has 2 to {MAX_JOINTS}")
-    if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise ValueError(f"{repeated[0]} occurs twice")
-    return names
-
-
-def read_integer(value: object) -> int:
-    """Return ``value`` if it is an integer, otherwise raise ``ValueError``."""
-    if type(value) is not int:
-        raise ValueError(f"{value!r:.40} is not an integer")
-    return value
-
-
-@dataclass(frozen=True)
-class JointNumbers:
-    """Conversion of joints, given by name or number, to numbers; its methods raise ``ValueError``."""
-
-    joints: tuple[str, ...]
-
-    def one(self, value: object) -> int:
-        """Return the number of a joint."""
-        if isinstance(value, str) and value in self.joints:
-            return self.joints.index(value)
-        if type(value) is int and 0 <= value < len(self.joints):
-            return value
-        raise ValueError(f"{value!r:.40} is not the name of a joint or a number below {len(self.joints)}")
-
-    def many(self, value: object) -> tuple[int, ...]:
-        """Return the numbers of a list of joints."""
-        return tuple(map(self.one, read_list(value)))
-
-    def distinct(self, value: object) -> tuple[int, ...]:
-        """Return the numbers of a list of different joints."""
-        numbers = self.many(value)
-        if len(set(numbers)) < len(numbers):
-            raise ValueError("a joint occurs twice")
-        return numbers
-
-    def pair(self, value: object) -> Pair:
-        """Return the numbers of two different joints."""
-        numbers = self.distinct(value)
-        if len(numbers) != 2:
-            raise ValueError(f"{value!r:.40} is not a pair of joints")
-        return numbers[0], numbers[1]
-
-    def pairs(self, value: object) -> tuple[Pair, ...]:
-        """Return the numbers of a list of pairs."""
-        return tuple(map(self.pair, read_list(value)))
-
-    def two_groups(self, value: object) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the numbers of two lists of joints."""
-        groups = tuple(map(self.distinct, read_list(value)))
-        if len(groups) != 2:
-            raise ValueError("it must consist of two lists")
-        return groups[0], groups[1]

@@ -1,8 +1,8 @@
 """Momentum contrast between representations (paper sections 3.1 and 3.3).
 
 ``MoCo`` keeps a query encoder, a momentum key encoder and a key queue per representation name.
-Intra- and inter-skeleton contrast differ only in the (query, key) pairs. Nothing here depends on
-skeletons.
+What they are compared with, and how, is up to the objectives (``moco.losses``). Nothing here depends
+on skeletons.
 """
 
 from __future__ import annotations
@@ -15,63 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .losses import Embeddings, Objective, Outcome
+
 Views = Mapping[str, Tensor]  # representation -> a batch in its layout
-
-
-def intra_pairs(representations: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (query, key) pairs of each representation with itself (section 3.1)."""
-    return [(name, name) for name in representations]
-
-
-def inter_pairs(representations: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (query, key) pairs of each representation with every other one, in both orders (section 3.3)."""
-    return [(q, k) for q in representations for k in representations if q != k]
-
-
-def all_pairs(representations: Sequence[str]) -> list[tuple[str, str]]:
-    """Return both ``inter_pairs`` and ``intra_pairs``."""
-    return inter_pairs(representations) + intra_pairs(representations)
-
-
-def contrast_logits(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """Return cosine similarities of the queries to their positive key and to the queue (argument of eq. 1).
-
-    Args:
-        query: ``(N, D)`` unit vectors.
-        key: ``(N, D)`` unit vectors, the positives.
-        queue: ``(K, D)`` unit vectors, the negatives.
-        temperature: divides the similarities.
-
-    Returns:
-        ``(N, 1 + K)`` logits; column 0 is the positive pair.
-    """
-    positive = (query * key).sum(dim=1, keepdim=True)  # N x 1
-    negative = query @ queue.t()  # N x K
-    return torch.cat([positive, negative], dim=1) / temperature
-
-
-def batch_contrast_logits(query: Tensor, keys: Tensor, first: int, temperature: float) -> Tensor:
-    """Return cosine similarities of the queries to the keys of the batch: no queue, as in MoCo v3.
-
-    Args:
-        query: ``(N, D)`` unit vectors.
-        keys: ``(B, D)`` unit vectors of the global batch; the positive of query i is row ``first + i``.
-        first: row of the positive of the first query; not 0 in the other processes of a distributed run.
-        temperature: divides the similarities.
-
-    Returns:
-        ``(N, B)`` logits; column 0 is the positive pair, the others are in the order of the batch.
-    """
-    positive = first + torch.arange(query.shape[0], device=query.device)[:, None]  # N x 1
-    other = torch.arange(keys.shape[0] - 1, device=query.device)[None]  # 1 x (B - 1)
-    columns = torch.cat([positive, other + (other >= positive)], dim=1)  # N x B
-    return (query @ keys.t()).gather(1, columns) / temperature
-
-
-def info_nce(logits: Tensor) -> Tensor:
-    """Return the InfoNCE loss (eq. 1): cross-entropy with column 0, the positive pair, as the target."""
-    target = torch.zeros(logits.shape[0], dtype=torch.long, device=logits.device)
-    return F.cross_entropy(logits, target)
 
 
 @torch.no_grad()
@@ -150,12 +96,11 @@ class MoCo(nn.Module):
     Args:
         representations: names, in the order that determines the random initialization.
         build_encoder: ``build_encoder(name, dim)`` returns a module whose last layer is ``fc``.
-        pairs: (query, key) names to contrast, from ``intra_pairs``, ``inter_pairs`` or ``all_pairs``.
+        objectives: the loss is the sum of their terms.
         dim: embedding dimension.
         queue_size: keys in each queue, a multiple of the batch size; 0: the negatives are the keys of the
             other clips of the batch.
         momentum: momentum of the key encoders.
-        temperature: temperature of the softmax (eq. 1).
         mlp: MLP head instead of a linear one; the head is discarded after pretraining.
     """
 
@@ -165,16 +110,14 @@ class MoCo(nn.Module):
         self,
         representations: Sequence[str],
         build_encoder: Callable[[str, int], nn.Module],
-        pairs: Sequence[tuple[str, str]],
+        objectives: Sequence[Objective],
         dim: int = 128,
         queue_size: int = 16384,
         momentum: float = 0.999,
-        temperature: float = 0.07,
         mlp: bool = True,
     ) -> None:
         super().__init__()
-        self.pairs = list(pairs)
-        self.momentum, self.temperature = momentum, temperature
+        self.objectives, self.momentum = list(objectives), momentum
         encoders = {name: build_encoder(name, dim) for name in representations}
         if mlp:
             for encoder in encoders.values():
@@ -188,31 +131,16 @@ class MoCo(nn.Module):
         for name, encoder in self.encoders.query.items():
             momentum_update(encoder, self.encoders.key[name], self.momentum)
 
-    def contrast(
-        self, queries: Mapping[str, Tensor], keys: Mapping[str, Tensor], first: int = 0
-    ) -> list[Tensor]:
-        """Return the logits of each (query, key) pair, in the order of ``pairs``.
-
-        They are ``(N, 1 + K)``, or ``(N, B)`` without a queue; column 0 is the positive pair.
-
-        Args:
-            queries: embeddings ``(N, D)`` of this process's clips.
-            keys: embeddings ``(B, D)`` of the global batch; the positive of query i is row ``first + i``.
-            first: row of the positive of the first query.
-        """
-        if not self.queues:
-            return [
-                batch_contrast_logits(queries[q], keys[k], first, self.temperature) for q, k in self.pairs
-            ]
-        return [
-            contrast_logits(
-                queries[q],
-                keys[k][first : first + len(queries[q])],
-                self.queues[k].keys.clone(),
-                self.temperature,
-            )
-            for q, k in self.pairs
-        ]
+    def compare(
+        self, queries: Mapping[str, Tensor], keys: Mapping[str, Tensor], first: int = 0, step: int = 0
+    ) -> Outcome:
+        """Return the terms and the logits of all objectives; the arguments are those of ``Embeddings``."""
+        # Copies, because enqueueing changes the queues before the backward pass reads them.
+        queues = {name: queue.keys.clone() for name, queue in self.queues.items()}
+        embeddings = Embeddings(queries, keys, queues, first)
+        outcomes = [objective(embeddings, step) for objective in self.objectives]
+        terms = {name: term for outcome in outcomes for name, term in outcome.terms.items()}
+        return Outcome(terms, {pair: x for outcome in outcomes for pair, x in outcome.logits.items()})
 
     def enqueue(self, keys: Mapping[str, Tensor]) -> None:
         """Add the batch's keys to every queue."""
@@ -226,8 +154,9 @@ class MoCo(nn.Module):
         encode: Callable | None = None,
         gather: Callable[[Tensor], Tensor] = lambda keys: keys,
         rank: int = 0,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Run one training step; return the loss (eq. 2, summed over pairs) and the logits of each pair.
+        step: int = 0,
+    ) -> tuple[Tensor, Outcome]:
+        """Run one training step; return the loss, and its terms and logits by name.
 
         The momentum update and the enqueue happen here, outside any replica and on the keys of all
         devices, so they run once per step on any number of devices.
@@ -238,11 +167,12 @@ class MoCo(nn.Module):
             encode: ``self.encoders`` or a wrapper of it (data parallel, mixed precision).
             gather: maps this process's ``(N, D)`` keys to those of all processes, in batch order.
             rank: number of this process.
+            step: number of training steps before this one.
         """
         self.momentum_update()
         queries, keys = (encode or self.encoders)(query_views, key_views)
         first = rank * len(next(iter(keys.values())))
         keys = {name: gather(x) for name, x in keys.items()}  # of the global batch
-        logits = self.contrast(queries, keys, first)
+        outcome = self.compare(queries, keys, first, step)
         self.enqueue(keys)
-        return torch.stack([info_nce(x) for x in logits]).sum(), logits
+        return torch.stack([*outcome.terms.values()]).sum(), outcome

@@ -111,6 +111,7 @@ class GRUEncoder(nn.Module):
         input_size: numbers per frame.
         hidden_size: hidden size of each GRU.
         num_layers: layers of two GRUs each.
+        input_norm: ``batch``: BatchNorm over the coordinates of a frame, as in CMD (ECCV 2022).
     """
 
     def __init__(
@@ -119,17 +120,20 @@ class GRUEncoder(nn.Module):
         input_size: int,
         hidden_size: int = 1024,
         num_layers: int = 3,
+        input_norm: str = "none",
     ) -> None:
         super().__init__()
         self.num_features = 2 * hidden_size
         self.encoder = CausalBiGRU(input_size, hidden_size, num_layers)
         self.fc = nn.Linear(self.num_features, num_classes)
+        self.input_norm = nn.BatchNorm1d(input_size) if input_norm == "batch" else nn.Identity()
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Compute the features that precede ``fc``."""
+        x = self.input_norm(x.flatten(0, 1)).view_as(x)  # statistics over clips and frames
         return self.encoder(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,10 +146,16 @@ def sequence_layout(batch: Tensor) -> Tensor:
 
 
 def build(
-    num_classes: int, num_frames: int, skeleton: Skeleton, gru_hidden_size: int, gru_num_layers: int
+    num_classes: int,
+    num_frames: int,
+    skeleton: Skeleton,
+    gru_hidden_size: int,
+    gru_num_layers: int,
+    gru_input_norm: str,
 ) -> GRUEncoder:
     """Build the encoder of the ``seq-based`` representation, which accepts any number of frames."""
-    return GRUEncoder(num_classes, math.prod(skeleton.frame_shape), gru_hidden_size, gru_num_layers)
+    numbers = math.prod(skeleton.frame_shape)
+    return GRUEncoder(num_classes, numbers, gru_hidden_size, gru_num_layers, gru_input_norm)
 
 
 SEQUENCE = Representation(
@@ -155,6 +165,9 @@ SEQUENCE = Representation(
     sizes={
         "gru_hidden_size": Size(1024, "hidden size of the GRU"),
         "gru_num_layers": Size(3, "layers of the sequence encoder"),
+        "gru_input_norm": Size(
+            "none", "BatchNorm over the coordinates of a frame, as in CMD", choices=("none", "batch")
+        ),
     },
     compile=False,  # its recurrence is a single library call
 )

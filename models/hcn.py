@@ -1,4 +1,4 @@
-"""The image encoder: HCN, a CNN that treats a clip as an image of time x joints x coordinates.
+"""The image encoder of the paper: HCN, a CNN that treats a clip as an image of time x joints x coordinates.
 
 Li et al., IJCAI 2018. The first layers compute features of each joint; then the joints become
 channels, so that the later convolutions combine all of them. One branch sees positions, the other
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from facts.skeletons import KINECT_V2, Skeleton
 
 from .representation import Representation, Size, grid_layout
+from .resnet import ResNetEncoder
 
 POOLING = 16  # time and width are halved four times
 
@@ -96,9 +97,16 @@ class HCNEncoder(nn.Module):
 
 
 def build(
-    num_classes: int, num_frames: int, skeleton: Skeleton, image_width: int, image_dropout: float
-) -> HCNEncoder:
-    """Build the encoder of the ``image-based`` representation."""
+    num_classes: int,
+    num_frames: int,
+    skeleton: Skeleton,
+    image_encoder: str,
+    image_width: int,
+    image_dropout: float,
+) -> nn.Module:
+    """Build the encoder of the ``image-based`` representation; width and dropout are those of HCN."""
+    if image_encoder == "resnet18":
+        return ResNetEncoder(num_classes)
     return HCNEncoder(num_classes, image_width, num_frames, skeleton.num_joints, dropout=image_dropout)
 
 
@@ -107,7 +115,8 @@ IMAGE = Representation(
     layout=grid_layout,
     build=build,
     sizes={
-        "image_width": Size(64, "channels of the image encoder's first layers", multiple_of=POOLING),
-        "image_dropout": Size(0.5, "probability that the image encoder drops a channel in training"),
+        "image_width": Size(64, "channels of HCN's first layers", multiple_of=POOLING),
+        "image_dropout": Size(0.5, "probability that HCN drops a channel in training"),
+        "image_encoder": Size("hcn", "image encoder", choices=("hcn", "resnet18")),
     },
 )

@@ -4,57 +4,109 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from dataset.clips import ClipSet
 from facts.datasets import DATASETS, DatasetInfo
 from facts.skeletons import Skeleton
+from models.registry import complete_sizes, join_representations, size_flags
 from utils.errors import UserError
 
-# Training settings per --mode (paper section 4.2; the linear probe as in the official code).
-CLASSIFIER_DEFAULTS: dict[str, dict] = {
-    "linear": {"optimizer": "sgd", "lr": 0.1, "epochs": 80, "schedule": [50, 70]},
-    "finetune": {"optimizer": "adam", "lr": 1e-4, "epochs": 50, "schedule": [30, 40]},
-}
-CLASSIFIER_DEFAULTS["supervised"] = CLASSIFIER_DEFAULTS["finetune"]
+from .flags import CLASSIFIER_DEFAULTS, pretraining_parser
+from .parser import Flags, spelled
 
 CHECKPOINTS, MEASUREMENTS = 20, 40  # per run of --steps
-JITTERED_SHARE = 0.6  # of the joints; 15 of the 25 of Kinect v2 (Table 8)
+JITTERED_SHARE = 0.6
 
 
-def fill_defaults(args: argparse.Namespace, defaults: dict, source: str) -> list[str]:
-    """Set the flags in ``defaults`` that were not given; return a line about each for the log."""
-    lines = []
-    for name, value in defaults.items():
-        if getattr(args, name) is None:
-            value = [] if name == "schedule" and args.cos else value  # the cosine has no milestones
-            setattr(args, name, value)
-            shown = " ".join(map(str, value)) or "none" if isinstance(value, list) else value
-            lines.append(f"--{name.replace('_', '-')} {shown} (default for {source})")
-    return lines
+def complete_pretraining(
+    args: argparse.Namespace,
+    representations: Sequence[str],
+    clips: ClipSet,
+    seed: int,
+    stored: Mapping[str, Any],
+) -> tuple[Flags, list[str]]:
+    """Complete and check the flags of a pretraining; return them and a line about each default for the log.
 
+    Args:
+        args: the parsed flags.
+        representations: the names in ``--skeleton-representation``.
+        clips: the training clips.
+        seed: the seed of the run.
+        stored: the flags of the run that is resumed, empty if there is none. Sizes are taken from it.
 
-def fill_pretraining_defaults(args: argparse.Namespace, num_clips: int) -> list[str]:
-    """Set the flags that depend on the dataset or on ``--steps``; return a line about each for the log."""
+    Raises:
+        UserError: flags that do not agree with each other or with the clips.
+    """
+    flags = {**vars(args), "seed": seed, "skeleton_representation": join_representations(representations)}
+    given_or_stored = {
+        name: stored.get(name) if flags[name] is None else flags[name] for name in size_flags()
+    }
+    flags |= complete_sizes(given_or_stored)
+    flags["checkpoint_path"] = str(checkpoint_folder(args, representations))
     lines = []
     if args.steps is not None:
         if not args.cos and args.schedule is None:
             raise UserError("--steps needs a learning-rate schedule: add --cos or --schedule")
-        per_epoch = max(num_clips // args.batch_size, 1)
-        args.epochs = math.ceil(args.steps / per_epoch)
-        lines.append(f"--epochs {args.epochs} (--steps {args.steps}, {per_epoch} per epoch)")
-    info = DATASETS.get(args.dataset)
-    source = args.dataset if info else "datasets without an entry in facts/datasets.py"
-    info = info or DatasetInfo(args.dataset, 0, ())
-    defaults = {"moco_k": info.moco_k, "epochs": info.epochs, "schedule": list(info.schedule)}
-    lines += fill_defaults(args, defaults, source)
+        per_epoch = max(len(clips) // args.batch_size, 1)
+        flags["epochs"] = math.ceil(args.steps / per_epoch)
+        lines.append(f"--epochs {flags['epochs']} (--steps {args.steps}, {per_epoch} per epoch)")
+    known = args.dataset in DATASETS
+    info = DATASETS[args.dataset] if known else DatasetInfo(args.dataset, 0, ())
+    source = args.dataset if known else "datasets without an entry in facts/datasets.py"
+    schedule = [] if args.cos else list(info.schedule)  # the cosine has no milestones
+    lines += fill(flags, {"moco_k": info.moco_k, "epochs": info.epochs, "schedule": schedule}, source)
+    lines += fill(flags, {"jitter_joints": default_jitter_joints(clips.skeleton)}, clips.skeleton.name)
     for name, number in (("save_freq", CHECKPOINTS), ("monitor_freq", MEASUREMENTS)):
-        if getattr(args, name) is None:
-            setattr(args, name, 10 if args.steps is None else math.ceil(args.epochs / number))
-    return lines
+        if flags[name] is None:
+            flags[name] = 10 if args.steps is None else math.ceil(flags["epochs"] / number)
+    complete = Flags(args, **flags)
+    check_epochs(complete)
+    check_queue(complete, len(clips))
+    return complete, lines + queue_note(complete, len(clips))
+
+
+def flag_defaults(args: Flags) -> dict[str, Any]:
+    """Return the defaults of a pretraining's flags, for those that an older checkpoint does not store."""
+    contrast = "intra" if args.pairs == "intra" else "inter"
+    return {**vars(pretraining_parser("", contrast).parse_args([])), **complete_sizes({})}
+
+
+def fill(flags: dict[str, Any], defaults: Mapping[str, Any], source: str) -> list[str]:
+    """Set those of ``flags`` in ``defaults`` that were not given; return a line about each for the log."""
+    missing = {name: value for name, value in defaults.items() if flags[name] is None}
+    flags |= missing
+    return [f"{spelled(name, value)} (default for {source})" for name, value in missing.items()]
+
+
+def fill_defaults(args: argparse.Namespace, defaults: dict, source: str) -> list[str]:
+    """Set the flags in ``defaults`` that were not given; return a line about each for the log."""
+    if args.cos and "schedule" in defaults:
+        defaults = {**defaults, "schedule": []}  # the cosine has no milestones
+    return fill(vars(args), defaults, source)
 
 
 def fill_augmentation_defaults(args: argparse.Namespace, skeleton: Skeleton) -> list[str]:
     """Set the number of jittered joints by the skeleton; return a line about it for the log."""
-    return fill_defaults(args, {"jitter_joints": round(JITTERED_SHARE * skeleton.num_joints)}, skeleton.name)
+    return fill(vars(args), {"jitter_joints": default_jitter_joints(skeleton)}, skeleton.name)
+
+
+def default_jitter_joints(skeleton: Skeleton) -> int:
+    """Return the number of jittered joints: 60%, which are 15 of the 25 of Kinect v2 (Table 8)."""
+    return round(JITTERED_SHARE * skeleton.num_joints)
+
+
+def checkpoint_folder(args: argparse.Namespace, representations: Sequence[str]) -> Path:
+    """Return ``--checkpoint-path``, or the folder that the official commands use for such a run."""
+    if args.checkpoint_path:
+        return Path(args.checkpoint_path)
+    contrast = {"intra": "intraskeleton", "inter": "interskeleton", "all": "allskeleton"}[args.pairs]
+    dataset = re.sub(r"(\d+)$", r"_\1", args.dataset) if args.dataset in DATASETS else args.dataset
+    names = "_".join(re.sub(r"\W", "_", name) for name in representations)
+    return Path("checkpoints", f"{dataset}_{args.protocol}", f"{contrast}_{names}")
 
 
 def fill_classifier_defaults(args: argparse.Namespace) -> list[str]:

@@ -8,12 +8,15 @@ dataset (queue size, epochs, schedule), from ``--mode``, or from the checkpoint 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dataset.augment import AUGMENTATIONS, Composition
 from facts.datasets import DATASETS
+from moco.losses import OBJECTIVES
+from models.registry import REPRESENTATIONS, size_flags
+from models.streams import STREAMS
+from utils.class_flags import add_class_flags
 
-from .defaults import CLASSIFIER_DEFAULTS
 from .parser import (
     COUNT,
     FRACTION,
@@ -24,6 +27,13 @@ from .parser import (
     Parser,
     expanded_path,
 )
+
+# Training settings per --mode (paper section 4.2; the linear probe as in the official code).
+CLASSIFIER_DEFAULTS: dict[str, dict] = {
+    "linear": {"optimizer": "sgd", "lr": 0.1, "epochs": 80, "schedule": [50, 70]},
+    "finetune": {"optimizer": "adam", "lr": 1e-4, "epochs": 50, "schedule": [30, 40]},
+}
+CLASSIFIER_DEFAULTS["supervised"] = CLASSIFIER_DEFAULTS["finetune"]
 
 
 class Milestones(argparse.Action):
@@ -46,9 +56,6 @@ class TrainingLength(argparse.Action):
             if hasattr(namespace, name):
                 setattr(namespace, name, None)
         setattr(namespace, self.dest, values)
-
-
-STREAM_NAMES = ("joint", "bone", "motion")  # of models.streams, which imports torch
 
 
 def add_gpu_flag(group: argparse._ArgumentGroup) -> None:
@@ -248,32 +255,48 @@ def add_stream_flag(group: argparse._ArgumentGroup, default: str) -> None:
     """Add ``--stream`` for pretraining and evaluation; None if not given."""
     group.add_argument(
         "--stream",
-        choices=STREAM_NAMES,
+        choices=[*STREAMS],
         help="coordinates of the joints, bones (joint minus parent) or motion (next frame minus this one), "
         f"for representations without a suffix such as seq-based:bone (default: {default})",
     )
 
 
-def add_contrast_flags(
-    parser: Parser, representation_help: str, representation: str, pairs: Sequence[str] = ()
-) -> None:
-    """Add the flags of momentum contrast (section 3.1); ``pairs`` are the choices of ``--pairs``, if any."""
+def pretraining_parser(documentation: str, contrast: str) -> Parser:
+    """Return the parser of a pretraining script.
+
+    Args:
+        documentation: the docstring of the script.
+        contrast: ``intra``: one representation; ``inter``: several, with ``--pairs``.
+    """
+    parser = Parser(documentation, presets=True)
+    add_data_flags(parser, "--pre-dataset")
+    add_contrast_flags(parser, contrast)
+    add_augmentation_flags(parser)
+    add_size_flags(parser)
+    add_optimization_flags(parser, epochs=None, lr=0.01, schedule=None, weight_decay=1e-4)
+    add_training_flags(parser)
+    add_checkpoint_flags(parser)
+    add_monitor_flags(parser)
+    add_process_flags(parser)
+    add_run_flags(parser, print_freq=10, print_help="steps between updates of the displayed loss")
+    return parser
+
+
+def add_contrast_flags(parser: Parser, contrast: str) -> None:
+    """Add the flags of momentum contrast (section 3.1); see ``pretraining_parser``."""
     group = parser.add_argument_group("contrast")
+    names = ", ".join(REPRESENTATIONS)
+    if contrast == "intra":
+        default, description = "seq-based", f"one of {names}"
+    else:
+        default, description = "seq-based_and_graph-based", f"two or more of {names}, joined by _and_"
     group.add_argument(
         "--skeleton-representation",
-        default=representation,
+        default=default,
         metavar="NAMES",
-        help=f"{representation_help} (default: {representation})",
+        help=f"{description} (default: {default})",
     )
     add_stream_flag(group, "joint, as in the paper")
-    if pairs:
-        group.add_argument(
-            "--pairs",
-            choices=pairs,
-            default=pairs[0],
-            help="inter: contrast each representation with the other ones, as in the paper; all: also with "
-            f"its own keys, often better on small datasets (default: {pairs[0]})",
-        )
     group.add_argument(
         "--moco-dim", type=POSITIVE_INT, default=128, metavar="D", help="embedding dimension (default: 128)"
     )
@@ -288,60 +311,36 @@ def add_contrast_flags(
         "--moco-m", type=FRACTION, default=0.999, metavar="M", help="key-encoder momentum (default: 0.999)"
     )
     group.add_argument(
-        "--moco-t", type=POSITIVE, default=0.07, metavar="T", help="softmax temperature (default: 0.07)"
-    )
-    group.add_argument(
         "--mlp",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="MLP head, as in the paper; --no-mlp: linear head (default: --mlp)",
     )
+    if contrast == "intra":
+        parser.set_defaults(pairs="intra")
+    for objective in OBJECTIVES:
+        add_class_flags(group, objective, omit=("pairs",) if contrast == "intra" else ())
 
 
-def add_augmentation_flags(parser: Parser, names: Sequence[str]) -> None:
-    """Add the augmentation flags (section 3.4; Tables 5, 8, 9); ``names`` are those of all augmentations."""
+def add_augmentation_flags(parser: Parser) -> None:
+    """Add ``--augmentations`` (section 3.4; Tables 5, 8, 9) and the flags of the classes in the registry."""
     group = parser.add_argument_group("augmentation")
     group.add_argument(
         "--augmentations",
         nargs="*",
         default=["crop", "pose", "jitter"],
         metavar="A",
-        help=f"any of {', '.join(names)}; no value: no augmentation (Table 5; default: crop pose jitter)",
+        help=f"any of {', '.join(AUGMENTATIONS)}; no value: no augmentation (Table 5; default: crop pose "
+        "jitter)",
     )
-    group.add_argument(
-        "--jitter-joints",
-        type=int,
-        metavar="N",
-        help="joints changed by jittering (Table 8; default: 60%% of the joints, 15 of the 25 of Kinect v2)",
-    )
-    group.add_argument(
-        "--min-crop-ratio",
-        type=float,
-        default=0.1,
-        metavar="R",
-        help="shortest temporal crop as a fraction of the clip (Table 9; default: 0.1)",
-    )
-    group.add_argument(
-        "--min-crop-frames",
-        type=int,
-        default=64,
-        metavar="N",
-        help="shortest temporal crop in frames; shorter clips are not cropped (default: 64)",
-    )
-    group.add_argument(
-        "--jitter-zero-prob",
-        type=float,
-        default=0.5,
-        metavar="P",
-        help="probability that jittering sets the joints to zero (default: 0.5, as in the official code; "
-        "paper: 0)",
-    )
+    for kind in (Composition, *AUGMENTATIONS.values()):
+        add_class_flags(group, kind)
 
 
-def add_size_flags(parser: Parser, sizes: Mapping[str, Any], note: str = "") -> None:
-    """Add the encoder sizes ``models.registry.size_flags()``; None if not given."""
+def add_size_flags(parser: Parser, note: str = "") -> None:
+    """Add the encoder sizes; None if not given."""
     group = parser.add_argument_group("encoders" + note)
-    for name, size in sizes.items():
+    for name, size in size_flags().items():
         if size.choices:
             kind: dict[str, Any] = {"choices": size.choices}
         elif isinstance(size.default, float):
@@ -351,20 +350,41 @@ def add_size_flags(parser: Parser, sizes: Mapping[str, Any], note: str = "") -> 
         group.add_argument("--" + name.replace("_", "-"), help=f"{size.help} (paper: {size.default})", **kind)
 
 
-def given_sizes(args: argparse.Namespace, sizes: Mapping[str, Any]) -> dict[str, Any]:
+def given_sizes(args: argparse.Namespace) -> dict[str, Any]:
     """Return the size flags of ``args`` by name, None if not given."""
-    return {name: getattr(args, name) for name in sizes}
+    return {name: getattr(args, name) for name in size_flags()}
 
 
-def add_steps_flag(parser: Parser) -> None:
-    """Add the alternative to ``--epochs``."""
-    parser.add_argument_group("length").add_argument(
+def add_training_flags(parser: Parser) -> None:
+    """Add the flags of the optimizer that only pretraining has."""
+    group = parser.add_argument_group("training")
+    group.add_argument(
         "--steps",
         type=POSITIVE_INT,
         action=TrainingLength,
         metavar="N",
         help="train for N steps, rounded up to whole epochs; of --epochs and --steps, the last one given "
         "applies",
+    )
+    group.add_argument(
+        "--optimizer",
+        choices=["sgd", "adamw"],
+        default="sgd",
+        help="sgd, as in the paper, or adamw, without weight decay of norms and biases (default: sgd)",
+    )
+    group.add_argument(
+        "--warmup-epochs",
+        type=COUNT,
+        default=0,
+        metavar="N",
+        help="epochs in which the learning rate rises linearly (default: 0)",
+    )
+    group.add_argument(
+        "--init",
+        type=expanded_path,
+        metavar="PATH",
+        help="start from the encoders of another pretraining, a checkpoint or folder: the same encoders and "
+        "skeleton, any dataset; optimizer, queues and position are new",
     )
 
 

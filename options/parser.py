@@ -46,6 +46,21 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+class Flags(argparse.Namespace):
+    """The completed and checked flags of a run, read-only.
+
+    Args:
+        args: the parsed flags.
+        completed: values that replace those in ``args``.
+    """
+
+    def __init__(self, args: argparse.Namespace, **completed: Any) -> None:
+        vars(self).update({**vars(args), **completed})
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"flags are completed in one place (options/defaults.py): {name} cannot be set")
+
+
 def number(kind: type, low: float, high: float = float("inf"), above: bool = False) -> Callable:
     """Return an argparse type: an int or float of at least ``low`` (or above it) and at most ``high``."""
 

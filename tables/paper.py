@@ -40,14 +40,10 @@ class PaperRow:
 
 def read_paper() -> list[PaperRow]:
     """Read all cells, in the paper's order."""
+
+    def parse(row: dict[str, str]) -> PaperRow:
+        std = float(row["std"]) if row["std"] else None
+        return PaperRow(row["table"], row["method"], row["column"], float(row["accuracy_percent"]), std)
+
     with open(PAPER_FILE, newline="", encoding="utf-8") as file:
-        return [
-            PaperRow(
-                row["table"],
-                row["method"],
-                row["column"],
-                float(row["accuracy_percent"]),
-                float(row["std"]) if row["std"] else None,
-            )
-            for row in csv.DictReader(file)
-        ]
+        return [parse(row) for row in csv.DictReader(file)]

@@ -11,7 +11,7 @@ specifications, and it is run once. Choices where the paper is ambiguous:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from models.registry import REPRESENTATIONS
@@ -20,6 +20,7 @@ from .paper import PaperRow
 
 SEQ, GRAPH, IMAGE = "seq-based", "graph-based", "image-based"  # the paper's representations
 SEQ_GRAPH = (SEQ, GRAPH)
+BY_PROTOCOL = ("T1", "T2", "T3", "T7")
 ABLATIONS = ("ntu60", "cross_view")  # dataset and protocol of Tables 5, 6, 8, 9 and 10
 
 
@@ -79,75 +80,41 @@ def transfer(row: PaperRow) -> EvaluationSpec:
     return EvaluationSpec("finetune", (SEQ,), dataset, protocol, (pretraining,))
 
 
-def ablation(pretraining: PretrainingSpec, representations: tuple[str, ...]) -> EvaluationSpec:
-    """Return the linear probe of one pretraining run of an ablation."""
-    return EvaluationSpec("linear", representations, *ABLATIONS, (pretraining,))
-
-
-def augmentations(row: PaperRow) -> EvaluationSpec:
-    """Plan Table 5: the set of augmentations."""
-    names = row.method.removeprefix("augmentations: ").split()
-    representation = parse_short_names(row.column.removeprefix("intra "))
-    pretraining = PretrainingSpec(representation, *ABLATIONS, () if names == ["none"] else tuple(names))
-    return ablation(pretraining, representation)
-
-
-def contrasts(row: PaperRow) -> EvaluationSpec:
-    """Plan Table 6: the contrasted representations."""
-    contrast, _, contrasted = row.method.partition(" ")
-    evaluated = parse_short_names(row.column)
-    representations = parse_short_names(contrasted) if contrast == "inter" else evaluated
-    return ablation(PretrainingSpec(representations, *ABLATIONS), evaluated)
-
-
-def jittered_joints(row: PaperRow) -> EvaluationSpec:
-    """Plan Table 8: the number of jittered joints."""
-    count = int(row.method.split(": ")[1])
-    return ablation(PretrainingSpec((IMAGE,), *ABLATIONS, ("jitter",), jitter_joints=count), (IMAGE,))
-
-
-def crop_ratio(row: PaperRow) -> EvaluationSpec:
-    """Plan Table 9: the shortest temporal crop."""
-    ratio = float(row.method.split(": ")[1])
-    return ablation(PretrainingSpec((IMAGE,), *ABLATIONS, ("crop",), min_crop_ratio=ratio), (IMAGE,))
-
-
-def combinations(row: PaperRow) -> EvaluationSpec:
-    """Plan Table 10: one or several representations under one classifier."""
-    representations = parse_short_names(row.method.removeprefix("downstream "))
-    if row.column == "intra":
-        pretrained = tuple(PretrainingSpec((name,), *ABLATIONS) for name in representations)
-        return EvaluationSpec("linear", representations, *ABLATIONS, pretrained)
-    pairs = {SEQ: SEQ_GRAPH, GRAPH: SEQ_GRAPH, IMAGE: (SEQ, IMAGE)}
-    contrasted = pairs[representations[0]] if len(representations) == 1 else representations
-    return ablation(PretrainingSpec(contrasted, *ABLATIONS), representations)
-
-
-RULES: dict[str, Callable[[PaperRow], EvaluationSpec]] = {
-    "T1": by_protocol,
-    "T2": by_protocol,
-    "T3": by_protocol,
-    "T4": transfer,
-    "T5": augmentations,
-    "T6": contrasts,
-    "T7": by_protocol,
-    "T8": jittered_joints,
-    "T9": crop_ratio,
-    "T10": combinations,
-}
+def ablation(row: PaperRow) -> EvaluationSpec:
+    """Plan Tables 5, 6, 8, 9 and 10: linear probes on NTU-60 cross-view."""
+    method, dataset, evaluated = row.method.split(": ")[-1], ABLATIONS, (IMAGE,)
+    if row.table == "T5":  # augmentations: names -> intra
+        names = () if method == "none" else tuple(method.split())
+        evaluated = parse_short_names(row.column.removeprefix("intra "))
+        pretrained = [PretrainingSpec(evaluated, *dataset, names)]
+    elif row.table == "T6":  # intra, or inter seq+graph -> representation
+        evaluated = parse_short_names(row.column)
+        contrasted = parse_short_names(method.removeprefix("inter ")) if "inter" in method else evaluated
+        pretrained = [PretrainingSpec(contrasted, *dataset)]
+    elif row.table == "T8":  # number of jittered joints
+        pretrained = [PretrainingSpec(evaluated, *dataset, ("jitter",), jitter_joints=int(method))]
+    elif row.table == "T9":  # shortest crop
+        pretrained = [PretrainingSpec(evaluated, *dataset, ("crop",), min_crop_ratio=float(method))]
+    else:  # one or several representations under one classifier
+        evaluated = parse_short_names(method.removeprefix("downstream "))
+        pairs = {(SEQ,): SEQ_GRAPH, (GRAPH,): SEQ_GRAPH, (IMAGE,): (SEQ, IMAGE)}
+        intra = row.column == "intra"
+        contrasts = [(name,) for name in evaluated] if intra else [pairs.get(evaluated, evaluated)]
+        pretrained = [PretrainingSpec(contrasted, *dataset) for contrasted in contrasts]
+    return EvaluationSpec("linear", evaluated, *dataset, tuple(pretrained))
 
 
 def evaluations_of(row: PaperRow, seeds: Iterable[int], label_seeds: Iterable[int]) -> list[EvaluationSpec]:
     """Return the evaluations whose mean is the cell ``row``; none for other papers' methods.
 
-    There is one per seed or, with a fraction of the labels, one per combination of pretraining seed
-    and label seed.
+    There is one per seed; with a fraction of the labels, one per pretraining seed and label seed.
     """
     if not row.is_runnable:
         return []
+    rule = transfer if row.table == "T4" else by_protocol if row.table in BY_PROTOCOL else ablation
     specs: dict[EvaluationSpec, None] = {}  # a supervised baseline is the same for all pretraining seeds
     for seed in seeds:
-        spec = RULES[row.table](row)
+        spec = rule(row)
         spec = replace(spec, pretrained=tuple(replace(p, seed=seed) for p in spec.pretrained))
         for evaluation_seed in [seed] if spec.label_fraction is None else label_seeds:
             specs[replace(spec, seed=evaluation_seed)] = None

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from engine.signals import EXIT_RESUMABLE, StopRequest
 from utils.errors import EXIT_INTERRUPTED, UserError
@@ -45,19 +45,16 @@ class Job:
 
 
 def script_command(script: str, flags: Mapping[str, Any]) -> tuple[str, ...]:
-    """Build the command of a script of this repository.
+    """Build the command of a script, a path from the root of the repository.
 
-    Args:
-        script: path from the root of the repository.
-        flags: names with underscores. True: a flag without a value; None or False: the flag is
-            omitted; a list or tuple: several values.
+    Names of ``flags`` have underscores. Values: True for a flag without a value, None or False to omit the
+    flag, a list or tuple for several values.
     """
     parts = [os.path.relpath(REPOSITORY / script)]
     for name, value in flags.items():
-        if value is None or value is False:
-            continue
-        values = [] if value is True else value if isinstance(value, (list, tuple)) else [value]
-        parts += ["--" + name.replace("_", "-"), *map(str, values)]
+        if value is not None and value is not False:
+            values = [] if value is True else value if isinstance(value, (list, tuple)) else [value]
+            parts += ["--" + name.replace("_", "-"), *map(str, values)]
     return tuple(parts)
 
 
@@ -97,30 +94,6 @@ class RunSummary:
             raise UserError("stopped; run the same command again to continue")
 
 
-@dataclass
-class RunningJob:
-    """A child process, its log and its start time."""
-
-    job: Job
-    process: subprocess.Popen
-    log: IO[bytes]
-    started: float
-
-    def failure_reason(self) -> str:
-        """Return the signal that ended the process, or the last line of its log."""
-        if self.process.returncode == 0:
-            return f"exited with 0 but did not write {self.job.output}"
-        return f"{describe_exit(self.process.returncode, Path(self.log.name))} ({self.log.name})"
-
-
-def describe_exit(code: int, log: Path) -> str:
-    """Return the signal that ended a failed process, or the last line of its log."""
-    if code < 0:
-        return f"terminated by {signal.Signals(-code).name}"
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else f"exited with {code}"
-
-
 def end_with_parent() -> None:
     """Request SIGTERM at the death of the parent process, so that no job outlives a killed run (Linux)."""
     if sys.platform == "linux":
@@ -128,34 +101,45 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
-def start(job: Job, environment: Mapping[str, str], logs: Path) -> RunningJob:
-    """Start the job's command as a child process that appends its output to its log."""
-    log = open(logs / (job.name.replace(" ", "_") + ".txt"), "ab")
-    log.write(f"+ {job.command_line}\n".encode(errors="surrogateescape"))
-    log.flush()
-    process = subprocess.Popen(
-        [sys.executable, *job.command],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **environment},
-        preexec_fn=end_with_parent,
-    )
-    return RunningJob(job, process, log, time.monotonic())
+@dataclass
+class RunningJob:
+    """A child process that runs a job and appends its output to its log."""
 
+    job: Job
+    process: subprocess.Popen
+    log: Path
+    started: float
 
-def record(running: RunningJob, summary: RunSummary) -> str:
-    """Add an ended job to the summary; return its status."""
-    running.log.close()
-    code, job = running.process.returncode, running.job
-    if code == 0 and job.is_done:
-        summary.done.append(job.name)
-        return "done"
-    if code in STOPPED_CODES:
-        summary.stopped = True
-        return "stopped"
-    summary.failed[job.name] = running.failure_reason()
-    return "FAILED"
+    @classmethod
+    def start(cls, job: Job, environment: Mapping[str, str], logs: Path) -> RunningJob:
+        """Start the command of ``job`` with further environment variables."""
+        path = logs / (job.name.replace(" ", "_") + ".txt")
+        with open(path, "ab") as log:
+            log.write(f"+ {job.command_line}\n".encode(errors="surrogateescape"))
+            log.flush()
+            process = subprocess.Popen(
+                [sys.executable, *job.command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                preexec_fn=end_with_parent,
+            )
+        return cls(job, process, path, time.monotonic())
+
+    def record(self, summary: RunSummary) -> str:
+        """Add the ended job to the summary; return its status."""
+        code, name = self.process.returncode, self.job.name
+        if code == 0 and self.job.is_done:
+            summary.done.append(name)
+            return "done"
+        if code in STOPPED_CODES:
+            summary.stopped = True
+            return "stopped"
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        reason = f"terminated by {signal.Signals(-code).name}" if code < 0 else lines[-1].strip()
+        summary.failed[name] = f"{reason if code else f'did not write {self.job.output}'} ({self.log})"
+        return "FAILED"
 
 
 def pop_ready(waiting: list[Job], summary: RunSummary) -> Job | None:
@@ -183,35 +167,32 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], logs: Path
         logs: folder for the output of the jobs; created if missing.
     """
     ensure_folder(logs)
-    summary, waiting = RunSummary(), list(jobs)
-    free_slots, running = list(range(len(slots))), dict[int, RunningJob]()
-    terminated = False
+    summary, waiting, stopping = RunSummary(), list(jobs), False
+    running: dict[int, RunningJob] = {}  # by slot
     with StopRequest() as stop:
         try:
             while True:
-                stopping = stop.requested or summary.stopped
-                if stopping and not terminated:
-                    terminate(running.values())
-                    terminated = True
-                while free_slots and not stopping and (job := pop_ready(waiting, summary)):
-                    slot = free_slots.pop(0)
-                    running[slot] = start(job, slots[slot], logs)
+                if not stopping and (stop.requested or summary.stopped):
+                    stopping = True
+                    waiting.clear()
+                    for child in running.values():
+                        child.process.terminate()
+                for slot in range(len(slots)):
+                    if slot not in running and (job := pop_ready(waiting, summary)):
+                        running[slot] = RunningJob.start(job, slots[slot], logs)
                 if not running:
                     break
                 time.sleep(POLL_SECONDS)
-                for slot in [slot for slot, child in running.items() if child.process.poll() is not None]:
-                    child = running.pop(slot)
-                    status = record(child, summary)
-                    count, seconds = len(summary.done) + len(summary.failed), time.monotonic() - child.started
-                    print(f"[{count}/{len(jobs)}] {seconds:5.1f} s  {status}: {child.job.name}", flush=True)
-                    free_slots.append(slot)
+                for slot, child in list(running.items()):
+                    if child.process.poll() is not None:
+                        status = running.pop(slot).record(summary)
+                        count = len(summary.done) + len(summary.failed)
+                        seconds = time.monotonic() - child.started
+                        print(
+                            f"[{count}/{len(jobs)}] {seconds:5.1f} s  {status}: {child.job.name}", flush=True
+                        )
         finally:  # normally nothing is left running; only after a second Ctrl-C
-            terminate(running.values())
+            for child in running.values():
+                child.process.terminate()
         summary.stopped |= stop.requested
     return summary
-
-
-def terminate(running: Iterable[RunningJob]) -> None:
-    """Ask the jobs to stop."""
-    for child in running:
-        child.process.terminate()

@@ -10,8 +10,6 @@ from facts.datasets import DATASETS
 from models.registry import complete_sizes
 from options.defaults import CLASSIFIER_DEFAULTS
 
-PAPER_DATASETS = ("ntu60", "ntu120", "pku1", "pku2")  # of the tables, without later additions
-
 
 @dataclass(frozen=True)
 class Scale:
@@ -57,17 +55,12 @@ PAPER = Scale(  # sections 3.4, 4.2 and 4.3, and the scripts of the official cod
     synthetic=False,
 )
 
+SMOKE_TRAINING = {"epochs": 4, "schedule": (3,), "batch_size": 16}
 SMOKE = Scale(  # every command in seconds on a CPU
     "smoke",
     pretraining={**PAPER.pretraining, "epochs": 1, "schedule": (), "batch_size": 16, "moco_k": 64},
     classifier={  # learning rates high enough to change the weights in a few steps
-        mode: {
-            **flags,
-            "epochs": 4,
-            "schedule": (3,),
-            "batch_size": 16,
-            "lr": 0.1 if mode == "linear" else 0.01,
-        }
+        mode: {**flags, **SMOKE_TRAINING, "lr": 0.1 if mode == "linear" else 0.01}
         for mode, flags in PAPER.classifier.items()
     },
     sizes={

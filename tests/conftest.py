@@ -16,11 +16,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data_gen.synthetic import make_ntu
 from dataset.store_format import CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE
 from engine.checkpoint import RollingCheckpoint, load_checkpoint, save_checkpoint
 from engine.optimization import GuardedOptimizer
 from facts.skeletons import KINECT_V2
-from models.registry import build_encoder
+from models.registry import build_encoder, complete_sizes
+from tables.run import RunSummary
 from utils.errors import run_script
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which tests may run, ignores it
@@ -38,7 +40,7 @@ TINY = {
     "graph_num_blocks": 2,
     "image_width": 16,
 }
-TINY_SIZES = {**TINY, "graph_encoder": "agcn", "image_dropout": 0.5, "num_frames": 64}  # all sizes
+TINY_SIZES = complete_sizes(TINY)
 TINY_FLAGS = [part for name, value in TINY.items() for part in ("--" + name.replace("_", "-"), str(value))]
 PRETRAINING_FLAGS = ["--moco-k", "16", "--batch-size", "4", "--epochs", "2", "--seed", "5"]
 
@@ -209,6 +211,15 @@ def kill():
     raise KeyboardInterrupt
 
 
+@pytest.fixture(scope="session")
+def ntu_raw(tmp_path_factory):
+    """A folder with 24 synthetic skeleton files of two actions."""
+    folder = tmp_path_factory.mktemp("raw")
+    flags = "--subjects 3 --actions 9 50 --cameras 2 --difficulty 0 --workers 1".split()
+    make_ntu.main([*flags, "--out-folder", str(folder / "raw")])
+    return folder / "raw"
+
+
 @pytest.fixture
 def small_store(tmp_path):
     """``tmp_path/data`` with 20 training and 10 validation clips of four classes as ``ntu60``."""
@@ -264,3 +275,27 @@ def probe(run):
         return run(CLASSIFICATION, "--pretrained", "random", *TINY_FLAGS, "--output-dir", folder, *flags)
 
     return call
+
+
+@pytest.fixture
+def jobs_in_process(run, monkeypatch):
+    """``jobs_in_process(module)``: its ``run_jobs`` runs here; returns the growing list of jobs that ran."""
+
+    def patch(module):
+        ran = []
+
+        def run_jobs(jobs, slots, logs):
+            summary = RunSummary()
+            for job in jobs:
+                code, _, err = run(Path(job.command[0]).name, *job.command[1:])
+                ran.append(job.name)
+                if code == 0 and job.is_done:
+                    summary.done.append(job.name)
+                else:
+                    summary.failed[job.name] = f"{err.strip()} (log)"
+            return summary
+
+        monkeypatch.setattr(module, "run_jobs", run_jobs)
+        return ran
+
+    return patch

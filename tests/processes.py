@@ -1,4 +1,4 @@
-"""Pretraining runs as child processes, for tests that kill them or limit their resources."""
+"""Runs as child processes, for tests that kill them, limit their resources or start several."""
 
 import os
 import subprocess
@@ -11,29 +11,32 @@ from conftest import INTER, PRETRAINING_FLAGS, TINY_FLAGS
 from engine.checkpoint import newest_checkpoint, position
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SCRIPT = REPOSITORY / INTER
-EPOCHS = 12  # of five steps
-FREQUENT_SAVES = ["--save-freq", 3, "--save-minutes", 0.002]
+EPOCHS = 8  # of five steps
 
 
-def command(store, folder, *flags):
-    """The command of a pretraining that is fast and has dropout."""
-    representations = ["--skeleton-representation", "seq-based_and_image-based"]
-    paths = ["--data-root", store, "--checkpoint-path", folder]
-    settings = [*PRETRAINING_FLAGS, *TINY_FLAGS, *representations, *FREQUENT_SAVES, "--epochs", EPOCHS]
-    return [sys.executable, "-u", *map(str, [SCRIPT, *settings, *paths, *flags])]
+def pretraining_flags(store, folder, *flags):
+    """The flags of a pretraining that is fast, has dropout and often saves."""
+    settings = [*PRETRAINING_FLAGS, *TINY_FLAGS, "--save-freq", 3, "--save-minutes", 0.002]
+    settings += ["--skeleton-representation", "seq-based_and_image-based", "--epochs", EPOCHS]
+    return [*map(str, [*settings, "--data-root", store, "--checkpoint-path", folder, *flags])]
 
 
-def start(store, folder, *flags, **settings):
-    """Start a pretraining, or resume the one in ``folder``; ``settings`` are arguments of ``Popen``."""
+def start(*command, environment=(), **settings):
+    """Start Python with a command line; ``settings`` are arguments of ``Popen``."""
     return subprocess.Popen(
-        command(store, folder, "--resume", "auto", *flags),
+        [sys.executable, "-u", *map(str, command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **dict(environment)},
         **settings,
     )
+
+
+def start_pretraining(store, folder, *flags, **settings):
+    """Start a pretraining, or resume the one in ``folder``."""
+    script = REPOSITORY / INTER
+    return start(script, *pretraining_flags(store, folder, "--resume", "auto", *flags), **settings)
 
 
 def finish(child):
@@ -42,19 +45,9 @@ def finish(child):
     return child.returncode, out, err
 
 
-def wait_until(child, condition):
-    """Wait until ``condition()`` is true; fails if the process ends first."""
+def wait_for_checkpoint(child, folder, epoch, step):
+    """Wait until a checkpoint in ``folder`` is at ``(epoch, step)`` or later; fails if the process ends."""
     end = time.monotonic() + 120
-    while not condition():
+    while not (newest := newest_checkpoint(folder)) or position(newest[1]) < (epoch, step):
         assert time.monotonic() < end and child.poll() is None, child.communicate()
         time.sleep(0.02)
-
-
-def wait_for_checkpoint(child, folder, epoch, step):
-    """Wait until a checkpoint in ``folder`` is at the position ``(epoch, step)`` or later."""
-
-    def is_saved():
-        newest = newest_checkpoint(folder)
-        return newest is not None and position(newest[1]) >= (epoch, step)
-
-    wait_until(child, is_saved)

@@ -9,7 +9,7 @@ from conftest import write_official, write_store
 
 from dataset.clips import open_clips
 from dataset.views import evaluation_view
-from facts.class_names import NTU_ACTIONS
+from facts.class_names import CLASS_NAMES
 from utils.errors import UserError
 
 
@@ -72,8 +72,8 @@ def test_store_of_ntu120_contains_ntu60(tmp_path):
     clips = open_clips(tmp_path, "ntu60", "cross_view", "train")
     assert clips.names == ["S017C002P001R001A060"] and clips.num_classes == 60
     assert len(open_clips(tmp_path, "ntu120", "cross_setup", "train")) == 2
-    assert open_clips(tmp_path, "ntu60", "cross_subject", "train").class_names == NTU_ACTIONS[:60]
-    assert open_clips(tmp_path, "ntu120", "cross_setup", "train").class_names == NTU_ACTIONS
+    assert open_clips(tmp_path, "ntu60", "cross_subject", "train").class_names == CLASS_NAMES["ntu60"]
+    assert open_clips(tmp_path, "ntu120", "cross_setup", "train").class_names == CLASS_NAMES["ntu120"]
     with pytest.raises(UserError, match="ntu60 does not have --protocol cross_setup"):
         open_clips(tmp_path, "ntu60", "cross_setup", "train")
 
@@ -97,12 +97,12 @@ HEADER = b"name,label,first_frame,num_frames,cross_view\n"
         ("store.json", b"{", "is not a valid store description"),
         ("store.json", b'{"format_version": 99, "dataset": "x", "num_classes": 3}', "format version 99"),
         ("clips.csv", b"name,first\n", "line 1: the first columns"),
-        ("clips.csv", HEADER + b"a,1,0\n", "line 2: 3 cells"),
-        ("clips.csv", HEADER + b"a,x,0,5,val\n", "line 2: label"),
-        ("clips.csv", HEADER + b"a,1,0,5,test\n", "line 2: 'test'"),
+        ("clips.csv", HEADER + b"a,1,0\n", "line 2: 'a,1,0' is not 5 cells"),
+        ("clips.csv", HEADER + b"a,x,0,5,val\n", "line 2: 'a,x,0,5,val' is not"),
+        ("clips.csv", HEADER + b"a,1,0,5,test\n", "line 2: 'a,1,0,5,test' is not"),
         ("clips.csv", HEADER + b"a,1,0,999999,val\n", "beyond the end of frames.npy"),
         ("clips.csv", HEADER + b"a,60,0,5,val\n", r"outside 0\.\.59"),
-        ("clips.csv", b"", "first columns must be"),
+        ("clips.csv", b"", "line 1: the first columns"),
         ("frames.npy", b"\x93NUMPY\x01", "cannot be read"),
         ("frames.npy", b"", "cannot be read"),
     ],

@@ -21,7 +21,7 @@ from conftest import RETRIEVAL, identical, one_line, write_official
 
 from dataset.clips import open_clips
 from engine.checkpoint import load_checkpoint
-from engine.probe import PROBE_FILE
+from engine.classifier import PROBE_FILE
 from utils.errors import UserError
 
 

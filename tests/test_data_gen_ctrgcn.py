@@ -1,39 +1,26 @@
 """Stores of CTR-GCN's npz files: the same clips as from raw files, two protocols, damaged files."""
 
 import os
-import sys
 import zipfile
 
 import numpy as np
 import pytest
-from conftest import TINY_FLAGS, one_line
+from conftest import one_line
 from damaged_inputs import damage, same_stores, store_or_error
 
-import action_retrieval
-import main_moco_inter_skeleton
 from data_gen import ctrgcn_gendata, ntu_gendata
 from data_gen.normalize import select_people
 from data_gen.skeleton_file import read_skeleton
-from data_gen.sources import find_files
-from data_gen.synthetic import make_ntu
+from data_gen.sources import find_raw_files
 from dataset.store import open_store
 from facts.datasets import ntu_splits, parse_ntu_name
 from utils.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory):
-    """A folder with 24 synthetic skeleton files of two actions."""
-    folder = tmp_path_factory.mktemp("raw")
-    flags = ["--subjects", "3", "--actions", "9", "50", "--cameras", "2", "--workers", "1"]
-    make_ntu.main([*flags, "--out-folder", str(folder / "raw")])
-    return folder / "raw"
-
-
 def clips_of(raw):
     """Return name -> (300, 150) of skeleton files: the first frame's spine at the origin, then padding."""
     clips = {}
-    for file in find_files([raw], ".skeleton"):
+    for file in find_raw_files([raw], ".skeleton"):
         bodies, _ = read_skeleton(file.read())
         people = select_people(bodies)
         tracked = people.any(axis=(2, 3))
@@ -71,18 +58,18 @@ def prepare(paths, store, *flags):
 
 
 @pytest.fixture(scope="module")
-def both_protocols(raw, tmp_path_factory):
-    """The paths of NTU60_CS.npz and NTU60_CV.npz with the clips of ``raw``."""
-    folder, clips = tmp_path_factory.mktemp("npz"), clips_of(raw)
+def both_protocols(ntu_raw, tmp_path_factory):
+    """The paths of NTU60_CS.npz and NTU60_CV.npz with the clips of ``ntu_raw``."""
+    folder, clips = tmp_path_factory.mktemp("npz"), clips_of(ntu_raw)
     np.savez(folder / "NTU60_CS.npz", **arrays_of(clips, "cross_subject"))
     np.savez_compressed(folder / "NTU60_CV.npz", **arrays_of(clips, "cross_view"))
     return folder / "NTU60_CS.npz", folder / "NTU60_CV.npz"
 
 
-def test_same_clips_as_from_raw_files(raw, both_protocols, tmp_path, capsys):
+def test_same_clips_as_from_raw_files(ntu_raw, both_protocols, tmp_path, capsys):
     assert prepare(both_protocols, tmp_path / "ctrgcn") == 0
     assert "40,091" in capsys.readouterr().out
-    flags = ["--data_path", str(raw), "--out_folder", str(tmp_path / "ntu60"), "--workers", "1"]
+    flags = ["--data_path", str(ntu_raw), "--out_folder", str(tmp_path / "ntu60"), "--workers", "1"]
     assert ntu_gendata.main(flags) == 0
     ours, theirs = open_store(tmp_path / "ntu60"), open_store(tmp_path / "ctrgcn")
     assert len(ours.names) == len(theirs.names) == 24
@@ -105,20 +92,6 @@ def match(store, row, other):
 def frames_of(store, row):
     first = store.first_frame[row]
     return store.frames[first : first + store.num_frames[row]]
-
-
-def test_pretraining_and_retrieval(both_protocols, tmp_path, monkeypatch):
-    assert prepare(both_protocols[:1], tmp_path / "data" / "ntu60") == 0
-    common = ["--data-root", tmp_path / "data", "--protocol", "cross_subject", "--seed", 1]
-    pretraining = ["--epochs", 1, "--batch-size", 4, "--moco-k", 8, "--checkpoint-path", tmp_path / "inter"]
-    retrieval = ["--pretrained", tmp_path / "inter" / "checkpoint_0000.pth.tar"]
-    retrieval += ["--output-dir", tmp_path / "knn", "--finetune-skeleton-representation", "seq-based"]
-    for script, flags in (
-        (main_moco_inter_skeleton, [*TINY_FLAGS, *pretraining]),
-        (action_retrieval, retrieval),
-    ):
-        monkeypatch.setattr(sys, "argv", ["script", *map(str, [*common, *flags])])
-        assert not script.main()
 
 
 def test_same_store_for_any_number_of_workers(tmp_path):
@@ -158,39 +131,29 @@ def changed(clips, change):
     return clips
 
 
+ONES = np.ones((300, 150))
+
+
 @pytest.mark.parametrize(
-    "change,message",
+    "change,count",
     [
-        (lambda clips: clips.pop("S001C001P001R001A001"), "is not in it"),
-        (
-            lambda clips: clips.update(S001C001P001R001A009=np.ones((300, 150))),
-            "1 clips are only in the latter",
-        ),
-        (lambda clips: clips["S001C002P002R001A002"].__setitem__((0, 0), 7), "is not in it"),
-        (
-            lambda clips: clips.update(
-                S001C001P001R001A009=np.ones((300, 150)), S001C002P001R001A009=np.ones((300, 150))
-            ),
-            "1 clips are only|2 clips are only",
-        ),
+        (lambda clips: clips.pop("S001C001P001R001A001"), 1),
+        (lambda clips: clips.update(S001C001P001R001A009=ONES), 1),
+        (lambda clips: clips["S001C002P002R001A002"].__setitem__((0, 0), 7), 2),
+        # equal clips of the same subject, in both splits of cross-view
+        (lambda clips: clips.update(S001C001P001R001A009=ONES, S001C002P001R001A009=ONES), 1),
     ],
 )
-def test_files_with_different_clips_raise(tmp_path, change, message):
+def test_files_with_different_clips_raise(tmp_path, change, count):
     clips = small_clips()
     np.savez(tmp_path / "NTU60_CS.npz", **arrays_of(clips, "cross_subject"))
-    np.savez(tmp_path / "NTU60_CV.npz", **arrays_of(changed(clips, change), "cross_view"))
+    other = {name: values.copy() for name, values in clips.items()}
+    change(other)
+    np.savez(tmp_path / "NTU60_CV.npz", **arrays_of(other, "cross_view"))
+    message = f"NTU60_CS.npz and NTU60_CV.npz do not match: {count} clips"
     with pytest.raises(UserError, match=message) as caught:
         prepare([tmp_path / "NTU60_CS.npz", tmp_path / "NTU60_CV.npz"], tmp_path / "store")
     assert one_line(str(caught.value)) and not (tmp_path / "store").exists()
-
-
-def test_equal_clips_in_both_splits_raise(tmp_path):
-    clips = small_clips()
-    clips["S001C002P001R001A001"] = clips["S001C001P001R001A001"]  # of the same subject
-    np.savez(tmp_path / "NTU60_CS.npz", **arrays_of(clips, "cross_subject"))
-    np.savez(tmp_path / "NTU60_CV.npz", **arrays_of(clips, "cross_view"))
-    with pytest.raises(UserError, match="in both of its splits"):
-        prepare([tmp_path / "NTU60_CS.npz", tmp_path / "NTU60_CV.npz"], tmp_path / "store")
 
 
 @pytest.mark.parametrize(
@@ -198,9 +161,9 @@ def test_equal_clips_in_both_splits_raise(tmp_path):
     [
         (["x.npz"], [], "give --dataset and --protocol"),
         (["x.npz"], ["--dataset", "ntu60"], "give --dataset and --protocol"),
-        (["NTU60_CS.npz", "NTU120_CSet.npz"], [], "separate stores"),
-        (["NTU60_CS.npz", "NTU60_CSub.npz"], [], "another protocol"),
-        (["NTU60_CSet.npz"], [], "does not have --protocol cross_setup"),
+        (["NTU60_CS.npz", "NTU120_CSet.npz"], [], "another protocol of one dataset"),
+        (["NTU60_CS.npz", "NTU60_CSub.npz"], [], "another protocol of one dataset"),
+        (["NTU60_CSet.npz"], [], "ntu60 has cross_subject, cross_view"),
     ],
 )
 def test_names_of_files(tmp_path, capsys, names, flags, message):
@@ -225,13 +188,12 @@ def small_arrays(**changes):
     "changes,message",
     [
         ({"x_test": None}, "no item named 'x_test.npy'"),
-        ({"x_train": np.ones((1, 64, 150))}, "is \\(1, 64, 150\\) instead of \\(N, 300, 150\\)"),
+        ({"x_train": np.ones((1, 64, 150))}, r"float64 \(1, 64, 150\) instead of numbers \(1, 300, 150\)"),
         ({"x_train": np.ones((300, 150))}, "instead of"),
-        ({"y_train": np.zeros(1)}, "instead of \\(N, 60\\)"),
-        ({"y_train": np.eye(60)[:2]}, "1 clips in x_train, but 2 labels"),
-        ({"x_train": np.asfortranarray(np.ones((2, 300, 150)))}, "C order"),
-        ({"x_train": np.full((1, 300, 150), "x")}, "not an array of numbers"),
-        ({"x_train": np.ones((1, 300, 150), dtype=complex)}, "not an array of numbers"),
+        ({"y_train": np.zeros(1)}, r"instead of numbers \(1, 60\)"),
+        ({"y_train": np.eye(60)[:2]}, r"y_train is float64 \(2, 60\) instead of numbers \(1, 60\)"),
+        ({"x_train": np.asfortranarray(np.ones((2, 300, 150)))}, "in Fortran order"),
+        ({"x_train": np.full((1, 300, 150), "x")}, "instead of numbers"),
     ],
 )
 def test_other_arrays_raise(tmp_path, changes, message):
@@ -241,81 +203,62 @@ def test_other_arrays_raise(tmp_path, changes, message):
     assert one_line(str(caught.value)) and os.listdir(tmp_path) == ["NTU60_CS.npz"]
 
 
-def rewrite(path, change, compression=zipfile.ZIP_STORED):
+def rewrite(path, change):
     """Write the members of an archive again, with valid checksums, after changing the bytes of each."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", compression) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, change(data))
 
 
+def longer_header(data):
+    return data.replace(b"(1, 300, 150)", b"(9, 300, 150)").replace(b"(1, 60)", b"(9, 60)")
+
+
 @pytest.mark.parametrize(
-    "change,message",
+    "change",
     [
-        (lambda data: data[:-8], "truncated"),
-        (lambda data: data + b"x", "longer than its header"),
-        (
-            lambda data: data.replace(b"(1, 300, 150)", b"(9, 300, 150)").replace(b"(1, 60)", b"(9, 60)"),
-            "truncated",
-        ),
-        (lambda data: data.replace(b"(1, 300, 150), ", b"(-1, 300, 150),"), "cannot be used"),
-        (
-            lambda data: data.replace(b"(1, 300, 150), }", b"(9" + b"9" * 30 + b", 300, 150)}"),
-            "cannot be used",
-        ),
-        (lambda data: data.replace(b"'<f8'", b"'|O' "), "not an array of numbers"),
-        (lambda data: data.replace(b"'<f8'", b"'<f9'"), "not an array of numbers"),
-        (lambda data: b"\x93NUMPY\x02\x00" + data[8:], "not an array"),
-        (lambda data: b"", "cannot be used"),
-        (lambda data: b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 70000, "cannot be used"),
+        lambda data: data[:-8],
+        longer_header,
+        lambda data: data.replace(b"(1, 300, 150), ", b"(-1, 300, 150),"),
+        lambda data: data.replace(b"'<f8'", b"'|O' "),
+        lambda data: b"",
+        lambda data: b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 70000,
     ],
 )
-def test_damaged_arrays_raise(tmp_path, change, message):
+def test_damaged_arrays_raise(tmp_path, change):
     path = tmp_path / "NTU60_CS.npz"
     np.savez(path, **small_arrays())
     rewrite(path, change)
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match="NTU60_CS.npz cannot be used") as caught:
         prepare([path], tmp_path / "store")
     assert one_line(str(caught.value)) and os.listdir(tmp_path) == ["NTU60_CS.npz"]
 
 
-def test_other_compression_and_no_archive_raise(tmp_path):
-    path = tmp_path / "NTU60_CS.npz"
-    with pytest.raises(UserError, match="cannot be read"):
-        prepare([path], tmp_path / "store")
-    path.write_bytes(b"x" * 100)
-    with pytest.raises(UserError, match="cannot be used"):
-        prepare([path], tmp_path / "store")
-    np.savez(path, **small_arrays())
-    rewrite(path, lambda data: data, zipfile.ZIP_LZMA)
-    with pytest.raises(UserError, match="compressed in another way"):
-        prepare([path], tmp_path / "store")
+@pytest.mark.parametrize("content", [None, b"x" * 100])
+def test_other_files_raise(tmp_path, content):
+    if content:
+        (tmp_path / "NTU60_CS.npz").write_bytes(content)
+    with pytest.raises(UserError, match="NTU60_CS.npz cannot be used"):
+        prepare([tmp_path / "NTU60_CS.npz"], tmp_path / "store")
 
 
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_damaged_archives_give_a_store_or_an_error(tmp_path, save):
-    path = tmp_path / "NTU60_CS.npz"
-    save(path, **arrays_of(small_clips(), "cross_subject"))
-    data = path.read_bytes()
-    results = []
-    for seed in range(100):
-        path.write_bytes(damage(data, seed))
-        results.append(store_or_error(ctrgcn_gendata.main, ["--data_path", path], tmp_path / "store"))
-    assert results.count("error") > 80
-
-
-def test_damaged_members_give_a_store_or_an_error(tmp_path):
-    """Random damages with valid checksums, half of them in the headers."""
+def test_damaged_archives_give_a_store_or_an_error(tmp_path):
+    """Random damages of the file, or with valid checksums of its members and their headers."""
     path = tmp_path / "NTU60_CS.npz"
     results = []
-    for seed in range(100):
+    for seed in range(60):
         np.savez(path, **arrays_of(small_clips(), "cross_subject"))
-        rewrite(
-            path,
-            lambda data, seed=seed: (
-                damage(data[:128], seed) + data[128:] if seed % 2 else data[:128] + damage(data[128:], seed)
-            ),
-        )
+        if seed % 3 == 0:
+            path.write_bytes(damage(path.read_bytes(), seed))
+        else:
+            start, end = (0, 128) if seed % 3 == 1 else (128, None)
+            rewrite(
+                path,
+                lambda data, seed=seed, start=start, end=end: (
+                    data[:start] + damage(data[start:end], seed) + (data[end:] if end else b"")
+                ),
+            )
         results.append(store_or_error(ctrgcn_gendata.main, ["--data_path", path], tmp_path / "store"))
-    assert results.count("error") > 20
+    assert 20 < results.count("error") < 60

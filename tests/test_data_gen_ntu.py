@@ -132,10 +132,10 @@ def test_on_error_stop_writes_nothing(raw, data):
     [
         (["--data_path", "nowhere"], "nowhere does not exist"),
         ([], "no .skeleton file below"),
-        (["--data_path", "RAW", "--ignored_sample_path", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["--data_path", "RAW", "--ignored_sample_path", "nowhere.txt"], "nowhere.txt does not exist"),
         (["--data_path", "RAW", "--ignored_sample_path", __file__], "contains no line with only a name like"),
         (["--data_path", "RAW", "--out_folder", "RAW"], "exists but is not a store"),
-        (["--data_path", "broken.zip"], "cannot be opened as a zip archive"),
+        (["--data_path", "broken.zip"], "the archive is damaged"),
     ],
 )
 def test_user_errors_write_nothing(raw, data, tmp_path, monkeypatch, flags, message):
@@ -181,10 +181,9 @@ def test_script_runs_from_either_folder(raw, tmp_path, folder):
 
 
 def published_names(dataset):
-    last = 17 if dataset == "ntu60" else 32
-    for setup, ranges in ntu_files.SETUP_SUBJECTS.items():
+    for setup, subjects in ntu_files.read_setups(dataset).items():
         first_action = 1 if setup <= 17 else 61
-        for subject in ntu_files.parse_ranges(ranges) if setup <= last else []:
+        for subject in subjects:
             for camera in (1, 2, 3):
                 for repetition in (1, 2):
                     for action in range(first_action, first_action + 60):

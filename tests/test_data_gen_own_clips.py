@@ -57,8 +57,8 @@ def test_write_store_keeps_coordinates(tmp_path):
         (np.zeros((5, 24, 3, 1)), "instead of"),
         (np.zeros((0, 25, 3, 1)), "instead of"),
         (np.zeros((5, 25, 3, 1)), "no body"),
-        (np.full((5, 25, 3, 1), np.nan), "not finite"),
-        (np.full((5, 25, 3, 1), "x"), "not finite"),
+        (np.full((5, 25, 3, 1), np.inf), "too large"),
+        (np.full((5, 25, 3, 1), "x"), "does not consist of numbers"),
     ],
 )
 def test_invalid_arrays_raise(tmp_path, bad, message):
@@ -81,68 +81,39 @@ def test_script_reads_npz_and_npy(tmp_path, form):
     lines = [f"{name},{i % 3},{'val' if i % 4 else 'train'}," for i, name in enumerate(arrays)]
     lines += ["clip03,1,train,", "absent,0,train,"]
     (tmp_path / "clips.csv").write_text("name,label,cross_subject,other\n" + "\n".join(lines))
-    flags = [
-        "--dataset",
-        "mine",
-        "--data-path",
-        str(data),
-        "--clips",
-        str(tmp_path / "clips.csv"),
-        "--out_folder",
-        str(tmp_path / "store"),
-        "--workers",
-        "1",
-    ]
+    flags = flags_of(tmp_path, data)
     assert arrays_gendata.main(flags) == 1  # three of 33 are left out
-    assert [row["name"] for row in rows_of(tmp_path / "store")] == sorted(arrays)
-    frames = np.load(tmp_path / "store" / FRAMES_FILE)
+    assert [row["name"] for row in rows_of(tmp_path / "data" / "mine")] == sorted(arrays)
+    frames = np.load(tmp_path / "data" / "mine" / FRAMES_FILE)
     assert np.array_equal(frames[:6], normalize_clip(arrays["clip00"].transpose(3, 0, 1, 2)))
-    info = json.loads((tmp_path / "store" / INFO_FILE).read_text())
+    info = json.loads((tmp_path / "data" / "mine" / INFO_FILE).read_text())
     assert info["num_classes"] == 3 and info["protocols"] == ["cross_subject", "other"]
     assert [(item["file"], item["line"]) for item in info["left_out"]] == [
         (f"{data.name}/absent", None),
-        (f"{data.name}/alone", None),
+        (f"{data.name}/alone.npy", None),
         ("clips.csv", 32),
     ]
     with pytest.raises(UserError, match="array not found|listed twice|no row"):
         arrays_gendata.main([*flags, "--overwrite", "--on-error", "stop"])
 
 
-def test_table_without_protocol_raises(tmp_path):
-    np.savez(tmp_path / "arrays.npz", a=array(0))
-    (tmp_path / "clips.csv").write_text("name,label\na,0\n")
-    with pytest.raises(UserError, match="one for each protocol"):
-        arrays_gendata.main(
-            [
-                "--dataset",
-                "mine",
-                "--data-path",
-                str(tmp_path / "arrays.npz"),
-                "--clips",
-                str(tmp_path / "clips.csv"),
-                "--out_folder",
-                str(tmp_path / "store"),
-            ]
-        )
+def flags_of(folder, data, *flags):
+    """Return the flags to prepare ``data`` with the table ``clips.csv``."""
+    paths = ["--data-path", data, "--clips", folder / "clips.csv", "--out_folder", folder / "data" / "mine"]
+    return list(map(str, ["--dataset", "mine", *paths, "--workers", 1, *flags]))
 
 
 def prepare_named(tmp_path, table, *flags):
     """Prepare two clips, ``a`` and ``b``, with this table; return the content of ``store.json``."""
     np.savez(tmp_path / "arrays.npz", a=array(0), b=array(1))
     (tmp_path / "clips.csv").write_text(table)
-    paths = ["--data-path", tmp_path / "arrays.npz", "--clips", tmp_path / "clips.csv"]
-    flags = [
-        "--dataset",
-        "mine",
-        *paths,
-        "--out_folder",
-        tmp_path / "data" / "mine",
-        "--workers",
-        "1",
-        *flags,
-    ]
-    arrays_gendata.main(list(map(str, flags)))
+    arrays_gendata.main(flags_of(tmp_path, tmp_path / "arrays.npz", *flags))
     return json.loads((tmp_path / "data" / "mine" / INFO_FILE).read_text())
+
+
+def test_table_without_protocol_raises(tmp_path):
+    with pytest.raises(UserError, match="one for each protocol"):
+        prepare_named(tmp_path, "name,label\na,0\n")
 
 
 def test_class_names_in_the_table(tmp_path):
@@ -171,7 +142,7 @@ def test_store_without_class_names(tmp_path):
         (b"a\nb\n", "name,label,split\na,0,train\n", ["--num-classes", "3"], "2 names for 3 classes"),
         (b"a\n\nb\n", "name,label,split\na,0,train\n", [], "line 2: expected a class name"),
         (b"a\n" + b"b" * 101, "name,label,split\na,0,train\n", [], "line 2: expected a class name"),
-        (b"\n", "name,label,split\na,0,train\n", [], "is empty"),
+        (b"\n", "name,label,split\na,0,train\n", [], "line 1: expected a class name"),
         (b"\xff\xfe", "name,label,split\na,0,train\n", [], "cannot be read as a list"),
         (None, "name,label,split,class_name\na,0,train,x\nb,0,val,y\n", [], "class 0 has two names"),
         (None, "name,label,split,class_name\na,0,train," + "x" * 101, [], "too long"),
@@ -205,10 +176,7 @@ def test_damaged_class_names_raise(tmp_path, names):
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_labels_that_count_from_one_have_a_warning(tmp_path, capsys, first):
-    np.savez(tmp_path / "arrays.npz", a=array(0), b=array(1))
-    (tmp_path / "clips.csv").write_text(f"name,label,split\na,{first},train\nb,{first + 1},val\n")
-    data = f"--data_path {tmp_path / 'arrays.npz'} --clips {tmp_path / 'clips.csv'}"
-    assert arrays_gendata.main(f"--dataset mine {data} --out_folder {tmp_path / 'store'}".split()) == 0
+    prepare_named(tmp_path, f"name,label,split\na,{first},train\nb,{first + 1},val\n")
     assert ("no clip has label 0" in capsys.readouterr().out) == bool(first)
 
 

@@ -14,7 +14,7 @@ from data_gen import pku_gendata
 from data_gen.normalize import normalize_clip
 from data_gen.pku_files import Video, parse_split, read_splits
 from data_gen.skeleton_file import read_pku_skeleton
-from data_gen.sources import BadFile
+from data_gen.sources import BadFile, RawFile
 from data_gen.synthetic import make_pku
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
 from utils.errors import UserError
@@ -216,22 +216,13 @@ def test_damaged_files_give_clips_or_reasons(raw):
         data = [(raw / part / f"{name}.txt").read_bytes() for part in ("skeletons", "labels")]
         for i in ((0,), (1,), (0, 1))[seed % 3]:
             data[i] = mutate(data[i], rng)
-        result = pku_gendata.read_video(Video(*map(InMemory, data), {"cross_view": "val"}), 51)
+        files = (RawFile("0001-L", "0001-L.txt", "", content=content) for content in data)
+        result = pku_gendata.read_video(Video(*files, {"cross_view": "val"}), 51)
         assert result.clips or result.left_out or not data[1].strip()
         assert all(np.isfinite(clip.frames).all() for clip in result.clips)
         assert all(issue.reason for issue in result.left_out + result.notes)
         clips += len(result.clips)
     assert 200 < clips < 800
-
-
-class InMemory:
-    name = display_name = "0001-L"
-
-    def __init__(self, data):
-        self.data = data
-
-    def read(self):
-        return self.data
 
 
 def test_split_files_are_found_by_name_and_part(raw, tmp_path):

@@ -6,51 +6,27 @@ import json
 import os
 import pickle
 import struct
-import sys
 
 import numpy as np
 import pytest
-from conftest import TINY_FLAGS, one_line
-from damaged_inputs import damage, same_stores, store_or_error
+from conftest import INTER, RETRIEVAL, TINY_FLAGS, one_line
+from damaged_inputs import damage, store_or_error
 
-import action_retrieval
-import main_moco_inter_skeleton
 from data_gen import ntu_gendata, pyskl_gendata
-from data_gen.array_pickle import BadPickle, PickledArray, read_pickle
 from data_gen.normalize import normalize_clip, select_people
 from data_gen.skeleton_file import read_skeleton
-from data_gen.sources import find_files
-from data_gen.synthetic import make_ntu
+from data_gen.sources import find_raw_files
 from dataset.store import open_store
 from dataset.store_format import INFO_FILE
 from facts.datasets import ntu_splits, parse_ntu_name
 from utils.errors import UserError
-
-
-@pytest.fixture
-def call(monkeypatch):
-    """``call(script, *flags)``: run a script; returns its exit code."""
-
-    def run(script, *flags):
-        monkeypatch.setattr(sys, "argv", ["script", *map(str, flags)])
-        return script.main() or 0
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory):
-    """A folder with 24 synthetic skeleton files of two actions."""
-    folder = tmp_path_factory.mktemp("raw")
-    flags = ["--subjects", "3", "--actions", "9", "50", "--cameras", "2", "--workers", "1"]
-    make_ntu.main([*flags, "--out-folder", str(folder / "raw")])
-    return folder / "raw"
+from utils.pickles import read_pickle
 
 
 def annotations_of(raw):
     """Return the annotations of skeleton files, with the two people that the official code selects."""
     annotations = []
-    for file in find_files([raw], ".skeleton"):
+    for file in find_raw_files([raw], ".skeleton"):
         bodies, _ = read_skeleton(file.read())
         people = select_people(bodies).astype(np.float32)
         keypoint = people if people[1].any() else people[:1]
@@ -108,27 +84,11 @@ def left_out(store):
     return {item["file"]: item["reason"] for item in info["left_out"]}
 
 
-def pretrain_and_retrieve(call, folder, dataset):
-    """Run both scripts at the smallest size on the store ``folder/data/dataset``."""
-    common = ["--data-root", folder / "data", "--protocol", "cross_view", "--seed", 1]
-    pretraining = ["--pre-dataset", dataset, "--epochs", 1, "--batch-size", 4, "--moco-k", 8]
-    pretraining += ["--checkpoint-path", folder / "inter"]
-    assert call(main_moco_inter_skeleton, *common, *TINY_FLAGS, *pretraining) == 0
-    retrieval = ["--finetune-dataset", dataset, "--finetune-skeleton-representation", "seq-based"]
-    retrieval += [
-        "--pretrained",
-        folder / "inter" / "checkpoint_0000.pth.tar",
-        "--output-dir",
-        folder / "knn",
-    ]
-    assert call(action_retrieval, *common, *retrieval) == 0
-
-
-def test_same_clips_as_from_raw_files(raw, tmp_path, capsys):
-    path = write(tmp_path / "ntu60_3danno.pkl", content_of(annotations_of(raw)[::-1]))
+def test_same_clips_as_from_raw_files(ntu_raw, tmp_path, capsys):
+    path = write(tmp_path / "ntu60_3danno.pkl", content_of(annotations_of(ntu_raw)[::-1]))
     assert prepare(path, tmp_path / "pyskl") == 0
     assert "40,091" in capsys.readouterr().out
-    flags = ["--data_path", str(raw), "--out_folder", str(tmp_path / "ntu60"), "--workers", "1"]
+    flags = ["--data_path", str(ntu_raw), "--out_folder", str(tmp_path / "ntu60"), "--workers", "1"]
     assert ntu_gendata.main(flags) == 0
     ours, theirs = open_store(tmp_path / "ntu60"), open_store(tmp_path / "pyskl")
     assert np.array_equal(ours.frames, theirs.frames)
@@ -139,21 +99,10 @@ def test_same_clips_as_from_raw_files(raw, tmp_path, capsys):
         assert set(theirs.splits[protocol]) == {"train", "val"}
 
 
-def test_pretraining_and_retrieval(raw, tmp_path, call):
-    content = content_of(annotations_of(raw))
-    for item in content["annotations"]:
-        item["keypoint"] = item["keypoint"].astype(np.float16)
-    path = write(tmp_path / "ntu60_3danno.pkl", content, protocol=2)
-    assert prepare(path, tmp_path / "data" / "ntu60") == 0
-    pretrain_and_retrieve(call, tmp_path, "ntu60")
-
-
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
-def test_all_protocols_and_numpy_versions(tmp_path, protocol, core):
+def test_all_protocols_and_numpy_versions(tmp_path, protocol):
     rng = np.random.default_rng(0)
     arrays = [
-        rng.normal(size=(2, 40, 25, 3)),
         rng.normal(size=(1, 3, 25, 3)).astype(">f4"),
         np.asfortranarray(rng.normal(size=(2, 30, 25, 3)).astype(np.float16)),
         rng.integers(0, 9, (50, 60))[::2, ::3],
@@ -162,22 +111,15 @@ def test_all_protocols_and_numpy_versions(tmp_path, protocol, core):
     ]
     scalars = [np.float32(0.5), np.int64(-7), np.bool_(True), 2**40, -1, 1e300, None, "é", (1, 2, 3, 4)]
     data = pickle.dumps([arrays, scalars, collections.OrderedDict(a=b"\xff")], protocol=protocol)
-    (tmp_path / "x.pkl").write_bytes(rename_core(data, core))
-    read_arrays, read_scalars, dictionary = read_pickle(tmp_path / "x.pkl")
-    assert read_scalars == scalars and dictionary == {"a": b"\xff"}
-    with open(tmp_path / "x.pkl", "rb") as file:
+    versions = [data]
+    if protocol < 4:  # names are lines, which can be replaced
+        versions += [data.replace(b"numpy._core", b"numpy.core"), data.replace(b"numpy.core", b"numpy._core")]
+    for version in versions:
+        (tmp_path / "x.pkl").write_bytes(version)
+        read_arrays, read_scalars, dictionary = read_pickle(tmp_path / "x.pkl")
+        assert read_scalars == scalars and dictionary == {"a": b"\xff"}
         for array, item in zip(arrays, read_arrays, strict=True):
-            assert np.array_equal(array, item.load(file)) and isinstance(item, PickledArray)
-
-
-def rename_core(data, core):
-    """Change numpy.core and numpy._core in a pickle, with the lengths before them."""
-    for old in ("numpy.core", "numpy._core"):
-        for module in ("multiarray", "numeric"):
-            a, b = f"{old}.{module}".encode(), f"{core}.{module}".encode()
-            data = data.replace(b"c" + a + b"\n", b"c" + b + b"\n")
-            data = data.replace(b"\x8c" + bytes([len(a)]) + a, b"\x8c" + bytes([len(b)]) + b)
-    return data
+            assert np.array_equal(array, item) and isinstance(item, np.ndarray)
 
 
 def test_pickle_of_python_2(tmp_path):
@@ -191,14 +133,7 @@ def test_pickle_of_python_2(tmp_path):
     )
     assert np.array_equal(pickle.loads(data, encoding="latin1")["keypoint"], array)
     (tmp_path / "x.pkl").write_bytes(data)
-    with open(tmp_path / "x.pkl", "rb") as file:
-        assert np.array_equal(read_pickle(tmp_path / "x.pkl")["keypoint"].load(file), array)
-
-
-def test_arrays_stay_in_the_file(tmp_path):
-    path = write(tmp_path / "x.pkl", [np.zeros((300, 300)) for _ in range(10)], protocol=4)
-    machine_values = read_pickle(path)
-    assert all(item.data.length == 300 * 300 * 8 for item in machine_values)
+    assert np.array_equal(read_pickle(tmp_path / "x.pkl")["keypoint"], array)
 
 
 def test_splits_of_other_datasets(tmp_path):
@@ -255,7 +190,7 @@ def content_2d(count=12):
 
 
 def test_2d_poses(tmp_path, monkeypatch):
-    monkeypatch.setattr(pyskl_gendata, "DATA_FOLDER", tmp_path / "data")
+    monkeypatch.setattr(pyskl_gendata.flags, "DATA_FOLDER", tmp_path / "data")
     content = content_2d()
     path = write(tmp_path / "ntu60_hrnet.pkl", content)
     assert pyskl_gendata.main(["--data_path", str(path), "--workers", "1"]) == 0
@@ -269,25 +204,32 @@ def test_2d_poses(tmp_path, monkeypatch):
     assert not expected[3, 9].any()  # the score is zero
 
 
-def test_2d_poses_through_pretraining_and_retrieval(tmp_path, call):
+def test_2d_poses_through_pretraining_and_retrieval(run, tmp_path):
     path = write(tmp_path / "ntu60_hrnet.pkl", content_2d())
     prepare(path, tmp_path / "data" / "poses")
-    pretrain_and_retrieve(call, tmp_path, "poses")
+    common = ["--data-root", tmp_path / "data", "--protocol", "cross_view", "--seed", 1]
+    pretraining = ["--pre-dataset", "poses", "--epochs", 1, "--batch-size", 4, "--moco-k", 8]
+    assert run(INTER, *common, *TINY_FLAGS, *pretraining, "--checkpoint-path", tmp_path / "run")[0] == 0
+    evaluation = ["--finetune-dataset", "poses", "--finetune-skeleton-representation", "seq-based"]
+    evaluation += ["--pretrained", tmp_path / "run", "--output-dir", tmp_path / "knn"]
+    assert run(RETRIEVAL, *common, *evaluation)[0] == 0
+
+
+def one_clip(keypoint, label=0):
+    item = {"frame_dir": "a", "label": label, "keypoint": keypoint}
+    return {"split": {"train": ["a"]}, "annotations": [item]}
 
 
 def test_skeleton_by_the_number_of_joints(tmp_path):
     rng = np.random.default_rng(0)
-    for shape, name in (((20, 3), "kinect_v1"), ((25, 3), "kinect_v2"), ((17, 2), "coco")):
-        items = [{"frame_dir": "a", "label": 0, "keypoint": rng.uniform(1, 2, (1, 5, *shape))}]
-        path = write(tmp_path / "x.pkl", {"split": {"train": ["a"]}, "annotations": items})
-        prepare(path, tmp_path / "store", "--dataset", "mine", "--overwrite")
-        assert open_store(tmp_path / "store").skeleton.name == name
-    for shape in ((18, 2), (25, 2), (17, 3)):
-        items = [{"frame_dir": "a", "label": 0, "keypoint": rng.uniform(1, 2, (1, 5, *shape))}]
-        path = write(tmp_path / "x.pkl", {"split": {"train": ["a"]}, "annotations": items})
-        with pytest.raises(UserError, match=f"clips of {shape[0]} joints with {shape[1]} coordinates"):
-            prepare(path, tmp_path / "other", "--dataset", "mine")
-    prepare(path, tmp_path / "store", "--dataset", "mine", "--overwrite", "--skeleton", "coco")
+    for shape, name in (((20, 3), "kinect_v1"), ((25, 3), "kinect_v2"), ((17, 2), "coco"), ((18, 2), None)):
+        path = write(tmp_path / "x.pkl", one_clip(rng.uniform(1, 2, (1, 5, *shape))))
+        if name:
+            prepare(path, tmp_path / "store", "--dataset", "mine", "--overwrite")
+            assert open_store(tmp_path / "store").skeleton.name == name
+        else:
+            with pytest.raises(UserError, match="clips of 18 joints with 2 coordinates"):
+                prepare(path, tmp_path / "other", "--dataset", "mine")
 
 
 def test_score_of_another_shape_is_left_out(tmp_path):
@@ -295,12 +237,11 @@ def test_score_of_another_shape_is_left_out(tmp_path):
     content["annotations"][0]["keypoint_score"] = np.ones((1, 3, 17))
     path = write(tmp_path / "ntu60_hrnet.pkl", content)
     assert prepare(path, tmp_path / "store") == 1
-    assert "'keypoint_score' is (1, 3, 17) instead of" in " ".join(left_out(tmp_path / "store").values())
+    assert "must match exactly" in " ".join(left_out(tmp_path / "store").values())
 
 
 def test_class_names_of_other_datasets(tmp_path):
-    items = [{"frame_dir": "a", "label": 1, "keypoint": np.ones((1, 5, 25, 3))}]
-    path = write(tmp_path / "x.pkl", {"split": {"train": ["a"]}, "annotations": items})
+    path = write(tmp_path / "x.pkl", one_clip(np.ones((1, 5, 25, 3)), label=1))
     (tmp_path / "names.txt").write_text("walk\nrun\njump\n")
     prepare(path, tmp_path / "store", "--dataset", "mine", "--class-names", tmp_path / "names.txt")
     assert open_store(tmp_path / "store").class_names == ("walk", "run", "jump")
@@ -313,51 +254,43 @@ def test_dry_run_writes_nothing(tmp_path, capsys):
     assert prepare(path, tmp_path / "store", "--dry-run") == 0
     output = capsys.readouterr().out
     assert "2 / 37,646" in output and "1 / 18,932" in output
-    assert "annotation 3: no annotation; pyskl found no body" in output
+    assert "annotation 3: no clip with 'frame_dir'" in output
     assert os.listdir(tmp_path) == ["ntu60_3danno.pkl"]
 
 
-def test_same_store_for_any_number_of_workers(tmp_path):
-    path = write(tmp_path / "ntu60_3danno.pkl", small_content(count=9, frames=20))
-    prepare(path, tmp_path / "one")
-    prepare(path, tmp_path / "two", "--workers", 2)
-    assert same_stores(tmp_path / "one", tmp_path / "two")
-
-
+NO_CLIP = "no clip with 'frame_dir', a 'label' of the dataset and name, and 'keypoint'"
 BAD_ANNOTATIONS = [
-    (None, "no annotation"),
-    ("x", "no name"),
-    ({"frame_dir": "a\nb"}, "no name"),
-    ({"label": 60}, "label is not one of the 60 classes"),
-    ({"label": -1}, "label is not"),
-    ({"label": 10**30}, "label is not"),
-    ({"label": "3"}, "label is not"),
-    ({"label": 5}, "label 5 contradicts the name"),
-    ({"keypoint": None}, "no array 'keypoint'"),
-    ({"keypoint": [[1.0]]}, "no array 'keypoint'"),
-    ({"keypoint": np.ones((2, 25, 3))}, "is (2, 25, 3) instead of"),
+    (None, NO_CLIP),
+    ("x", NO_CLIP),
+    ({"frame_dir": "a\nb"}, r"('a\nb', 2, (1"),
+    ({"label": 60}, ", 60, ("),
+    ({"label": -1}, ", -1, ("),
+    ({"label": 10**30}, ", 100000000, ("),
+    ({"label": "3"}, "'str' object cannot be interpreted as an integer"),
+    ({"label": 3.0}, "'float' object cannot be interpreted as an integer"),
+    ({"label": 5}, ", 5, ("),
+    ({"keypoint": None}, "9, ())"),
+    ({"keypoint": [[1.0]]}, "10, (1, 1))"),
+    ({"keypoint": np.ones((2, 25, 3))}, "'keypoint' is not an array (people, frames, joints"),
     ({"keypoint": np.ones((1, 2, 24, 3))}, "instead of"),
     ({"keypoint": np.ones((0, 2, 25, 3))}, "instead of"),
     ({"keypoint": np.zeros((1, 2, 25, 3))}, "no body"),
-    ({"keypoint": np.full((1, 2, 25, 3), np.nan)}, "not finite"),
-    ({"keypoint": np.full((1, 2, 25, 3), 1e300)}, "overflows"),
-    ({"keypoint": np.ones((1, 2, 25, 3), dtype=complex)}, "does not contain numbers"),
-    ({"keypoint": np.full((1, 2, 25, 3), "x")}, "does not contain numbers"),
-    ({"keypoint": np.full((1, 2, 25, 3), None)}, "does not contain numbers"),
-    ({"keypoint": np.zeros((1, 2, 25, 3), dtype=[("x", "f4")])}, "does not contain numbers"),
+    ({"keypoint": np.full((1, 2, 25, 3), 1e300)}, "too large"),
+    ({"keypoint": np.full((1, 2, 25, 3), "x")}, "does not consist of numbers"),
 ]
 
 
-@pytest.mark.parametrize("bad,reason", BAD_ANNOTATIONS)
-def test_bad_annotations_are_left_out(tmp_path, bad, reason):
-    content = small_content(count=40)
-    item = content["annotations"][1]
-    content["annotations"][1] = {**item, **bad} if isinstance(bad, dict) else bad
+def test_bad_annotations_are_left_out(tmp_path):
+    content = small_content(count=60)
+    for i, (bad, _) in enumerate(BAD_ANNOTATIONS):
+        item = content["annotations"][i]
+        content["annotations"][i] = {**item, **bad} if isinstance(bad, dict) else bad
     path = write(tmp_path / "ntu60_3danno.pkl", content)
-    assert prepare(path, tmp_path / "store") == 0
-    reasons = left_out(tmp_path / "store")
-    assert len(open_store(tmp_path / "store").names) == 39
-    assert any(reason in text for text in reasons.values()), reasons
+    assert prepare(path, tmp_path / "store") == 1  # more than 5 percent
+    assert len(open_store(tmp_path / "store").names) == 60 - len(BAD_ANNOTATIONS)
+    reasons = list(left_out(tmp_path / "store").values())
+    for _, reason in BAD_ANNOTATIONS:
+        assert any(reason in text for text in reasons), (reason, reasons)
     with pytest.raises(UserError) as caught:
         prepare(path, tmp_path / "store", "--overwrite", "--on-error", "stop")
     assert one_line(str(caught.value))
@@ -431,32 +364,14 @@ def hostile_pickles(canary):
     )
     size = struct.pack("<Q", 1 << 62)
     yield from (b"\x80\x04" + code + size + b"x." for code in (b"\x8e", b"\x96", b"\x8d"))
-    yield b"\x80\x04" + b"B\xff\xff\xff\xffx."
-    yield b"\x80\x04" + b"T\xff\xff\xff\xffx."
-    yield b"\x80\x02" + b"canary_module\nx\n"
+    yield from (b"\x80\x04" + code + b"\xff\xff\xff\xffx." for code in (b"B", b"T"))
     yield b"\x80\x02ccanary_module\nx\n."
-    yield b"\x80\x02" + b"c" + b"x" * 100000
-    yield b"\x80\x04" + b"(" * 100000 + b"."
+    yield b"\x80\x02c" + b"x" * 100000
     yield b"\x80\x04" + b"]" * 100000 + b"a" * 99999 + b"."  # lists in lists
-    yield b"\x80\x04" + b")" + b"\x85" * 100000 + b"."  # tuples in tuples
-    yield b"\x80\x04}" + b")" + b"\x85" * 100000 + b"Ns."  # as the key of a dictionary
+    yield b"\x80\x04)" + b"\x85" * 100000 + b"."  # tuples in tuples
     yield b"\x80\x04]\x94h\x00a."  # a list that contains itself
-    yield b"\x80\x04}\x94\x8c\x05split" + b"h\x00s\x8c\x0bannotations](" + b"h\x00" * 100000 + b"es."
-    yield b"\x80\x04h\x07."
-    yield b"\x80\x04\x81."
-    yield b"\x80\x04\x82\x01."
-    yield b"\x80\x05\x97."
-    yield b"\x80\x04Pid\n."
-    yield b"\x80\x04Q."
-    yield b"(ios\nsystem\n."
-    yield b"\x80\x02(ios\nsystem\n."
-    yield b"\x80\x04."
-    yield b"\x80"
-    yield b""
-    yield b"\x80\x06."
-    yield pickle.dumps({}, protocol=0)
-    yield b"PK\x03\x04" + bytes(100)
-    yield bytes(3000)
+    yield from (b"\x80\x04h\x07.", b"\x80\x05\x97.", b"\x80\x04Q.", b"(ios\nsystem\n.", b"\x80", b"")
+    yield from (b"PK\x03\x04" + bytes(100), bytes(3000))
 
 
 def test_hostile_pickles_are_not_executed(tmp_path, monkeypatch):
@@ -473,26 +388,24 @@ def test_hostile_pickles_are_not_executed(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["canary_module.py", "ntu60.pkl"]
 
 
-def test_array_of_wrong_size_is_left_out(tmp_path):
+def test_array_of_wrong_size_is_an_error(tmp_path):
     """The shape in the file is much larger than its data."""
-    content = small_content()
-    data = pickle.dumps(content, protocol=4)
+    data = pickle.dumps(small_content(), protocol=3)
     shape = b"(K\x01K\x04K\x19K\x03t"
     assert shape in data
-    huge = b"(J\xff\xff\xff\x7fK\x04K\x19K\x03t"
-    (tmp_path / "ntu60.pkl").write_bytes(data.replace(shape, huge))
-    assert prepare(tmp_path / "ntu60.pkl", tmp_path / "store") == 1
-    assert all("bytes instead of" in reason for reason in left_out(tmp_path / "store").values())
+    (tmp_path / "ntu60.pkl").write_bytes(data.replace(shape, b"(J\xff\xff\x00\x00K\x04K\x19K\x03t"))
+    with pytest.raises(UserError, match="buffer size does not match array size"):
+        prepare(tmp_path / "ntu60.pkl", tmp_path / "store")
 
 
 def test_damaged_pickles_give_a_store_or_an_error(tmp_path):
     data = {protocol: pickle.dumps(small_content(), protocol=protocol) for protocol in (2, 4)}
     path = tmp_path / "ntu60.pkl"
     results = []
-    for seed in range(200):
+    for seed in range(100):
         path.write_bytes(damage(data[2 + seed % 2 * 2], seed))
         results.append(store_or_error(pyskl_gendata.main, ["--data_path", path], tmp_path / "store"))
-    assert 20 < results.count("store") < 180
+    assert 10 < results.count("store") < 90
 
 
 def test_truncated_pickle_raises(tmp_path):
@@ -500,5 +413,5 @@ def test_truncated_pickle_raises(tmp_path):
     data = path.read_bytes()
     for length in range(0, len(data), 97):
         path.write_bytes(data[:length])
-        with pytest.raises(BadPickle):
+        with pytest.raises(UserError):
             read_pickle(path)

@@ -3,12 +3,11 @@
 import json
 import os
 import sys
-import zipfile
 
 import numpy as np
 import pytest
 from conftest import TINY_FLAGS, one_line
-from damaged_inputs import damage, same_stores, store_or_error
+from damaged_inputs import damage, store_or_error
 
 import action_classification
 import action_retrieval
@@ -96,19 +95,7 @@ def test_every_script(raw, tmp_path, monkeypatch):
     ):
         monkeypatch.setattr(sys, "argv", ["script", *map(str, [*common, *flags])])
         assert not script.main()
-    table = (tmp_path / "linear" / "confusion.csv").read_text()
-    assert "pick up with one hand" in table and "donning" in table and "carry" in table
-
-
-def test_zip_archives_and_any_number_of_workers(raw, tmp_path):
-    with zipfile.ZipFile(tmp_path / "raw.zip", "w") as archive:
-        for path in raw.iterdir():
-            archive.write(path, f"all_sqe/{path.name}")
-    (tmp_path / "folder").mkdir()
-    raw.rename(tmp_path / "folder" / "raw.zip")  # the provenance contains the last part of the path
-    prepare(tmp_path / "raw.zip", tmp_path / "one")
-    prepare(tmp_path / "folder" / "raw.zip", tmp_path / "two", "--workers", 2)
-    assert same_stores(tmp_path / "one", tmp_path / "two")
+    assert "pick up with one hand" in (tmp_path / "linear" / "confusion.csv").read_text()
 
 
 def test_dry_run_scans_names_only(raw, tmp_path, capsys):
@@ -116,32 +103,32 @@ def test_dry_run_scans_names_only(raw, tmp_path, capsys):
     (raw / "a07_s01_e00_v01.json").write_text("")
     assert prepare(raw, tmp_path / "store", "--dry-run") == 0
     output = capsys.readouterr().out
-    assert "train     12 / 1,020   val      6 / 464" in output and "action 7 is not one of 1, 2" in output
+    assert (
+        "train     12 / 1,020   val      6 / 464" in output
+        and "a07_s01_e00_v01.json: the name is not" in output
+    )
     assert not (tmp_path / "store").exists()
 
 
 GOOD = content("a01_s01_e00_v01")
+NOT_A_CLIP = "cannot be read as a clip of NW-UCLA"
 BAD_FILES = [
-    (b"", "cannot be read as JSON"),
+    (b"", NOT_A_CLIP),
     (b"\0" * 300, "consists of 300 NUL bytes"),
-    (b"\xff\xfe\xfd", "cannot be read as JSON"),
-    (b"[" * 100000, "cannot be read as JSON"),
-    (b'{"a":' * 100000, "cannot be read as JSON"),
-    (b"[]", "does not contain 'skeletons'"),
-    ({"skeletons": {}}, "does not contain 'skeletons'"),
-    ({"label": 2}, "does not match the name, whose label is 1"),
-    ({"label": None}, "does not match the name"),
-    ({"file_name": "a01_s01_e00_v02"}, "'file_name' does not match"),
+    (b"\xff\xfe\xfd", NOT_A_CLIP),
+    (b"[" * 100000, NOT_A_CLIP),
+    (b"[]", NOT_A_CLIP),
+    ({"skeletons": {}}, NOT_A_CLIP),
+    ({"label": 2}, "contains the clip a01_s01_e00_v01 with label 2, unlike its name"),
+    ({"label": None}, "unlike its name"),
+    ({"file_name": "a01_s01_e00_v02"}, "contains the clip a01_s01_e00_v02"),
     ({"skeletons": []}, "instead of"),
-    ({"skeletons": [[]]}, "instead of"),
     ({"skeletons": [[[1, 2, 3]] * 25]}, "instead of \\(frames, 20, 3"),
     ({"skeletons": [[[1, 2]] * 20]}, "instead of"),
-    ({"skeletons": [[[1, 2, 3]] * 19 + [[1, 2]]]}, "not frames x 20 joints x 3"),
-    ({"skeletons": [[[1, 2, "3"]] * 20]}, "not finite"),
-    ({"skeletons": [[[1, 2, None]] * 20]}, "not finite"),
-    ({"skeletons": [[[1, 2, 10**400]] * 20]}, "not finite"),
-    ({"skeletons": [[[1, 2, float("nan")]] * 20]}, "cannot be read as JSON"),
-    ({"skeletons": [[[1, 2, 1e300]] * 20]}, "overflows"),
+    ({"skeletons": [[[1, 2, 3]] * 19 + [[1, 2]]]}, NOT_A_CLIP),
+    ({"skeletons": [[[1, 2, "x"]] * 20]}, NOT_A_CLIP),
+    ({"skeletons": [[[1, 2, 10**400]] * 20]}, NOT_A_CLIP),
+    ({"skeletons": [[[1, 2, 1e300]] * 20]}, "too large"),
     ({"skeletons": [[[0, 0, 0]] * 20]}, "no body"),
 ]
 
@@ -166,13 +153,15 @@ def test_other_names_are_left_out(tmp_path):
     (tmp_path / "raw" / "copy").mkdir()
     write(tmp_path / "raw" / "copy", "a02_s01_e00_v01")
     assert prepare(tmp_path / "raw", tmp_path / "store") == 1
-    assert left_out(tmp_path / "store") == {
-        "a02_s01_e00_v01 (1).json": "the name is not of the form aAA_sSS_eEE_vVV",
-        "a02_s01_e00_v04.json": "view 4 is not one of 1, 2, 3",
-        "a07_s01_e00_v01.json": "action 7 is not one of 1, 2, 3, 4, 5, 6, 8, 9, 11, 12",
-        "copy/a02_s01_e00_v01.json": "the same name as a02_s01_e00_v01.json, which is used",
-        "package.json": "the name is not of the form aAA_sSS_eEE_vVV",
-    }
+    reasons = left_out(tmp_path / "store")
+    copy = reasons.pop("copy/a02_s01_e00_v01.json")
+    assert copy == "the same name as a02_s01_e00_v01.json, which is used"
+    names = "a02_s01_e00_v01 (1)", "a02_s01_e00_v04", "a07_s01_e00_v01", "package"
+    assert sorted(reasons) == [f"{name}.json" for name in names]
+    assert all(
+        reason.startswith("the name is not of the form aAA_sSS_eEE_vVV with an action of 1, 2")
+        for reason in reasons.values()
+    )
 
 
 def test_folder_without_clips_raises(tmp_path):
@@ -186,9 +175,9 @@ def test_damaged_files_give_a_store_or_an_error(tmp_path):
     (tmp_path / "raw").mkdir()
     path = tmp_path / "raw" / "a01_s01_e00_v01.json"
     results = []
-    for seed in range(200):
+    for seed in range(100):
         path.write_bytes(damage(json.dumps(GOOD).encode(), seed))
         results.append(
             store_or_error(ucla_gendata.main, ["--data_path", tmp_path / "raw"], tmp_path / "store")
         )
-    assert results.count("store") >= 10
+    assert results.count("store") >= 5

@@ -1,94 +1,78 @@
-"""Two processes under torchrun, with gloo on the CPU, equal one process with the same batch."""
+"""Two processes of torchrun, with gloo on the CPU, equal one process with the same batch."""
 
-import json
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
+import socket
+import textwrap
 
 import pytest
 import torch
-from conftest import TINY_FLAGS
+from conftest import PRETRAINING_FLAGS, TINY_FLAGS
+from processes import REPOSITORY, finish, start
 
-import engine.evaluation
 from engine.checkpoint import load_checkpoint
 from engine.distributed import Group, check_shards
 from engine.signals import EXIT_RESUMABLE
 from utils.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+FLAGS = [*TINY_FLAGS, *PRETRAINING_FLAGS, "--epochs", 3, "--save-freq", 1]
+FLAGS += ["--skeleton-representation", "seq-based_and_graph-based"]
 
-# The script with BatchNorm in evaluation mode, whose result does not depend on how a batch is split.
-# It logs the clips whose views it makes, and can send itself a signal at a given step.
+# The script with BatchNorm in evaluation mode, whose result does not depend on how a batch is split. It can
+# send itself a signal at a given step.
 WORKER = """
-import json, os, signal, sys
-import torch
-sys.path.insert(0, {repository!r})
-torch.set_num_threads(1)
-for norm in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
-    norm.train = lambda self, mode=True: torch.nn.Module.train(self, False)
-import engine.pretrain
-from dataset.views import View
-from main_moco_inter_skeleton import main
-from utils.errors import run_script
+    import os, signal, sys
+    sys.path.insert(0, {repository!r})
+    import torch
+    torch.set_num_threads(1)
+    for norm in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
+        norm.train = lambda self, mode=True: torch.nn.Module.train(self, False)
+    import engine.pretrain
+    from main_moco_inter_skeleton import main
+    from utils.errors import run_script
 
-rank, stop_at = os.environ.get("RANK", "0"), os.environ.get("STOP_AT")
-make_view, seed = View.of, engine.pretrain.seed_globally
-seen = open(os.environ["SEEN"] + rank, "a", buffering=1)
+    seed = engine.pretrain.seed_globally
 
-def view(self, clips, index, source=None, shard=None):
-    if shard is None:  # sample views for the log
-        return make_view(self, clips, index, source)
-    seen.write(json.dumps(index[shard].tolist()) + "\\n")
-    return make_view(self, clips, index, source, shard)
+    def seeded(*position):
+        seed(*position)
+        if os.environ["RANK"] == "1" and os.environ.get("STOP_AT") == str(position[2:4]):
+            os.kill(os.getpid(), signal.SIGTERM)
 
-def seeded(*position):
-    seed(*position)
-    if rank == "1" and stop_at == str(position[2:4]):
-        os.kill(os.getpid(), signal.SIGTERM)
-
-View.of, engine.pretrain.seed_globally = view, seeded
-run_script(main)
+    engine.pretrain.seed_globally = seeded
+    run_script(main)
 """
 
 
-@pytest.fixture
-def train(tmp_path, small_store):
-    """``train(folder, processes, ...)``: three epochs of five steps of four clips."""
-    worker = tmp_path / "worker.py"
-    worker.write_text(WORKER.format(repository=str(REPOSITORY)))
+def run_ranks(size, *command, **environment):
+    """Run the processes that torchrun would start on one machine; returns code, stdout, stderr of each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": size, "TORCHELASTIC_RUN_ID": "x"}
+    ranks = [{**environment, **group, "RANK": rank, "LOCAL_RANK": rank} for rank in range(size)]
+    children = [start(*command, environment={k: str(v) for k, v in rank.items()}) for rank in ranks]
+    return [finish(child) for child in children]
 
-    def run(folder, processes, *flags, **environment):
-        launcher = (
-            ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
-        )
-        command = [sys.executable, *launcher, worker]
-        command += ["--data-root", small_store, "--checkpoint-path", tmp_path / folder, "--save-freq", "1"]
-        command += ["--skeleton-representation", "seq-based_and_graph-based", *TINY_FLAGS, "--moco-dim", "8"]
-        command += ["--epochs", "3", "--batch-size", "4", "--moco-k", "16", "--seed", "1", *flags]
-        seen = str(tmp_path / f"{folder}_seen")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEEN": seen, **environment}
-        return subprocess.run(map(str, command), env=environment, capture_output=True, text=True, timeout=240)
+
+@pytest.fixture
+def train(tmp_path, training_store):
+    """``train(folder, size, ...)``: three epochs of five steps of four clips in ``size`` processes."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(textwrap.dedent(WORKER.format(repository=str(REPOSITORY))))
+
+    def run(folder, size, *flags, **environment):
+        paths = ["--data-root", training_store, "--checkpoint-path", tmp_path / folder]
+        return run_ranks(size, worker, *FLAGS, *paths, *flags, **environment)
 
     return run
 
 
-def clips_seen(path):
-    """The clips of each batch; the second view, which is of the same clips, is left out."""
-    return [json.loads(line) for line in path.read_text().splitlines()][::2]
-
-
 def test_two_processes_stopped_and_resumed_equal_one_process(train, tmp_path):
-    one = train("one", 1)
-    assert one.returncode == 0, one.stderr
-    stopped = train("two", 2, STOP_AT="(1, 2)")
-    assert stopped.returncode == 1  # of torchrun, which reports that of the processes
-    assert re.search(rf"exitcode *: {EXIT_RESUMABLE}\b", stopped.stderr), stopped.stderr
-    assert stopped.stdout.count("stopped in epoch 1, step 3") == 1  # only the first process prints
-    resumed = train("two", 2, "--resume", "auto")
-    assert resumed.returncode == 0, resumed.stderr
-
+    ((code, _, err),) = train("one", 1)
+    assert code == 0, err
+    (code, out, err), (other_code, other_out, _) = train("two", 2, STOP_AT="(1, 2)")
+    assert code == other_code == EXIT_RESUMABLE and "stopped in epoch 1, step 3" in out, err
+    assert other_out == "", "only the first process prints"
+    (code, _, err), _ = train("two", 2, "--resume", "auto")
+    assert code == 0, err
     for epoch in range(3):
         first, second = (
             load_checkpoint(tmp_path / folder / f"checkpoint_{epoch:04d}.pth.tar")
@@ -97,33 +81,19 @@ def test_two_processes_stopped_and_resumed_equal_one_process(train, tmp_path):
         for name, tensor in first["state_dict"].items():  # weights, queues and their pointers
             torch.testing.assert_close(second["state_dict"][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
         assert (first["epoch"], first["step"]) == (second["epoch"], second["step"])
-    one_run, two_runs = (
-        re.findall(r"loss (\d\S*) ", "".join(run.stdout for run in runs))
-        for runs in ([one], [stopped, resumed])
-    )
-    assert len(one_run) == 3
-    # The loss of the second epoch is a mean over the steps that were left after the stop.
-    assert [one_run[0], one_run[2]] == [two_runs[0], two_runs[2]]
-
-    batches = clips_seen(tmp_path / "one_seen0")
-    halves = [clips_seen(tmp_path / f"two_seen{rank}") for rank in (0, 1)]
-    assert batches == [[*a, *b] for a, b in zip(*halves, strict=True)] and len(batches) == 15
-    for epoch in range(3):  # every clip once per epoch
-        assert sorted(sum(batches[5 * epoch : 5 * epoch + 5], [])) == list(range(20))
-
-
-def test_batch_size_must_be_divisible_by_the_number_of_processes():
-    check_shards(Group(0, 2), 64)
-    with pytest.raises(UserError, match="a multiple of the number of processes, 3"):
-        check_shards(Group(0, 3), 64)
 
 
 def test_shards_make_up_the_batch():
     shards = [Group(rank, 4).shard(8) for rank in range(4)]
     assert sum((list(range(8))[shard] for shard in shards), []) == list(range(8))
+    check_shards(Group(0, 2), 64)
+    with pytest.raises(UserError, match="a multiple of the number of processes, 3"):
+        check_shards(Group(0, 3), 64)
 
 
-def test_evaluation_rejects_torchrun(monkeypatch):
+def test_evaluation_rejects_torchrun(run, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="without torchrun"):
-        engine.evaluation.prepare_evaluation(None, "linear")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setattr("os._exit", lambda code: None)  # of run_script, for processes of a group
+    code, _, err = run("action_retrieval.py", "--pretrained", "random")
+    assert code == 2 and "start it without torchrun" in err

@@ -1,13 +1,29 @@
-"""10,000 samples of the parameters of each augmentation follow the distributions of the paper."""
+"""10,000 samples of the parameters of each augmentation follow their distributions."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from scipy import stats
+from torch.nn import functional as F
 
-from dataset.augment import JointJitter, PoseAugmentation, RandomCrop
-from dataset.views import AugmentationSettings, pretraining_view
+from dataset.augment import (
+    AxisMask,
+    Blur,
+    Flip,
+    JointJitter,
+    Noise,
+    PoseAugmentation,
+    RandomCrop,
+    Reverse,
+    Rotation,
+    ViewShape,
+)
+from dataset.views import pretraining_view
+from facts.skeletons import KINECT_V2
 
 SAMPLES = 10_000
+SHAPE = ViewShape(SAMPLES, 16, KINECT_V2)
 P_VALUE = 0.001
 
 
@@ -21,9 +37,10 @@ def crop(num_frames, generator, ratio, min_frames):
     return parameters.start, parameters.length
 
 
-def spatial(names, count, generator):
-    """Parameters of the spatial augmentations ``names`` for ``count`` clips."""
-    return pretraining_view(AugmentationSettings(names)).spatial.sample(count, 25, generator)
+def augmentations(names, generator, **flags):
+    """Parameters of the augmentations ``names`` after the crop."""
+    view = pretraining_view({"augmentations": names, **flags})
+    return view.augmentations.sample(SHAPE, generator)
 
 
 def is_uniform(sample, low, high):
@@ -70,7 +87,7 @@ def test_short_clips_are_not_cropped():
 
 
 def test_pose():
-    shear = PoseAugmentation().sample(SAMPLES, 25, source(4)).matrix
+    shear = PoseAugmentation().sample(SHAPE, source(4)).matrix
     assert torch.equal(shear.diagonal(dim1=1, dim2=2), torch.ones(SAMPLES, 3))
     for i in range(3):
         for j in range(3):
@@ -78,7 +95,7 @@ def test_pose():
 
 
 def test_jitter_matrices_zeros_and_joints():
-    maps = JointJitter(15, 0.5).sample(SAMPLES, 25, source(5))
+    maps = JointJitter(15, 0.5).sample(SHAPE, source(5))
     matrix, joints = maps.matrix, maps.joints
     is_zero = (matrix == 0).flatten(1).all(dim=1)
     assert has_frequencies([is_zero.sum(), (~is_zero).sum()], [0.5, 0.5])
@@ -87,28 +104,51 @@ def test_jitter_matrices_zeros_and_joints():
     assert (joints.sum(dim=1) == 15).all()
     # Every joint is equally frequent, and the subsets vary.
     assert has_frequencies(joints.sum(dim=0), torch.full((25,), 1 / 25)) and len(joints.unique(dim=0)) > 9_900
-    never = JointJitter(15, 0.0).sample(SAMPLES, 25, source(6)).matrix
+    never = JointJitter(15, 0.0).sample(SHAPE, source(6)).matrix
     assert not (never == 0).flatten(1).all(dim=1).any()
 
 
-def test_pose_and_jitter_are_equally_probable():
-    parameters = spatial(("crop", "pose", "jitter"), SAMPLES, source(7))
-    maps, is_pose = parameters.maps, parameters.choice == 0
-    assert torch.equal(is_pose, maps.joints.all(dim=1))
-    assert has_frequencies([is_pose.sum(), (~is_pose).sum()], [0.5, 0.5])
-    diagonal = maps.matrix.diagonal(dim1=1, dim2=2)
-    assert (diagonal[is_pose] == 1).all() and not (diagonal[~is_pose] == 1).all(dim=1).any()
+def test_rotations_have_uniform_angles_and_axes():
+    matrix = Rotation(40.0).sample(SHAPE, source(9)).matrix
+    identity = torch.eye(3).expand_as(matrix)
+    torch.testing.assert_close(matrix @ matrix.transpose(1, 2), identity, rtol=0, atol=1e-5)
+    assert (torch.linalg.det(matrix) > 0).all()
+    cosine = (matrix.diagonal(dim1=1, dim2=2).sum(dim=1) - 1) / 2
+    angle = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
+    assert is_uniform(angle, 0, 40)
+    twisted = torch.stack([matrix[:, i, j] - matrix[:, j, i] for i, j in ((2, 1), (0, 2), (1, 0))], dim=1)
+    for coordinate in F.normalize(twisted[angle > 1], dim=1).t():  # Archimedes: uniform on the sphere
+        assert is_uniform(coordinate, -1, 1)
 
 
-@pytest.mark.parametrize(
-    "names, share",
-    [(("pose",), 1), (("crop", "pose"), 1), (("jitter",), 0), (("crop", "jitter"), 0)],
-)
-def test_single_augmentation_is_always_applied(names, share):
-    maps = spatial(names, 500, source(8)).maps
-    assert maps.joints.all(dim=1).float().mean() == share
+def test_each_axis_is_masked_equally_often():
+    for count in (1, 2):
+        kept = AxisMask(count).sample(SHAPE, source(10)).matrix.diagonal(dim1=1, dim2=2)
+        assert (kept.sum(dim=1) == 3 - count).all()
+        assert has_frequencies((kept == 0).sum(dim=0), torch.ones(3))
+
+
+def test_noise_blur_flip_and_reverse():
+    noise = Noise(0.3).sample(replace(SHAPE, count=20), source(11)).flatten().double().numpy()
+    assert stats.kstest(noise[:SAMPLES], "norm", args=(0, 0.3)).pvalue > P_VALUE
+    assert is_uniform(Blur(3.0).sample(SHAPE, source(12)), 0.1, 3)
+    for chosen in (Flip(0.3).sample(SHAPE, source(13)).sign < 0, Reverse(0.3).sample(SHAPE, source(14))):
+        assert has_frequencies([chosen.sum(), (~chosen).sum()], [0.3, 0.7])
+
+
+def test_one_of_the_augmentations_is_chosen_with_equal_probability():
+    applied = augmentations(("crop", "pose", "jitter", "flip"), source(7)).applied
+    assert (applied.sum(dim=1) == 1).all() and has_frequencies(applied.sum(dim=0), torch.ones(3))
+
+
+def test_all_augmentations_are_applied_independently():
+    flags = {"compose": "all", "augmentation_prob": 0.3}
+    applied = augmentations(("pose", "jitter", "rotate"), source(8), **flags).applied
+    kinds = (applied * torch.tensor([1, 2, 4])).sum(dim=1).bincount(minlength=8)
+    expected = [0.3**i * 0.7 ** (3 - i) for i in (0, 1, 1, 2, 1, 2, 2, 3)]
+    assert has_frequencies(kinds, expected)
 
 
 @pytest.mark.parametrize("names", [(), ("crop",)])
-def test_no_spatial_augmentation(names):
-    assert pretraining_view(AugmentationSettings(names)).spatial is None
+def test_no_augmentation_after_the_crop(names):
+    assert pretraining_view({"augmentations": names}).augmentations is None

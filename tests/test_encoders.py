@@ -42,10 +42,17 @@ def test_paper_sizes_match_the_official_checkpoints(representation):
     assert encoder.fc.weight.shape == (7, FEATURES[representation])
 
 
-@pytest.mark.parametrize("graph_encoder", ["agcn", "stgcn"])
-@pytest.mark.parametrize("representation", REPRESENTATIONS)
-def test_small_sizes(representation, graph_encoder):
-    encoder = build_encoder(representation, 5, **TINY, graph_encoder=graph_encoder)
+@pytest.mark.parametrize(
+    "representation, sizes",
+    [
+        *((name, {}) for name in REPRESENTATIONS),
+        ("seq-based", {"gru_input_norm": "batch"}),
+        ("graph-based", {"graph_encoder": "stgcn"}),
+        ("image-based", {"image_encoder": "resnet18"}),
+    ],
+)
+def test_small_sizes(representation, sizes):
+    encoder = build_encoder(representation, 5, **TINY, **sizes)
     x = random_input(representation)
     assert encoder.forward_features(x).shape == (3, encoder.num_features)
     assert encoder(x).shape == (3, 5)
@@ -70,6 +77,7 @@ def test_shorter_graph_encoder_grows_like_the_ten_blocks():
         ("graph-based", {"graph_num_blocks": 11}, "--graph-num-blocks 11: must be at most 10"),
         ("graph-based", {"graph_width": 6}, "--graph-width 6: must be a multiple of 4"),
         ("graph-based", {"graph_encoder": "gcn"}, "--graph-encoder gcn: choose from agcn, stgcn"),
+        ("image-based", {"image_encoder": "resnet"}, "--image-encoder resnet: choose from hcn, resnet18"),
         ("image-based", {"image_width": 24}, "--image-width 24: must be a multiple of 16"),
         ("image-based", {"image_dropout": 1.0}, "--image-dropout 1.0: must be at least 0 and below 1"),
         ("image-based", {"num_frames": 40}, "width 64 and 40 frames must be multiples of 16"),
@@ -89,6 +97,34 @@ def test_image_dropout_reaches_every_dropout_layer():
     assert not torch.equal(encoder(x), encoder(x))
     encoder = build_encoder("image-based", 5, image_width=16, image_dropout=0.0)
     assert torch.equal(encoder(x), encoder(x))
+
+
+def test_resnet_sees_the_people_next_to_each_other():
+    encoder = build_encoder("image-based", 5, image_encoder="resnet18").eval()
+    x = torch.randn(2, 3, 64, 25, 2)
+    assert encoder.num_features == 512
+    image = torch.cat([x[..., 0], x[..., 1]], dim=3)  # N x 3 x T x 2V
+    torch.testing.assert_close(encoder(x), encoder.fc(encoder.network(image)))
+    assert encoder(torch.randn(2, 3, 10, 17, 2)).shape == (2, 5)  # any number of frames and joints
+
+
+def test_input_norm_normalizes_each_coordinate_over_clips_and_frames():
+    encoder, x = build_encoder("seq-based", 5, **TINY, gru_input_norm="batch"), 3 + 2 * torch.randn(6, 9, 150)
+    seen = []
+    encoder.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    encoder(x)
+    variance, mean = torch.var_mean(x, dim=(0, 1), correction=0)
+    torch.testing.assert_close(seen[0], (x - mean) / (variance + 1e-5).sqrt(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoder.input_norm.running_mean, 0.1 * mean)
+
+
+def test_input_norm_changes_no_initial_weight():
+    weights = []
+    for norm in ("none", "batch"):
+        torch.manual_seed(0)
+        weights.append(build_encoder("seq-based", 5, **TINY, gru_input_norm=norm).state_dict())
+    assert all(torch.equal(weights[1][name], x) for name, x in weights[0].items())
+    assert {name.split(".")[0] for name in weights[1].keys() - weights[0].keys()} == {"input_norm"}
 
 
 def test_gru_equals_a_bidirectional_gru_fed_frame_by_frame():

@@ -2,7 +2,7 @@
 
 import copy
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -12,10 +12,11 @@ from fake_cuda import GPU, Copy, fake_cuda, place
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-import engine.autoencoder
 import engine.pretrain
-import engine.setup
+import engine.retrieve
+import moco.losses
 import moco.model
+from dataset.augment import AUGMENTATIONS
 from engine.diagnostics import Monitor
 from engine.pretrain import EpochMetrics
 from engine.randomness import DROPOUT, seed_globally
@@ -47,7 +48,7 @@ def pretrain(run, tmp_path, monkeypatch):
 
         def start_step(*position):
             seed(*position)
-            if gpu:
+            if gpu and position[1] == DROPOUT:
                 seen.waits.append(list(fake.waits))
                 seen.copies.append(list(fake.copies))
                 fake.waits.clear()
@@ -92,8 +93,15 @@ def test_steps_do_not_wait_and_losses_equal_those_on_the_cpu(pretrain, names, am
     assert problems(found, amp) == [] and len(found.waits) == 4
     # In bf16 the GRU runs in bfloat16 on a GPU, and in float32 on a CPU.
     assert found.loss == pytest.approx(expected.loss, rel={"off": 1e-5, "bf16": 2e-2}[amp])
-    assert all(len(copies) == 10 for copies in found.copies)  # crops and joint maps of two views
+    assert all(len(copies) == 8 for copies in found.copies)  # crops and joint maps of two views
     assert all(what.size < 2**16 for copies in found.copies for what in copies)
+
+
+def test_augmentations_do_not_wait(pretrain):
+    flags = ["--num-frames", 64, "--augmentations", *AUGMENTATIONS, "--compose", "all"]
+    found, expected = (pretrain("seq-based", *flags, gpu=gpu) for gpu in (True, False))
+    assert problems(found) == [] and found.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert any(what.size > 2**16 for copies in found.copies for what in copies)  # the noise
 
 
 def test_steps_with_loss_scaling_do_not_wait(pretrain):
@@ -143,16 +151,17 @@ def enqueue_with_numpy(queue, keys):
     queue.keys[: len(keys)] = torch.from_numpy(keys.detach().numpy())
 
 
-def add_on_host(metrics, loss, logits):
-    add_to_metrics(metrics, loss, [x.detach().cpu().to(GPU, non_blocking=True) for x in logits])
+def add_on_host(metrics, loss, outcome):
+    logits = {k: x.detach().cpu().to(GPU, non_blocking=True) for k, x in outcome.logits.items()}
+    add_to_metrics(metrics, loss, replace(outcome, logits=logits))
 
 
 def copy_pageable(x, device):
     return x.to(device, non_blocking=True)
 
 
-moco_info_nce, add_to_metrics = moco.model.info_nce, EpochMetrics.add
-TO_DEVICE, LOSS = "engine.pretrain.to_device", "moco.model.info_nce"
+moco_info_nce, add_to_metrics = moco.losses.info_nce, EpochMetrics.add
+TO_DEVICE, LOSS = "engine.pretrain.to_device", "moco.losses.info_nce"
 ENQUEUE, METRICS = "moco.model.KeyQueue.enqueue", "engine.pretrain.EpochMetrics.add"
 ON_CPU = ("--data-device", "cpu")
 MIXED, READ = "on cuda:0 and on the CPU", "aten._local_scalar_dense"
@@ -171,7 +180,7 @@ FAULTS = {
     "metrics on the host": (METRICS, add_on_host, (), "to the host"),
     "a check in every step": ("engine.pretrain.sync_interval", lambda device: 1, (), READ),
     "autocast is lost": (
-        "engine.setup.in_precision",
+        "main_moco_inter_skeleton.in_precision",
         lambda module, *_: module,
         ("--amp", "bf16"),
         "float32",
@@ -214,7 +223,7 @@ def test_script_runs_on_the_simulated_gpu(run, tmp_path, monkeypatch, command):
     (tmp_path / "clips").mkdir()
     np.save(tmp_path / "clips" / "a.npy", np.random.default_rng(0).normal(size=(40, 25, 3, 2)))
     write_pretraining(tmp_path / "pretrained.pth.tar", tuple(REPRESENTATIONS))
-    monkeypatch.setattr(engine.autoencoder, "EPOCHS", 3)
+    monkeypatch.setattr(engine.retrieve, "EPOCHS", 3)
     seed = [] if command[0] == "extract_features.py" else ["--seed", 1]
     with fake_cuda() as fake:
         code, _, err = run(*command, *seed)

@@ -1,46 +1,54 @@
-"""Input as people have it: archives of all kinds, lists under other names, spreadsheets, links and mounts."""
+"""Input as people have it: archives, lists under other names, spreadsheets, units, links."""
 
-import bz2
 import csv
-import gzip
 import io
 import json
-import lzma
 import os
-import shutil
-import subprocess
-import sys
 import tarfile
-import tempfile
 import warnings
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_eight_clips
+from conftest import GOLDEN, write_eight_clips
+from damaged_inputs import BYTE_DAMAGES, damage
 
-from data_gen import archives, arrays_gendata, ntu_gendata, pku_gendata
-from data_gen.sources import BadFile, find_files
+from data_gen import arrays_gendata, ntu_gendata, pku_gendata
 from data_gen.synthetic import make_pku
 from data_gen.units import body_size, unit_warning
 from dataset.store import open_store
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
 from utils.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-GOLDEN_RAW = Path(__file__).parent / "golden" / "ntu_skeletons.zip"
-
 
 @pytest.fixture(scope="module")
 def raw_files():
-    """The content of 12 skeleton files, by file name; all become clips."""
-    with zipfile.ZipFile(GOLDEN_RAW) as archive:
+    """The content of 12 short skeleton files, by file name; all become clips."""
+    with zipfile.ZipFile(GOLDEN / "ntu_skeletons.zip") as archive:
         files = {
             name: archive.read(name) for name in sorted(archive.namelist()) if name.endswith(".skeleton")
         }
     del files["S007C001P011R001A008.skeleton"]  # without a body
-    return dict(list(files.items())[:12])
+    return {name: first_frames(files[name], 9) for name in list(files)[:12]}
+
+
+def first_frames(data, count):
+    """The first frames of a skeleton file with one body per frame."""
+    lines = data.split(b"\n")
+    count = min(count, int(lines[0]))
+    at, frames = 1, []
+    while len(frames) < count:
+        length = 1 + 27 * int(lines[at])
+        frames.append(b"\n".join(lines[at : at + length]))
+        at += length
+    return b"\n".join([b"%d" % count, *frames]) + b"\n"
+
+
+def write_files(folder, files):
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
 
 
 def prepare(data, out, *flags):
@@ -81,19 +89,11 @@ def shuffled(files):
 
 
 PACKINGS = {
-    "a.zip": lambda files: zip_bytes(files),
+    "a.zip": zip_bytes,
     "a.ZIP": lambda files: zip_bytes({f"folder\\sub\\{name}": data for name, data in files.items()}),
     "a.tar": lambda files: tar_bytes(files, "w"),
-    "a.tar.gz": lambda files: tar_bytes(files),
-    "a.tgz": lambda files: tar_bytes(files),
-    "a.tar.bz2": lambda files: tar_bytes(files, "w:bz2"),
+    "a.tar.gz": tar_bytes,
     "a.tar.xz": lambda files: tar_bytes(files, "w:xz"),
-    "a.gz": lambda files: tar_bytes(files),
-    "a.zip.gz": lambda files: gzip.compress(zip_bytes(files)),
-    "b.zip": lambda files: zip_bytes({"deep/a.zip": zip_bytes(files)}),
-    "c.zip": lambda files: zip_bytes({"a.tar.gz": tar_bytes(files)}),
-    "d.tar": lambda files: tar_bytes({"a.zip": zip_bytes(files)}, "w"),
-    "e.zip": lambda files: zip_bytes({f"{name}.gz": gzip.compress(data) for name, data in files.items()}),
 }
 
 
@@ -101,10 +101,7 @@ PACKINGS = {
 def expected(raw_files, tmp_path_factory):
     """The store of the plain files."""
     folder = tmp_path_factory.mktemp("expected")
-    (folder / "raw").mkdir()
-    for name, data in raw_files.items():
-        (folder / "raw" / name).write_bytes(data)
-    assert prepare(folder / "raw", folder / "store") == 0
+    assert prepare(write_files(folder / "raw", raw_files), folder / "store") == 0
     return folder / "store"
 
 
@@ -118,241 +115,90 @@ def test_archives_give_the_same_bytes_as_files(raw_files, expected, tmp_path, pa
     assert left_out(tmp_path / "store") == {}
 
 
-@pytest.mark.parametrize(
-    "suffix,pack",
-    [
-        (".SKELETON", bytes),
-        (".skeleton.txt", bytes),
-        (".skeleton.gz", gzip.compress),
-        (".skeleton.bz2", bz2.compress),
-        (".Skeleton.XZ", lzma.compress),
-    ],
-)
-def test_single_files_under_other_suffixes_are_read(raw_files, expected, tmp_path, suffix, pack):
-    (tmp_path / "raw").mkdir()
-    for name, data in raw_files.items():
-        (tmp_path / "raw" / (name.removesuffix(".skeleton") + suffix)).write_bytes(pack(data))
-    assert prepare(tmp_path / "raw", tmp_path / "store") == 0
+@pytest.mark.parametrize("suffix", [".SKELETON", ".skeleton.txt"])
+def test_files_under_other_suffixes_are_read(raw_files, expected, tmp_path, suffix):
+    files = {name.removesuffix(".skeleton") + suffix: data for name, data in raw_files.items()}
+    assert prepare(write_files(tmp_path / "raw", files), tmp_path / "store") == 0
     assert (tmp_path / "store" / FRAMES_FILE).read_bytes() == (expected / FRAMES_FILE).read_bytes()
 
 
 def test_everything_that_is_not_read_is_listed(raw_files, tmp_path, capsys):
-    raw = tmp_path / "raw"
-    (raw / ".hidden").mkdir(parents=True)
     (name, data), *_ = raw_files.items()
-    (raw / name).write_bytes(data)
-    (raw / "more.7z").write_bytes(b"7z\xbc\xaf")
-    (raw / "more.RAR").write_bytes(b"Rar!")
-    (raw / "x.skeleton.zst").write_bytes(b"zst")
-    (raw / "cut.zip").write_bytes(zip_bytes(raw_files)[:5000])
-    (raw / "cut.tar.gz").write_bytes(tar_bytes(raw_files)[:50_000])
-    (raw / "page.zip").write_bytes(b"<!DOCTYPE html><html>")
-    (raw / "nul.tgz").write_bytes(bytes(900))
-    (raw / "notes.docx").write_bytes(b"PK")
-    (raw / "outer.zip").write_bytes(zip_bytes({"inner.7z": b"7z", "S1.skel": b"", "a/b.zip": b"PK damaged"}))
+    files = {
+        name: data,
+        "more.7z": b"7z\xbc\xaf",
+        "notes.docx": b"PK",
+        "page.zip": b"<html>",
+        "nul.tgz": b"\x1f" + bytes(900),
+    }
+    files |= {
+        "cut.zip": zip_bytes(raw_files)[:5000],
+        "outer.zip": zip_bytes({"inner.7z": b"7z", "S1.skel": b""}),
+    }
+    raw = write_files(tmp_path / "raw", files)
+    (raw / ".hidden").mkdir()
     os.mkfifo(raw / "S001C001P009R001A001.skeleton")
     (raw / "S001C001P009R001A002.skeleton").symlink_to(raw / "nowhere")
     assert prepare(raw, tmp_path / "store") == 1
     reasons = left_out(tmp_path / "store")
-    for file, reason in {
-        ".hidden": "is hidden",
-        "more.7z": "a 7-Zip archive",
-        "more.RAR": "a RAR archive",
-        "x.skeleton.zst": "compressed with Zstandard",
-        "cut.zip": "cannot be opened as a zip archive",
-        "page.zip": "a web page",
-        "nul.tgz": "NUL bytes",
-        "notes.docx": "is not a .skeleton file",
-        "outer.zip/inner.7z": "a 7-Zip archive",
-        "outer.zip/S1.skel": "is not a .skeleton file",
-        "outer.zip/a/b.zip": "cannot be opened as a zip archive",
-        "S001C001P009R001A001.skeleton": "not a regular file",
-        "S001C001P009R001A002.skeleton": "No such file",
-    }.items():
-        assert reason in reasons.pop(file)
-    assert reasons.pop("cut.tar.gz").startswith("is damaged after the first")
-    # the last file in the cut archive is listed; the others are in the store
-    assert set(reasons) <= {f"cut.tar.gz/{name}" for name in raw_files} | {name}
-    out = capsys.readouterr().out
-    assert "9 archives or folders could not be read completely" in out and "left out: more.7z" in out
+    assert all("the archive is damaged" in reasons.pop(file) for file in ("cut.zip", "page.zip", "nul.tgz"))
+    for action in (1, 2):
+        assert "not a regular file" in reasons.pop(f"S001C001P009R001A00{action}.skeleton")
+    (others,) = reasons.values()
+    for kind in ("2 .7z", "1 .docx", "1 .skel", "1 hidden"):
+        assert kind in others
+    assert "3 archives or folders could not be read completely" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
-def test_unreadable_folder_is_listed(raw_files):
-    code = (
-        "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from data_gen.sources import search;"
-        "os.setgid(65534); os.setuid(65534); found = search([sys.argv[1]], ('.skeleton',), 'x');"
-        "print(len(found.files), *found.problems)"
-    )
-    with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed for other users
-        raw = Path(folder)
-        os.chmod(raw, 0o755)
-        (raw / "closed").mkdir()
-        for place, name in zip((raw, raw / "closed"), raw_files):
-            (place / name).write_bytes(raw_files[name])
-        os.chmod(raw / "closed", 0)
-        ended = subprocess.run([sys.executable, "-c", code, REPOSITORY, raw], capture_output=True, text=True)
-    assert ended.stdout == "1 closed: the folder cannot be read (Permission denied)\n", ended.stderr
-
-
-def test_bombs_and_links_in_archives_are_listed(raw_files, tmp_path, monkeypatch):
-    """Depth and size are bounded, and names of members never become paths."""
-    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 1 << 20)
-    (name, data), (second, more), *_ = raw_files.items()
-    bomb = {"S004C001P001R001A001.skeleton": bytes(3 << 20)}
-    deep = zip_bytes({second: more})
-    for _ in range(5):
-        deep = zip_bytes({"deep.zip": deep})
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as archive:
-        for path in (f"../../{name}", "/etc/passwd.skeleton"):
-            info = tarfile.TarInfo(path)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+def test_links_in_archives_are_not_followed(raw_files, tmp_path):
+    """Names of members never become paths."""
+    (name, data), *_ = raw_files.items()
+    content = io.BytesIO(tar_bytes({f"../../{name}": data, "/etc/passwd.skeleton": data}, "w"))
+    with tarfile.open(fileobj=content, mode="a") as archive:
         link = tarfile.TarInfo("S002C001P001R001A001.skeleton")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    (raw / "links.tar.gz").write_bytes(content.getvalue())
-    (raw / "bomb.zip").write_bytes(zip_bytes(bomb))
-    (raw / "deep.zip").write_bytes(deep)
-    (raw / "S003C001P001R001A001.skeleton.gz").write_bytes(gzip.compress(bytes(3 << 20)))
+    raw = write_files(tmp_path / "raw", {"links.tar": content.getvalue()})
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     assert prepare(raw, tmp_path / "store") == 1
     assert names_in(tmp_path / "store") == [name.removesuffix(".skeleton")]
-    reasons = left_out(tmp_path / "store")
-    assert "larger than 1 MiB" in reasons["bomb.zip/S004C001P001R001A001.skeleton"]
-    assert "larger than 1 MiB" in reasons["S003C001P001R001A001.skeleton.gz"]
-    assert "link to /etc/passwd" in reasons["links.tar.gz/S002C001P001R001A001.skeleton"]
-    assert "inside of 4 archives" in reasons["deep.zip/deep.zip/deep.zip/deep.zip/deep.zip"]
-    assert "not of the form" in reasons["links.tar.gz//etc/passwd.skeleton"]
+    assert "1 link" in " ".join(left_out(tmp_path / "store").values())
     written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert written == {tmp_path / "store" / file for file in (FRAMES_FILE, CLIPS_FILE, INFO_FILE)}
 
 
-def test_archive_that_unpacks_to_too_much_is_listed(raw_files, tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 4 << 20)
-    (tmp_path / "a.tar.gz").write_bytes(tar_bytes({**raw_files, "zeros": bytes(8 << 20)}))
-    files = archives.walk_archive(tmp_path / "a.tar.gz")
-    problems = [item for item in files if isinstance(item, archives.Problem)]
-    assert len(problems) == 1 and "it unpacks to more than" in problems[0].reason
-
-
-# Damaged archives
-
-
-def damaged_archive(files, rng):
-    """A random packing of some files, with a random damage; returns its name and content."""
-    packing = list(PACKINGS)[rng.integers(len(PACKINGS))]
-    content = bytearray(PACKINGS[packing](files))
-    kind = rng.integers(5)
-    if kind == 0:
-        content = content[: rng.integers(len(content) + 1)]
-    elif kind == 1:
-        for _ in range(rng.integers(1, 20)):
-            content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
-    elif kind == 2:
-        start = int(rng.integers(len(content)))
-        content[start : start + int(rng.integers(1, 5000))] = b""
-    elif kind == 3:
-        start = int(rng.integers(len(content)))
-        length = min(int(rng.integers(1, 5000)), len(content) - start)
-        content[start : start + length] = bytes(length)
-    return packing, bytes(content)
-
-
-def check_damaged_archive(raw_files, folder, seed):
-    """Prepare plain files and a damaged archive; return how many clips of the archive are in the store."""
-    rng = np.random.default_rng([seed, 15])
+@pytest.mark.parametrize("seed", range(20))
+def test_clips_around_damaged_archives_are_stored_or_listed(raw_files, tmp_path, seed):
     names = list(raw_files)
-    short = {name: first_frames(raw_files[name], 9) for name in names}
-    packed = {name: short[name] for name in names[4:]}
-    if seed % 3 == 0:
-        packed = {
-            ("../" * 9 + "tmp/" if i % 2 else "/") + name: d for i, (name, d) in enumerate(packed.items())
-        }
-    raw = folder / "raw"
-    raw.mkdir()
-    for name in names[:4]:
-        (raw / name).write_bytes(short[name])
-    archive, content = damaged_archive(packed, rng)
-    (raw / archive).write_bytes(content)
-    before = sorted(path for path in folder.rglob("*"))
-    prepare(raw, folder / "store")
-    after = sorted(
-        path
-        for path in folder.rglob("*")
-        if path != folder / "store" and folder / "store" not in path.parents
-    )
-    assert after == before
-    stored, reasons = set(names_in(folder / "store")), left_out(folder / "store")
-    assert {name.removesuffix(".skeleton") for name in names[:4]} <= stored
-    archive_is_listed = any(archive in file and not file.endswith(".skeleton") for file in reasons)
+    packing = list(PACKINGS)[seed % len(PACKINGS)]
+    content = damage(PACKINGS[packing]({name: raw_files[name] for name in names[4:]}), seed, BYTE_DAMAGES)
+    files = {name: raw_files[name] for name in names[:4]}
+    prepare(write_files(tmp_path / "raw", {**files, packing: content}), tmp_path / "store")
+    stored, reasons = set(names_in(tmp_path / "store")), left_out(tmp_path / "store")
+    assert {name.removesuffix(".skeleton") for name in names[:4]} <= stored and all(reasons.values())
+    archive_is_listed = any(packing in file and not file.endswith(".skeleton") for file in reasons)
     for name in names[4:]:
-        listed = any(file.endswith((name, f"{name}.gz")) for file in reasons)
-        assert name.removesuffix(".skeleton") in stored or listed or archive_is_listed, (
-            seed,
-            archive,
-            name,
-            reasons,
-        )
-    assert all(reasons.values())
-    assert np.isfinite(np.load(folder / "store" / FRAMES_FILE)).all()
-    return len(stored) - 4
-
-
-def first_frames(data, count):
-    """The first frames of a skeleton file with one body per frame."""
-    lines = data.split(b"\n")
-    count = min(count, int(lines[0]))
-    at, frames = 1, []
-    while len(frames) < count:
-        length = 1 + 27 * int(lines[at])
-        frames.append(b"\n".join(lines[at : at + length]))
-        at += length
-    return b"\n".join([b"%d" % count, *frames]) + b"\n"
-
-
-@pytest.mark.parametrize("first", range(0, 60, 20))
-def test_clips_around_damaged_archives_are_stored_or_listed(raw_files, tmp_path, first):
-    for seed in range(first, first + 20):
-        (tmp_path / str(seed)).mkdir()
-        check_damaged_archive(raw_files, tmp_path / str(seed), seed)
-
-
-@pytest.mark.slow
-def test_1000_damaged_archives(raw_files, tmp_path):
-    counts = []
-    for seed in range(1000, 2000):
-        (tmp_path / str(seed)).mkdir()
-        counts.append(check_damaged_archive(raw_files, tmp_path / str(seed), seed))
-        shutil.rmtree(tmp_path / str(seed))
-    print(f"{sum(counts)} clips of damaged archives are stored; {counts.count(8)} archives completely")
+        listed = any(file.endswith(name) for file in reasons)
+        assert name.removesuffix(".skeleton") in stored or listed or archive_is_listed, (name, reasons)
+    assert np.isfinite(np.load(tmp_path / "store" / FRAMES_FILE)).all()
 
 
 # Lists of missing skeletons
 
 
 LIST_NAMES = [
-    "NTU_RGBD120_samples_with_missing_skeletons.txt",
-    "samples_with_missing_skeletons.txt",
-    "samples_with_missing_skeletons_NTU_RGBD120.txt",
-    "ntu_rgb120_missings.txt",
     "NTU_RGBD120_samples_with_missing_skeletons (1).txt",
-    "ntu_rgbd120_SAMPLES_with_missing_skeletons.TXT",
+    "samples_with_missing_skeletons_NTU_RGBD120.TXT",
+    "ntu_rgb120_missings.txt",
     "missing.txt.txt",
-    "missing_skeletons.csv",
     "deep/er/missing_skeletons",
 ]
 
 
 @pytest.mark.parametrize("name", LIST_NAMES)
 def test_list_of_missing_skeletons_is_found_under_other_names(raw_files, tmp_path, name, capsys):
-    path = tmp_path / "raw" / name
-    path.parent.mkdir(parents=True)
-    for file, data in raw_files.items():
-        (tmp_path / "raw" / file).write_bytes(data)
+    path = write_files(tmp_path / "raw", raw_files) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     listed = min(raw_files).removesuffix(".skeleton")
     path.write_text(f"The samples below:\r\n\r\n{listed}\r\n")
     assert prepare(tmp_path / "raw", tmp_path / "store") == 0
@@ -361,7 +207,7 @@ def test_list_of_missing_skeletons_is_found_under_other_names(raw_files, tmp_pat
     assert "list of missing skeletons" in out and "WARNING" not in out
 
 
-@pytest.mark.parametrize("packing", ["a.zip", "a.tar.gz", "b.zip", "a.zip.gz"])
+@pytest.mark.parametrize("packing", ["a.zip", "a.tar.gz"])
 def test_list_of_missing_skeletons_is_found_in_archives(raw_files, tmp_path, packing):
     """Also under any name, if the text in it is about missing skeletons."""
     listed = min(raw_files).removesuffix(".skeleton")
@@ -375,41 +221,31 @@ def test_list_of_missing_skeletons_is_found_in_archives(raw_files, tmp_path, pac
 
 @pytest.mark.parametrize("dataset,count", [("ntu60", 302), ("ntu120", 535)])
 def test_no_list_of_missing_skeletons_is_a_warning(raw_files, tmp_path, dataset, count, capsys):
-    (tmp_path / "raw").mkdir()
-    for file, data in raw_files.items():
-        (tmp_path / "raw" / file).write_bytes(data)
     names = "\n".join(name.removesuffix(".skeleton") for name in raw_files)
-    (tmp_path / "raw" / "train.txt").write_text(names)  # not evidently the list
-    prepare(tmp_path / "raw", tmp_path / "store", "--dataset", dataset)
+    files = {**raw_files, "train.txt": names.encode()}  # not evidently the list
+    prepare(write_files(tmp_path / "raw", files), tmp_path / "store", "--dataset", dataset)
     out = capsys.readouterr().out
     assert f"WARNING: no list of missing skeletons found, so all files are used: up to {count} clips" in out
     assert "it may be train.txt" in out and out.count("WARNING") == 2  # at the beginning and at the end
 
 
 def test_only_later_setups_suggest_ntu120(raw_files, tmp_path):
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / "S018C001P008R001A061.skeleton").write_bytes(min(raw_files.values()))
+    files = {"S018C001P008R001A061.skeleton": min(raw_files.values())}
     with pytest.raises(UserError, match="add --dataset ntu120"):
-        prepare(tmp_path / "raw", tmp_path / "store", "--dataset", "ntu60")
-
-
-# Interrupted downloads
+        prepare(write_files(tmp_path / "raw", files), tmp_path / "store", "--dataset", "ntu60")
 
 
 def test_nul_bytes_are_named(raw_files, tmp_path):
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    names = list(raw_files)
-    (raw / names[0]).write_bytes(bytes(4096))
-    (raw / names[1]).write_bytes(raw_files[names[1]][:9000] + bytes(4096))
-    (raw / names[2]).write_bytes(raw_files[names[2]])
-    prepare(raw, tmp_path / "store")
+    """As after an interrupted download."""
+    first, second, third, *_ = raw_files
+    files = {first: bytes(4096), second: raw_files[second][:9000] + bytes(4096), third: raw_files[third]}
+    prepare(write_files(tmp_path / "raw", files), tmp_path / "store")
     reasons = left_out(tmp_path / "store")
-    assert "consists of 4,096 NUL bytes" in reasons[names[0]]
-    assert "ends with 4,096 NUL bytes" in reasons[names[1]]
+    assert "consists of 4,096 NUL bytes" in reasons[first]
+    assert "is truncated in frame 2" in reasons[second]
     (tmp_path / "clips.csv").write_bytes(bytes(99))
     with pytest.raises(UserError, match="NUL bytes"):
-        prepare_arrays(tmp_path, raw, tmp_path / "clips.csv")
+        prepare_arrays(tmp_path, tmp_path / "raw", tmp_path / "clips.csv")
 
 
 # Tables
@@ -434,8 +270,7 @@ def body():
         b"\xef\xbb\xbfname;label;cross_subject\r\na;0;train\r\nb;1;val\r\n;;\r\n\r\n",
         b"name,label,cross_subject\na.npy,0,train\nb.NPY,1,val\n,,\n",
         b"name,label,cross_subject,,\na,0,train,,\nb,1,val,,\n",
-        b"sep=;\r\nname;label;cross_subject\r\na;0;Train\r\nb;1;Val \r\n",
-        "name\tlabel\tcross_subject\r\na\t0\ttrain\r\nb\t1\tval\r\n".encode("utf-16"),
+        b"name\tlabel\tcross_subject\r\na\t0\tTrain\r\nb\t1\tVal \r\n",
         b'"name" , "label", cross_subject\n\na , 0, train\nb,1,val'.replace(b' , "', b',"').replace(
             b', "', b',"'
         ),
@@ -450,7 +285,11 @@ def test_tables_of_spreadsheet_programs(tmp_path, body, table):
 
 @pytest.mark.parametrize(
     "table,message",
-    [(b"PK\3\4", "an Excel workbook"), (b"n;l\n", "but has n"), ("name;l\xe4\n".encode("latin-1"), "UTF-8")],
+    [
+        (b"PK\3\4", "has no column name, label"),
+        (b"n;l\n", "but has n"),
+        ("name;l\xe4\n".encode("latin-1"), "UTF-8"),
+    ],
 )
 def test_unreadable_tables_name_the_cause(tmp_path, body, table, message):
     np.savez(tmp_path / "arrays.npz", a=body)
@@ -463,16 +302,11 @@ def test_store_table_saved_by_a_spreadsheet_program(tmp_path):
     store = write_eight_clips(tmp_path)
     before = open_store(store)
     text = (store / CLIPS_FILE).read_text()
-    for changed in (
-        b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode() + b"\r\n",
-        b"\xef\xbb\xbf" + text.replace(",", ";").encode() + b";;;;\n",
-    ):
-        (store / CLIPS_FILE).write_bytes(changed)
+    for changed in (text.replace("\n", "\r\n") + "\r\n", text.replace(",", ";") + ";;;;\n"):
+        (store / CLIPS_FILE).write_bytes(b"\xef\xbb\xbf" + changed.encode())
         after = open_store(store)
         assert after.names == before.names and after.splits == before.splits
     info = json.loads((store / INFO_FILE).read_text())
-    (store / INFO_FILE).write_text(json.dumps({**info, "format_version": "1"}))
-    open_store(store)
     (store / INFO_FILE).write_text(json.dumps({**info, "format_version": "7"}))
     with pytest.raises(UserError, match="format version 7, but this version reads 1"):
         open_store(store)
@@ -534,7 +368,7 @@ def test_one_root_for_all_files_of_pku(pku, tmp_path):
         assert left_out(tmp_path / store) == {}
 
 
-@pytest.mark.parametrize("spelling", ["{}.avi", "{}.AVI", "Videos/{}.txt", '"{}"', "lower"])
+@pytest.mark.parametrize("spelling", ["{}.AVI", "Videos/{}.txt", '"{}"', "lower"])
 def test_names_in_split_files_may_have_suffix_and_case(pku, tmp_path, spelling):
     text = (pku / "splits" / "cross-view.txt").read_text()
     lines = text.splitlines()
@@ -561,7 +395,7 @@ def test_split_files_of_other_videos(pku, tmp_path, capsys):
 def test_packed_skeletons_of_pku_are_named(pku, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "skeleton.7z").write_bytes(b"7z")
-    with pytest.raises(UserError, match="0 .txt files.*skeleton.7z: is a 7-Zip archive"):
+    with pytest.raises(UserError, match="0 .txt files.*1 .7z"):
         prepare_pku(tmp_path / "store", tmp_path / "data", pku / "labels", pku / "splits")
     with pytest.raises(UserError, match=r"\(24 .txt files, 24 with labels\)"):
         prepare_pku(tmp_path / "store", pku / "labels", pku / "labels", pku / "splits")
@@ -572,130 +406,32 @@ def test_packed_skeletons_of_pku_are_named(pku, tmp_path):
 
 @pytest.fixture
 def raw(raw_files, tmp_path):
-    folder = tmp_path / "raw"
-    folder.mkdir()
-    for name in list(raw_files)[:2]:
-        (folder / name).write_bytes(raw_files[name])
-    return folder
+    return write_files(tmp_path / "raw", dict(list(raw_files.items())[:2]))
 
 
-@pytest.mark.parametrize("content", ["nothing", "an empty folder", "a store"])
+@pytest.mark.parametrize("content", ["nothing", "a store"])
 def test_links_to_folders_are_followed(raw, tmp_path, content):
     scratch, link = tmp_path / "scratch" / "ntu", tmp_path / "link"
     scratch.parent.mkdir()
-    if content == "an empty folder":
-        scratch.mkdir()
-    elif content == "a store":
+    if content == "a store":
         prepare(raw, scratch)
     link.symlink_to(scratch)
     for _ in range(2):
         assert prepare(raw, link, "--overwrite") == 0
         assert link.is_symlink() and len(names_in(scratch)) == 2
-        assert sorted(os.listdir(tmp_path)) == ["link", "raw", "scratch"]
-        assert os.listdir(scratch.parent) == ["ntu"]
 
 
-@pytest.mark.parametrize("kind", ["device", "fifo", "file", "link to a file"])
+@pytest.mark.parametrize("kind", ["fifo", "file"])
 def test_other_targets_are_rejected_before_the_work(tmp_path, kind):
     target = tmp_path / "target"
-    if kind == "fifo":
-        os.mkfifo(target)
-    elif kind == "file":
-        target.write_text("thesis")
-    else:
-        (tmp_path / "file").write_text("thesis")
-        target.symlink_to("/dev/null" if kind == "device" else tmp_path / "file")
+    os.mkfifo(target) if kind == "fifo" else target.write_text("thesis")
     before = target.lstat()
     with pytest.raises(UserError, match="not a store"):
         prepare(tmp_path / "nowhere", target, "--overwrite")  # the input is not even looked for
     assert os.path.samestat(before, target.lstat()) and before.st_mode == target.lstat().st_mode
 
 
-def test_hidden_leftovers_in_the_way_are_named(raw, tmp_path):
-    (tmp_path / ".store.replaced").symlink_to(raw)
-    with pytest.raises(UserError, match=r"\.store\.replaced is in the way"):
-        prepare(tmp_path / "nowhere", tmp_path / "store")
-    assert len(os.listdir(raw)) == 2
-
-
-def test_store_moved_aside_by_a_killed_run_is_restored(raw, tmp_path):
-    prepare(raw, tmp_path / "store")
-    os.rename(tmp_path / "store", tmp_path / ".store.replaced")
-    with pytest.raises(UserError, match="already contains a store"):
-        prepare(raw, tmp_path / "store")
-    assert len(names_in(tmp_path / "store")) == 2 and not (tmp_path / ".store.replaced").exists()
-
-
-def test_content_of_a_mount_point_is_replaced(raw, tmp_path):
-    """On a real file system of 9 MB; the second preparation does not fit and keeps the first store."""
-    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-    disk, copy = tmp_path / "disk", tmp_path / "copy"
-    disk.mkdir(), copy.mkdir()
-    mount = f"mount -t tmpfs -o size=300k none {disk}"
-    if (
-        not shutil.which("unshare")
-        or subprocess.run([*namespace, "sh", "-c", mount], capture_output=True).returncode
-    ):
-        pytest.skip("this system does not allow mounting a small file system")
-    command = [
-        sys.executable,
-        REPOSITORY / "data_gen" / "ntu_gendata.py",
-        "--data_path",
-        raw,
-        "--workers",
-        "1",
-    ]
-    command += ["--out_folder", disk, "--overwrite"]
-    script = f'{mount} && "$@" && "$@"; code=$?; cp -a {disk}/. {copy}; exit $code'
-    ended = subprocess.run(
-        [*namespace, "sh", "-c", script, "sh", *map(str, command)], capture_output=True, text=True
-    )
-    assert len(names_in(copy)) == 2, ended.stderr
-    assert sorted(os.listdir(copy)) == sorted([FRAMES_FILE, CLIPS_FILE, INFO_FILE])
-    assert sorted(os.listdir(tmp_path)) == ["copy", "disk", "raw"]
-
-
-@pytest.mark.parametrize("moved", [0, 1, 3, 4])
-def test_killed_exchange_of_a_mount_point_is_undone(raw, tmp_path, monkeypatch, moved):
-    """Die after some of the files have been moved, then prepare again."""
-    store = tmp_path / "store"
-    prepare(raw, store)
-    expected_names = names_in(store)
-    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == store)
-    rename, left = os.rename, [moved]
-
-    def rename_or_die(source, target):
-        if Path(source).parent != store.parent and "unsorted" not in str(source):
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-        rename(source, target)
-
-    (raw / min(os.listdir(raw))).unlink()
-    with monkeypatch.context() as patch:
-        patch.setattr("os.rename", rename_or_die)
-        patch.setattr("data_gen.output_folder._restore", lambda places: None)  # a kill cannot restore
-        patch.setattr("shutil.rmtree", lambda *arguments, **settings: None)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(raw, store, "--overwrite")
-    with pytest.raises(UserError, match="already contains a store"):
-        prepare(raw, store)
-    assert names_in(store) == expected_names and len(np.load(store / FRAMES_FILE))
-    prepare(raw, store, "--overwrite")
-    assert len(names_in(store)) == 1
-    assert sorted(os.listdir(store)) == sorted([FRAMES_FILE, CLIPS_FILE, INFO_FILE])
-
-
 def test_home_folder_is_expanded(raw, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     prepare("~/raw", "~/store")
     assert len(names_in(tmp_path / "store")) == 2
-
-
-def test_find_files_without_a_list_raises_for_unread_archives(tmp_path):
-    (tmp_path / "a.7z").write_bytes(b"7z")
-    with pytest.raises(UserError, match="7-Zip"):
-        find_files([tmp_path], ".skeleton")
-    (tmp_path / "b.skeleton.gz").write_bytes(gzip.compress(b"x")[:-4])
-    with pytest.raises(BadFile, match="cannot be read"):
-        find_files([tmp_path], ".skeleton", left_out=[])[0].read()

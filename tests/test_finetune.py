@@ -9,26 +9,22 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_FLAGS, TINY_SIZES, write_pretraining, write_store
+from conftest import TINY_FLAGS, TINY_SIZES, one_line, write_pretraining, write_store
 
 import action_classification
 import engine.classifier
-import engine.finetune
 from dataset.clips import open_clips
 from dataset.views import classifier_view
 from engine.checkpoint import load_checkpoint
-from engine.classifier import linear_head
+from engine.classifier import FINETUNE_FILE, linear_head
 from engine.encoders import load_encoders
-from engine.finetune import FINETUNE_FILE
 from engine.randomness import DROPOUT, ORDER, VIEWS, generator, seed_globally
 from engine.report import read_results, results_table
 from engine.signals import EXIT_RESUMABLE
 from models.registry import build_encoder, lay_out
-from options.defaults import check_mode, fill_classifier_defaults
 from utils.errors import UserError
 
 SCRIPT = "action_classification.py"
-NO_SIZES = dict.fromkeys(TINY_SIZES)
 SUPERVISED = [SCRIPT, "--mode", "supervised", *TINY_FLAGS, "--batch-size", 8, "--seed", 1]
 
 
@@ -85,37 +81,39 @@ def test_weights_match_plain_training_loop(run, tmp_path, small_store, checkpoin
 
 def at_step(monkeypatch, epoch, step, action):
     """Call ``action()`` when that step starts."""
-    seed = engine.finetune.seed_globally
+    seed = engine.classifier.seed_globally
 
     def seeded(*position):
         seed(*position)
         if position[2:] == (epoch, step):
             action()
 
-    monkeypatch.setattr(engine.finetune, "seed_globally", seeded)
+    monkeypatch.setattr(engine.classifier, "seed_globally", seeded)
 
 
 def crash():
     raise ZeroDivisionError("simulated crash")
 
 
-@pytest.mark.parametrize("representation", ["image-based", "graph-based"])  # dropout; BatchNorm
-def test_run_stopped_within_epoch_resumes_exactly(run, tmp_path, monkeypatch, representation):
-    flags = ["--finetune-skeleton-representation", representation, "--epochs", 3, "--resume", "auto"]
+@pytest.mark.parametrize(
+    "representation, number",
+    [("image-based", signal.SIGTERM), ("graph-based", signal.SIGUSR1)],  # dropout; BatchNorm
+)
+def test_run_stopped_within_epoch_resumes_exactly(run, tmp_path, monkeypatch, representation, number):
+    flags = ["--finetune-skeleton-representation", representation, "--epochs", 2, "--resume", "auto"]
     flags = [*SUPERVISED, *flags, "--output-dir"]
     code, out, err = run(*flags, tmp_path / "whole")
     assert code == 0 and "starting a new run" in out, err
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        folder = tmp_path / signal.Signals(number).name
-        with monkeypatch.context() as patch:
-            at_step(patch, 1, 1, partial(os.kill, os.getpid(), number))
-            code, out, _ = run(*flags, folder)
-        assert code == EXIT_RESUMABLE and "stopped in epoch 1, step 2" in out
-        assert not (folder / "results.json").exists()
-        code, out, err = run(*flags, folder)
-        assert code == 0 and "resumed" in out and "epoch 1, step 2" in out, err
-        assert same(weights(tmp_path / "whole"), weights(folder))
-        assert results(folder)["numbers"] == results(tmp_path / "whole")["numbers"]
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        at_step(patch, 1, 1, partial(os.kill, os.getpid(), number))
+        code, out, _ = run(*flags, folder)
+    assert code == EXIT_RESUMABLE and "stopped in epoch 1, step 2" in out
+    assert not (folder / "results.json").exists()
+    code, out, err = run(*flags, folder)
+    assert code == 0 and "resumed" in out and "epoch 1, step 2" in out, err
+    assert same(weights(tmp_path / "whole"), weights(folder))
+    assert results(folder)["numbers"] == results(tmp_path / "whole")["numbers"]
 
 
 def test_crashed_run_resumes_exactly_from_rolling_checkpoint(run, tmp_path, monkeypatch):
@@ -161,21 +159,18 @@ ADAM = {"optimizer": "adam", "lr": 1e-4, "epochs": 50, "schedule": [30, 40], "mo
 
 
 @pytest.mark.parametrize("mode, expected", [("linear", SGD), ("finetune", ADAM), ("supervised", ADAM)])
-def test_default_settings_of_each_mode(monkeypatch, mode, expected):
+def test_default_settings_of_each_mode(monkeypatch, capsys, mode, expected):
     flags = ["--mode", mode, *([] if mode == "supervised" else ["--pretrained", "a.pth.tar"])]
     monkeypatch.setattr("sys.argv", [SCRIPT, *flags])
     args = action_classification.parse_args()
-    check_mode(args)
-    lines = fill_classifier_defaults(args)
     assert {name: getattr(args, name) for name in expected} == expected
     assert (args.batch_size, args.weight_decay, args.cos) == (64, 0.0, False)
-    assert f"--schedule {' '.join(map(str, expected['schedule']))} (default for --mode {mode})" in lines
+    line = f"--schedule {' '.join(map(str, expected['schedule']))} (default for --mode {mode})\n"
+    assert line in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", [SCRIPT, *flags, "--optimizer", "sgd", "--lr", "2", "--cos"])
     args = action_classification.parse_args()
-    check_mode(args)
-    lines = " ".join(fill_classifier_defaults(args))
     assert (args.momentum, args.lr, args.schedule) == (0.9, 2.0, []), "a flag overrides the default"
-    assert "--lr" not in lines
+    assert "--lr" not in capsys.readouterr().out
 
 
 def test_label_subset(run, tmp_path):
@@ -220,16 +215,6 @@ def test_training_learns_separable_classes(run, tmp_path):
     assert code == 0 and results(tmp_path / "o")["numbers"]["last"]["top1"] == 100.0, err
 
 
-def test_transfer_to_another_dataset(run, tmp_path, checkpoint):
-    names, labels = [f"c{i}" for i in range(12)], [i % 3 for i in range(12)]
-    write_store(tmp_path / "data/mine", names, labels, [9] * 12, {"split": ["train", "val"] * 6}, "mine", 3)
-    flags = f"--mode finetune --pretrained {checkpoint} --finetune-skeleton-representation seq-based"
-    flags += " --finetune-dataset mine --protocol split --epochs 1 --output-dir o"
-    code, out, err = run(SCRIPT, *flags.split())
-    assert code == 0, err
-    assert weights(tmp_path / "o")["head.weight"].shape == (3, 32)
-
-
 def test_non_finite_loss_stops_before_update(run, tmp_path, small_store):
     path = small_store / "ntu60" / "frames.npy"
     np.save(path, np.full_like(np.load(path), np.nan))
@@ -239,29 +224,27 @@ def test_non_finite_loss_stops_before_update(run, tmp_path, small_store):
     assert all(torch.isfinite(x).all() for x in kept.values())
 
 
-@pytest.mark.parametrize(
-    "flags, message",
-    [
-        (["--mode", "supervised", "--pretrained", "random"], "omit --pretrained"),
+def test_invalid_flags_are_one_line_errors(run, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    supervised = ["--mode", "supervised"]
+    for flags, message in (
+        ([*supervised, "--pretrained", "random"], "omit --pretrained"),
         (["--mode", "finetune"], "--mode finetune needs --pretrained"),
-        (["--mode", "finetune", "--pretrained", "coordinates"], "--mode finetune needs a pretrained encoder"),
-        (["--mode", "finetune", "--pretrained", "random"], "--mode finetune needs a pretrained encoder"),
-        (["--mode", "supervised", "--cached-crops", 2], "--cached-crops needs a frozen encoder"),
-        (["--mode", "supervised", "--momentum", 0.5], "--momentum applies to SGD"),
-        (["--mode", "supervised", "--label-seed", 1], "without --label-fraction: add it"),
-        (["--mode", "supervised", "--label-fraction", 0], "must be above 0"),
-        (["--mode", "supervised", "--label-fraction", 10], "at most 1"),
-        (["--pretrained", "random", "a.pth.tar"], "random cannot be combined"),
+        (["--mode", "finetune", "--pretrained", "coordinates"], "finetune needs a pretrained encoder"),
+        (["--mode", "finetune", "--pretrained", "random"], "finetune needs a pretrained encoder"),
+        ([*supervised, "--cached-crops", 2], "--cached-crops needs a frozen encoder"),
+        ([*supervised, "--momentum", 0.5], "--momentum applies to SGD"),
+        ([*supervised, "--label-seed", 1], "without --label-fraction: add it"),
+        ([*supervised, "--label-fraction", 0], "must be above 0"),
+        ([*supervised, "--label-fraction", 10], "at most 1"),
+        (["--pretrained", "random", "a.pth.tar"], "random does not exist"),
         (
             ["--pretrained", "a", "b", "--pretrain-skeleton-representation", "seq-based"],
             "has 1 entries for 2",
         ),
-    ],
-)
-def test_invalid_flags_are_one_line_errors(run, tmp_path, flags, message):
-    before = sorted(tmp_path.rglob("*"))
-    code, _, err = run(SCRIPT, *TINY_FLAGS, *flags)
-    assert code == 2 and message in err and len(err.strip().splitlines()) == 1, err
+    ):
+        code, _, err = run(SCRIPT, *TINY_FLAGS, *flags)
+        assert code == 2 and message in err and one_line(err), err
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -270,35 +253,29 @@ def test_features_of_two_checkpoints_are_concatenated(run, tmp_path):
     image = write_pretraining(tmp_path / "image.pth.tar", ("image-based",))
     seq = write_pretraining(tmp_path / "seq.pth.tar", ("seq-based",), gru_hidden_size=24)
     views = {"seq-based": torch.randn(3, 64, 150), "image-based": torch.randn(3, 3, 64, 25, 2)}
-    alone = [load_encoders(str(path), None, None, NO_SIZES)(views) for path in (seq, image)]
+    alone = [load_encoders(str(path))(views) for path in (seq, image)]
     for both in ([str(image), str(seq)], [str(seq), str(image)]):
         for finetune in ("image-based_and_seq-based", None):
-            encoders = load_encoders(both, None, finetune, NO_SIZES)
+            encoders = load_encoders(both, None, finetune)
             assert torch.equal(encoders(views), torch.cat(alone, dim=1))
     code, out, err = run(SCRIPT, "--pretrained", seq, image, "--epochs", 1, "--seed", 1)
     folder = tmp_path / f"seq_and_{tmp_path.name}_image" / "linear_ntu60_cross_view_seed1"
     assert code == 0 and results(folder)["representation"] == "seq-based_and_image-based", err
     title = "intra-skeleton seq-based, 3 epochs + intra-skeleton image-based, 3 epochs"
     assert results(folder)["encoder"] == title
-    frozen = load_encoders([str(seq), str(image)], None, None, NO_SIZES)
+    frozen = load_encoders([str(seq), str(image)])
     assert not frozen.training and not any(p.requires_grad for p in frozen.parameters())
-    trainable = load_encoders([str(seq), str(image)], None, None, NO_SIZES, frozen=False)
+    trainable = load_encoders([str(seq), str(image)], frozen=False)
     assert trainable.training and all(p.requires_grad for p in trainable.parameters())
 
 
-@pytest.mark.parametrize(
-    "finetune, message",
-    [
-        ("seq-based_and_graph-based", "both contain a seq-based encoder"),
-        ("graph-based", "seq.pth.tar contains none of"),
-        ("image-based", "no image-based encoder"),
-        (None, "choose what to evaluate"),
-    ],
-)
-def test_checkpoints_that_cannot_be_concatenated(tmp_path, checkpoint, finetune, message):
+def test_checkpoints_that_cannot_be_concatenated(tmp_path, checkpoint):
     seq = write_pretraining(tmp_path / "seq.pth.tar", ("seq-based",))
-    with pytest.raises(UserError, match=message):
-        load_encoders([str(checkpoint), str(seq)], None, finetune, NO_SIZES)
+    for finetune in ("seq-based_and_graph-based", "graph-based", "image-based"):  # twice, unused, in none
+        with pytest.raises(UserError, match=f"{finetune}: each encoder must be .* and each .* used"):
+            load_encoders([str(checkpoint), str(seq)], None, finetune)
+    with pytest.raises(UserError, match="seq.pth.tar contains seq-based: choose what to evaluate"):
+        load_encoders([str(checkpoint), str(seq)])
     other = write_pretraining(tmp_path / "image.pth.tar", ("image-based",), num_frames=32)
     with pytest.raises(UserError, match="views of 32 and 64 frames"):
-        load_encoders([str(seq), str(other)], None, None, NO_SIZES)
+        load_encoders([str(seq), str(other)])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import golden
 
-from dataset.augment import CenterCrop, JointMaps, map_joints
+from dataset.augment import CenterCrop, JointJitter, JointMaps, PoseAugmentation
 from dataset.clips import ClipSet
 from dataset.views import crop_and_resize, evaluation_view
 from models.gru import sequence_layout
@@ -62,7 +62,7 @@ def test_center_crop(name):
 def test_pose():
     matrix = torch.tensor(ARRAYS["shear/matrix"]).float()[None]
     maps = JointMaps(matrix, torch.ones(1, 25, dtype=torch.bool))
-    assert_close(map_joints(golden_view(), maps), ARRAYS["shear/output"])
+    assert_close(PoseAugmentation().apply(golden_view(), maps), ARRAYS["shear/output"])
 
 
 @pytest.mark.parametrize("kind", ["jitter", "zero"])
@@ -71,7 +71,8 @@ def test_jitter(kind):
     joints[0, torch.tensor(ARRAYS["jitter/joints"])] = True
     # The official code multiplies row vectors by the matrix: x M.
     matrix = torch.tensor(ARRAYS["jitter/matrix"]).float()[None].transpose(1, 2) * (kind == "jitter")
-    assert_close(map_joints(golden_view(), JointMaps(matrix, joints)), ARRAYS[f"{kind}/output"])
+    view = JointJitter().apply(golden_view(), JointMaps(matrix, joints))
+    assert_close(view, ARRAYS[f"{kind}/output"])
 
 
 def test_sequence_layout():

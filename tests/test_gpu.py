@@ -17,7 +17,8 @@ from engine.distributed import SINGLE_PROCESS
 from engine.optimization import GuardedOptimizer, make_sgd
 from engine.pretrain import EpochMetrics
 from engine.randomness import VIEWS, generator
-from moco.model import MoCo, inter_pairs
+from moco.losses import InfoNCE
+from moco.model import MoCo
 from models.registry import REPRESENTATIONS, build_encoder, lay_out
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -37,7 +38,7 @@ def clips(small_store):
 
 def small_moco():
     torch.manual_seed(0)
-    return MoCo(NAMES, lambda name, dim: build_encoder(name, dim, **TINY), inter_pairs(NAMES), 16, 40)
+    return MoCo(NAMES, lambda name, dim: build_encoder(name, dim, **TINY), [InfoNCE(NAMES)], 16, 40)
 
 
 def two_views(clips, device, step=0):
@@ -117,17 +118,18 @@ def test_step_does_not_synchronize(clips, amp):
     model = small_moco().to(device)
     query = model.encoders.query
     optimizer = GuardedOptimizer(make_sgd(query.parameters(), 0.01, 0.9, 1e-4), amp, device)
-    metrics, encode = EpochMetrics(model.pairs, device), in_precision(model.encoders, amp, device)
+    metrics, encode = EpochMetrics(), in_precision(model.encoders, amp, device)
     before = copy.deepcopy(query.state_dict())
     try:
         for step in range(8):  # the first ones set up, and in float16 find a loss scale
             torch.cuda.set_sync_debug_mode("error" if step > 3 else "default")
-            loss, logits = model(*two_views(clips, device, step), encode=encode)
+            loss, outcome = model(*two_views(clips, device, step), encode=encode)
             optimizer.step(loss, step)
-            metrics.add(loss, logits)
+            metrics.add(loss, outcome)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert optimizer.first_nonfinite_step() is None and metrics.means(SINGLE_PROCESS)["loss"] > 0
+    metrics.synchronize(SINGLE_PROCESS)
+    assert optimizer.first_nonfinite_step() is None and metrics.means()["loss"] > 0
     assert any(not torch.equal(x, before[name]) for name, x in query.state_dict().items())
     assert all(torch.isfinite(x).all() for x in query.parameters())
 
@@ -138,8 +140,10 @@ def test_mixed_precision_differs_only_by_rounding(clips, amp):
     model = small_moco().to(device).eval()
     other, views = copy.deepcopy(model), two_views(clips, device)
     loss, _ = model(*views)
-    mixed_loss, logits = other(*views, encode=in_precision(other.encoders, amp, device))
-    assert mixed_loss.dtype == torch.float32 and all(x.dtype == torch.float32 for x in logits)
+    mixed_loss, outcome = other(*views, encode=in_precision(other.encoders, amp, device))
+    assert mixed_loss.dtype == torch.float32 and all(
+        x.dtype == torch.float32 for x in outcome.logits.values()
+    )
     torch.testing.assert_close(mixed_loss, loss, rtol=0.02, atol=0)
 
 

@@ -1,4 +1,4 @@
-"""Child processes that are killed or stopped at any moment, and resumed.
+"""Runs that are killed or stopped at any moment, and resumed.
 
 Such a run must end with the checkpoint of an uninterrupted run, bit for bit.
 """
@@ -8,24 +8,24 @@ import signal
 import time
 
 import pytest
-from conftest import identical, log_lines
-from processes import EPOCHS, finish, start, wait_for_checkpoint, wait_until
+from conftest import INTER, identical, in_optimizer_step, log_lines
+from processes import EPOCHS, finish, pretraining_flags, start_pretraining, wait_for_checkpoint
 
-from engine.checkpoint import LAST, load_checkpoint, newest_checkpoint, position
+from engine.checkpoint import LAST, load_checkpoint
 from engine.signals import EXIT_RESUMABLE, StopRequest
 from utils.files import LOCK_FILE
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(training_store, tmp_path_factory):
-    """The folder of an uninterrupted run, and the seconds that its training took."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    child = start(training_store, folder)
-    wait_until(child, (folder / LOCK_FILE).exists)
-    start_time = time.monotonic()
-    code, out, err = finish(child)
-    assert code == 0 and "starting a new run" in out, err
-    return folder, time.monotonic() - start_time
+@pytest.fixture
+def run_to_end(run, training_store):
+    """``run_to_end(folder)``: start or resume a run in this process."""
+
+    def call(folder):
+        code, out, err = run(INTER, *pretraining_flags(training_store, folder, "--resume", "auto"))
+        assert code == 0, err
+        return out
+
+    return call
 
 
 def assert_same_end(uninterrupted, folder):
@@ -38,67 +38,52 @@ def assert_same_end(uninterrupted, folder):
     assert identical(*ends)
     assert [line["epoch"] for line in log_lines(folder)] == list(range(EPOCHS))
     assert not (folder / LAST).exists(), "a finished run needs no rolling checkpoint"
-    hidden = [path.name for path in folder.glob(".*")]
-    assert hidden == [LOCK_FILE], "no half-written file is left"
+    assert [path.name for path in folder.glob(".*")] == [LOCK_FILE], "no half-written file is left"
 
 
-def test_interrupted_run_matches_uninterrupted_run(training_store, uninterrupted, tmp_path):
-    """It is killed or stopped four times and resumed with another number of workers each time."""
-    moments = [
-        (signal.SIGKILL, (0, 1)),
-        (signal.SIGTERM, (1, 2)),
-        (signal.SIGKILL, (3, 1)),
-        (signal.SIGHUP, (5, 2)),
-    ]
+def test_interrupted_run_matches_uninterrupted_run(training_store, run_to_end, tmp_path):
+    """It is killed or stopped and resumed with another number of workers each time."""
+    assert "starting a new run" in run_to_end(tmp_path / "uninterrupted")
+    moments = [(signal.SIGKILL, (0, 1)), (signal.SIGTERM, (1, 2)), (signal.SIGKILL, (3, 1))]
     for workers, (number, moment) in enumerate(moments):
-        child = start(training_store, tmp_path, "-j", workers)
-        wait_for_checkpoint(child, tmp_path, *moment)
+        child = start_pretraining(training_store, tmp_path / "c", "-j", workers)
+        wait_for_checkpoint(child, tmp_path / "c", *moment)
         child.send_signal(number)
         code, out, err = finish(child)
         assert code == (-signal.SIGKILL if number == signal.SIGKILL else EXIT_RESUMABLE), err
         assert ("stopped in epoch" in out) == (number != signal.SIGKILL)
-        assert "Traceback" not in err
-        assert ("resumed" in out) == (workers > 0), "each run continues the previous one"
-    code, out, err = finish(start(training_store, tmp_path))
-    assert code == 0 and "resumed" in out, err
-    assert_same_end(uninterrupted[0], tmp_path)
+        assert ("resumed" in out) == (workers > 0) and "Traceback" not in err
+    assert "resumed" in run_to_end(tmp_path / "c")
+    assert_same_end(tmp_path / "uninterrupted", tmp_path / "c")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_interruptions_at_random_moments(training_store, uninterrupted, tmp_path, number):
+def test_interruptions_at_random_moments(training_store, run_to_end, tmp_path, number):
     """20 runs are interrupted between the first step and the last save."""
-    expected, duration = uninterrupted
-    moments = random.Random(int(number))
-    positions = []
+    start_time, moments = time.monotonic(), random.Random(int(number))
+    run_to_end(tmp_path / "uninterrupted")
+    duration = time.monotonic() - start_time
     for i in range(20):
-        folder = tmp_path / str(i)
-        child = start(training_store, folder, "-j", i % 3)
-        wait_until(child, (folder / LOCK_FILE).exists)
+        child = start_pretraining(training_store, tmp_path / str(i), "-j", i % 3)
+        wait_for_checkpoint(child, tmp_path / str(i), 0, 1)
         time.sleep(moments.uniform(0.0, duration))
         child.send_signal(number)
-        code, out, err = finish(child)
+        code, _, err = finish(child)
         assert code in (-number, EXIT_RESUMABLE, 0) and "Traceback" not in err, err
-        newest = newest_checkpoint(folder)
-        positions.append((code, newest and position(newest[1])))
-        code, out, err = finish(start(training_store, folder))
-        assert code == 0, err
-        assert_same_end(expected, folder)
-    print(f"\n{signal.Signals(number).name}: exit code and newest checkpoint (epoch, step): {positions}")
+        run_to_end(tmp_path / str(i))
+        assert_same_end(tmp_path / "uninterrupted", tmp_path / str(i))
 
 
-def test_second_ctrl_c_aborts_without_saving(training_store, tmp_path):
-    # A step takes longer than both signals.
-    flags = ["--gru-hidden-size", 384, "--batch-size", 16, "--save-minutes", 10]
-    child = start(training_store, tmp_path, *flags)
-    wait_for_checkpoint(child, tmp_path, 1, 0)
-    child.send_signal(signal.SIGINT)
-    while "finishing the step" not in child.stderr.readline():
-        assert child.poll() is None
-    child.send_signal(signal.SIGINT)
-    code, out, err = finish(child)
-    assert code == 130 and err.strip() == "interrupted" and "stopped in epoch" not in out
-    assert not (tmp_path / LAST).exists(), "nothing was saved"
+def test_second_ctrl_c_aborts_without_saving(pretrain, tmp_path):
+    def press_twice():
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+
+    with in_optimizer_step(2, press_twice):
+        code, out, err = pretrain(tmp_path / "c")
+    assert code == 130 and err.strip().endswith("interrupted") and "stopped in epoch" not in out
+    assert not (tmp_path / "c" / LAST).exists(), "nothing was saved"
 
 
 @pytest.mark.parametrize("number", StopRequest.SIGNALS)
@@ -111,14 +96,12 @@ def test_signals_request_a_stop_only_within_the_context(number):
     assert [signal.getsignal(each) for each in StopRequest.SIGNALS] == handlers
 
 
-def test_sighup_stays_ignored_under_nohup():
+def test_sighup_stays_ignored_under_nohup(monkeypatch):
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with StopRequest() as stop:
             signal.raise_signal(signal.SIGHUP)
             assert not stop.requested
-            signal.raise_signal(signal.SIGTERM)
-            assert stop.requested
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, previous)

@@ -8,8 +8,8 @@ from conftest import INTER, in_optimizer_step, kill, log_lines, saved_at_every_o
 
 import engine.pretrain
 from engine.checkpoint import RollingCheckpoint, load_checkpoint, save_checkpoint
+from engine.classifier import PROBE_FILE
 from engine.log import RunLog
-from engine.probe import PROBE_FILE
 from models.registry import size_flags
 
 
@@ -23,15 +23,32 @@ def without_speed(lines):
     return [{k: v for k, v in line.items() if k != "clips_per_second"} for line in lines]
 
 
-def test_config_has_all_flags_and_is_printed(pretrain, tmp_path):
-    code, out, err = pretrain(tmp_path / "c", "--no-mlp", "--augmentations", "crop", "jitter", "--epochs", 1)
+def with_prefixes(prefixes, names):
+    """``prefix/name`` for all combinations."""
+    return {f"{prefix}/{name}" for prefix in prefixes for name in names}
+
+
+def test_config_has_all_flags_and_the_log_one_line_per_epoch(pretrain, tmp_path):
+    """The diagnostics are in the lines of the first and the last epoch."""
+    flags = ["--no-mlp", "--augmentations", "crop", "jitter", "--epochs", 3, "--schedule", 1]
+    code, out, err = pretrain(tmp_path / "c", *flags)
     assert code == 0, err
     config = json.loads((tmp_path / "c" / "config.json").read_text())
-    assert config == load_checkpoint(tmp_path / "c" / "checkpoint_0000.pth.tar")["flags"]
+    assert config == load_checkpoint(tmp_path / "c" / "checkpoint_0002.pth.tar")["flags"]
     assert config["mlp"] is False and config["augmentations"] == ["crop", "jitter"] and config["seed"] == 5
     printed = " ".join(out.split())
     for name, value in config.items():
         assert f" {name}={value}" in printed
+    lines = log_lines(tmp_path / "c")
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    per_pair = ("relative_loss", "contrastive_accuracy", "positive_logit", "negative_logit")
+    every_epoch = {"epoch", "loss", "loss/info_nce", "learning_rate", "clips_per_second"}
+    every_epoch |= with_prefixes(per_pair, ("seq->graph", "graph->seq"))
+    per_encoder = ("feature_rank", "embedding_rank", "alignment", "uniformity")
+    assert lines[1].keys() == every_epoch
+    assert lines[0].keys() == lines[2].keys() == every_epoch | with_prefixes(per_encoder, ("seq", "graph"))
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert [line["learning_rate"] for line in lines] == [0.01, 0.001, 0.001]
 
 
 def test_config_has_the_sizes_that_are_used(run, tmp_path):
@@ -45,59 +62,17 @@ def test_config_has_the_sizes_that_are_used(run, tmp_path):
         assert config["graph_encoder"] == size_flags()["graph_encoder"].default
 
 
-def with_prefixes(prefixes, names):
-    """``prefix/name`` for all combinations."""
-    return {f"{prefix}/{name}" for prefix in prefixes for name in names}
-
-
-def test_one_line_per_epoch(pretrain, tmp_path):
-    """The diagnostics are in the lines of the first and the last epoch."""
-    assert pretrain(tmp_path / "c", "--epochs", 3, "--schedule", 1)[0] == 0
-    lines = log_lines(tmp_path / "c")
-    assert [line["epoch"] for line in lines] == [0, 1, 2]
-    per_pair = ("relative_loss", "contrastive_accuracy", "positive_logit", "negative_logit")
-    every_epoch = {"epoch", "loss", "learning_rate", "clips_per_second"}
-    every_epoch |= with_prefixes(per_pair, ("seq->graph", "graph->seq"))
-    per_encoder = ("feature_rank", "embedding_rank", "alignment", "uniformity")
-    diagnostics = with_prefixes(per_encoder, ("seq", "graph"))
-    assert lines[1].keys() == every_epoch
-    assert lines[0].keys() == lines[2].keys() == every_epoch | diagnostics
-    assert all(math.isfinite(value) for line in lines for value in line.values())
-    assert [line["learning_rate"] for line in lines] == [0.01, 0.001, 0.001]
-
-
-def test_resumed_run_continues_the_log(pretrain, tmp_path):
-    flags = ["--monitor-freq", 1]
-    assert pretrain(tmp_path / "whole", *flags, "--epochs", 3)[0] == 0
+def test_resumed_run_repeats_and_continues_the_log(pretrain, tmp_path):
+    """As if killed while it wrote the line of the last epoch: it repeats the epochs after the checkpoint."""
+    flags = ["--monitor-freq", 1, "--epochs", 3]
     assert pretrain(tmp_path / "c", *flags)[0] == 0
-    first = log_lines(tmp_path / "c")
-    assert pretrain(tmp_path / "c", *flags, "--epochs", 3, "--resume", "auto")[0] == 0
-    lines = log_lines(tmp_path / "c")
-    assert lines[:2] == first
-    assert without_speed(lines) == without_speed(log_lines(tmp_path / "whole"))
-    assert json.loads((tmp_path / "c" / "config.json").read_text())["epochs"] == 3
-
-
-def test_repeated_epochs_replace_their_lines(pretrain, tmp_path):
-    """A resumed run starts from the last saved checkpoint and repeats the epochs after it."""
-    assert pretrain(tmp_path / "c", "--epochs", 4)[0] == 0
-    before = log_lines(tmp_path / "c")
-    (tmp_path / "c" / "checkpoint_0003.pth.tar").unlink()  # as if killed before it was saved
-    code, out, err = pretrain(tmp_path / "c", "--epochs", 4, "--resume", "auto")
-    assert code == 0 and "checkpoint_0000.pth.tar: epoch 1, step 0" in out, err
-    assert without_speed(log_lines(tmp_path / "c")) == without_speed(before)
-
-
-def test_line_that_was_cut_off_is_replaced(pretrain, tmp_path):
-    """As if the run had been killed while it wrote the line of the last epoch."""
-    assert pretrain(tmp_path / "c", "--save-freq", 1, "--epochs", 3)[0] == 0
-    before = log_lines(tmp_path / "c")
-    path = tmp_path / "c" / "log.jsonl"
+    before, path = log_lines(tmp_path / "c"), tmp_path / "c" / "log.jsonl"
     (tmp_path / "c" / "checkpoint_0002.pth.tar").unlink()
     path.write_bytes(path.read_bytes()[:-40])
-    assert not path.read_text().endswith("\n")
-    assert pretrain(tmp_path / "c", "--epochs", 3, "--resume", "auto")[0] == 0
+    code, out, err = pretrain(tmp_path / "c", *flags, "--resume", "auto")
+    assert code == 0 and "checkpoint_0000.pth.tar: epoch 1, step 0" in out, err
     assert without_speed(log_lines(tmp_path / "c")) == without_speed(before)
+    assert log_lines(tmp_path / "c")[0] == before[0]
 
 
 def test_epoch_is_logged_before_its_checkpoint(pretrain, tmp_path, monkeypatch):
@@ -139,26 +114,11 @@ def test_run_killed_within_an_epoch_has_complete_log_after_resume(pretrain, tmp_
     assert logged_epochs(tmp_path / "c") == [0, 1]
 
 
-def test_new_run_starts_an_empty_log(tmp_path):
-    (tmp_path / "log.jsonl").write_text('{"epoch": 0, "loss": 1.0}\n')
-    with RunLog(tmp_path, argparse.Namespace(), 0) as log:
-        assert log_lines(tmp_path) == []
-        log.epoch("test", 0, {"loss": 2.0})
-    assert log_lines(tmp_path) == [{"epoch": 0, "loss": 2.0}]
-
-
-def test_unreadable_lines_are_removed_on_resume(tmp_path):
+def test_lines_of_later_epochs_and_unreadable_ones_are_removed(tmp_path):
     unreadable = ['{"epoch": 1, "lo', "[]", '{"loss": 3}', '{"epoch": null}', "\x00"]
     lines = ['{"epoch": 0, "loss": 1.0}', *unreadable, '{"epoch": 2, "loss": 3.0}']
-    (tmp_path / "log.jsonl").write_text("\n".join(lines))
-    with RunLog(tmp_path, argparse.Namespace(), 2) as log:
-        log.epoch("test", 2, {"loss": 4.0})
-    assert log_lines(tmp_path) == [{"epoch": 0, "loss": 1.0}, {"epoch": 2, "loss": 4.0}]
-
-
-def test_config_stores_values_that_json_does_not_have(tmp_path):
-    args = argparse.Namespace(path=tmp_path, schedule=(1, 2), lr=0.1, gpu=None, cos=False)
-    with RunLog(tmp_path, args, 0):
-        pass
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config == {"path": str(tmp_path), "schedule": [1, 2], "lr": 0.1, "gpu": None, "cos": False}
+    for first_epoch, kept in ((2, [{"epoch": 0, "loss": 1.0}]), (0, [])):
+        (tmp_path / "log.jsonl").write_text("\n".join(lines))
+        with RunLog(tmp_path, argparse.Namespace(), first_epoch) as log:
+            log.epoch("test", first_epoch, {"loss": 4.0})
+        assert log_lines(tmp_path) == [*kept, {"epoch": first_epoch, "loss": 4.0}]

@@ -1,22 +1,23 @@
-"""The contrastive model without its encoders: pairs, momentum, queue, replicas."""
+"""The contrastive model without its encoders: objectives, momentum, queue, replicas."""
 
 import copy
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import nn
 
-from moco.model import (
-    KeyQueue,
-    MoCo,
+from moco.losses import (
+    PAIRS,
+    Embeddings,
+    InfoNCE,
+    NeighborDistillation,
+    Outcome,
     all_pairs,
-    batch_contrast_logits,
-    contrast_logits,
-    info_nce,
     inter_pairs,
     intra_pairs,
-    momentum_update,
 )
+from moco.model import KeyQueue, MoCo, momentum_update, unit
 
 NAMES = ("a", "bb", "ccc")  # the length is the input dimension of the encoder
 
@@ -30,10 +31,12 @@ class TinyEncoder(nn.Module):
         return self.fc(torch.tanh(self.body(x)))
 
 
-def build(names=NAMES, pairs=inter_pairs, seed=0, **settings):
+def build(names=NAMES, pairs="inter", seed=0, distill="none", objectives=(), **settings):
     torch.manual_seed(seed)
-    settings = {"dim": 4, "queue_size": 16, "momentum": 0.9, "temperature": 0.1, **settings}
-    return MoCo(names, lambda name, dim: TinyEncoder(len(name), dim), pairs(names), **settings)
+    settings = {"dim": 4, "queue_size": 16, "momentum": 0.9, **settings}
+    distillation = NeighborDistillation(names, distill, distill_neighbors=5)
+    objectives = [InfoNCE(names, pairs, moco_t=0.1), distillation, *objectives]
+    return MoCo(names, lambda name, dim: TinyEncoder(len(name), dim), objectives, **settings)
 
 
 def random_views(names=NAMES, batch=8, seed=1):
@@ -51,16 +54,6 @@ def test_pairs():
     assert len(inter_pairs(NAMES)) == 6 and all(q != k for q, k in inter_pairs(NAMES))
     assert all_pairs(["a", "b"]) == [("a", "b"), ("b", "a"), ("a", "a"), ("b", "b")]
     assert sorted(all_pairs(NAMES)) == sorted((q, k) for q in NAMES for k in NAMES)
-
-
-def test_first_logit_is_the_positive_pair():
-    query = nn.functional.normalize(torch.randn(5, 4), dim=1)
-    logits = contrast_logits(query, query, -query, temperature=0.5)
-    assert logits.shape == (5, 6)
-    torch.testing.assert_close(logits[:, 0], torch.full((5,), 2.0))
-    assert (logits[:, 0:1] >= logits[:, 1:]).all()
-    expected = -(logits.softmax(dim=1)[:, 0].log()).mean()
-    torch.testing.assert_close(info_nce(logits), expected)
 
 
 def test_momentum_moves_keys_towards_queries():
@@ -107,42 +100,156 @@ def test_queue_replaces_the_oldest_keys():
         queue.enqueue(torch.zeros(4, 3))
 
 
-def test_queries_are_contrasted_with_keys_of_other_representations():
-    """With three representations, each query is contrasted with the keys and queues of the other two."""
-    model = build()
-    views = random_views()
-    reference = copy.deepcopy(model)
-    loss, logits = model(*views)
-    queries, keys = reference.encoders(*views)
-    for (q, k), found in zip(reference.pairs, logits):
-        expected = contrast_logits(queries[q], keys[k], reference.queues[k].keys, 0.1)
-        torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(loss, sum(info_nce(x) for x in logits))
+def random_embeddings(batch=8, queue=16, seed=0, names=NAMES, dim=4):
+    """Embeddings of a whole batch, with a queue unless its size is 0; the queries require gradients."""
+    torch.manual_seed(seed)
+    queries, keys = ({name: unit(torch.randn(batch, dim)) for name in names} for _ in range(2))
+    for x in queries.values():
+        x.requires_grad_()
+    return Embeddings(queries, keys, {name: unit(torch.randn(queue, dim)) for name in names} if queue else {})
 
 
-def test_without_a_queue_the_other_clips_of_the_batch_are_the_negatives():
-    query, keys = (nn.functional.normalize(torch.randn(n, 4), dim=1) for n in (3, 7))
-    for first in (0, 4):
-        logits = batch_contrast_logits(query, keys, first, temperature=0.5)
+def shard(whole, first, count=4):
+    """What the process has whose first query is number ``first``."""
+    queries = {name: x[first : first + count] for name, x in whole.queries.items()}
+    return Embeddings(queries, whole.keys, whole.queues, first)
+
+
+def negatives_of(embeddings, name, i):
+    """The negatives of query ``i``, one by one: the queue or the keys of the other clips."""
+    if embeddings.queues:
+        return embeddings.queues[name]
+    return torch.stack([key for j, key in enumerate(embeddings.keys[name]) if j != embeddings.first + i])
+
+
+@pytest.mark.parametrize("queue", [16, 0])
+@pytest.mark.parametrize("first", [0, 4])
+def test_info_nce_equals_its_equation_query_by_query(queue, first):
+    embeddings = shard(random_embeddings(queue=queue), first)
+    outcome = InfoNCE(NAMES, "inter", moco_t=0.1)(embeddings, step=0)
+    assert list(outcome.logits) == inter_pairs(NAMES)
+    losses = []
+    for (q, k), logits in outcome.logits.items():
         for i, row in enumerate(logits):
-            own = first + i
-            order = [own, *(j for j in range(7) if j != own)]
-            expected = torch.stack([query[i].dot(keys[j]) / 0.5 for j in order])
+            candidates = [embeddings.keys[k][first + i], *negatives_of(embeddings, k, i)]
+            expected = torch.stack([embeddings.queries[q][i].dot(key) / 0.1 for key in candidates])
             torch.testing.assert_close(row, expected)
+            losses.append(-expected.log_softmax(dim=0)[0])
+    torch.testing.assert_close(outcome.terms["info_nce"], sum(losses) / len(logits))
 
 
-def test_without_a_queue_shards_of_a_batch_have_its_logits_and_momentum_continues():
-    model, views = build(queue_size=0), random_views()
+@pytest.mark.parametrize("queue", [16, 0])
+@pytest.mark.parametrize("distill", ["inter", "intra", "all"])
+def test_distillation_equals_its_equation_query_by_query(queue, distill):
+    first, neighbors = 4, 5
+    embeddings = shard(random_embeddings(queue=queue), first)
+    divergences = []
+    for a, b in PAIRS[distill](NAMES):
+        for i in range(4):
+            teacher = negatives_of(embeddings, a, i) @ embeddings.keys[a][first + i]
+            student = negatives_of(embeddings, b, i) @ embeddings.queries[b][i]
+            nearest = teacher.argsort(descending=True)[:neighbors]
+            p, q = (teacher[nearest] / 0.05).softmax(dim=0), (student[nearest] / 0.1).softmax(dim=0)
+            divergences.append((p * (p / q).log()).sum())
+    distillation = NeighborDistillation(NAMES, distill, neighbors, distill_weight=0.5)
+    (term,) = distillation(embeddings, step=0).terms.values()
+    torch.testing.assert_close(term, 0.5 * sum(divergences) / 4, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("queue", [16, 0])
+@pytest.mark.parametrize("objective", [InfoNCE(NAMES, "all"), NeighborDistillation(NAMES, "all", 5)])
+def test_shards_of_a_batch_have_the_loss_of_the_whole(objective, queue):
+    whole = random_embeddings(queue=queue)
+    (expected,) = objective(whole, 0).terms.values()
+    parts = [next(iter(objective(shard(whole, first), 0).terms.values())) for first in (0, 4)]
+    torch.testing.assert_close(sum(parts) / 2, expected)
+
+
+@pytest.mark.parametrize("queue", [16, 0])
+def test_only_queries_get_gradients_of_distillation(queue):
+    embeddings = random_embeddings(queue=queue)
+    others = [*embeddings.keys.values(), *embeddings.queues.values()]
+    for x in others:
+        x.requires_grad_()
+    NeighborDistillation(NAMES, "all", 5)(embeddings, 0).terms["distillation"].backward()
+    assert all(x.grad is None for x in others)
+    assert all(x.grad.abs().sum() > 0 for x in embeddings.queries.values())
+
+
+def test_distillation_does_not_depend_on_the_order_of_the_queues():
+    embeddings, distillation = random_embeddings(), NeighborDistillation(NAMES, "all", 5)
+    order = torch.randperm(16)
+    permuted = replace(embeddings, queues={name: x[order] for name, x in embeddings.queues.items()})
+    first, second = (distillation(x, 0).terms["distillation"] for x in (embeddings, permuted))
+    torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("neighbors", [5, 8192])
+def test_distillation_of_equal_distributions_at_equal_temperatures_is_zero(neighbors):
+    x, queue = unit(torch.randn(8, 4)), unit(torch.randn(16, 4))
+    equal = Embeddings(*(dict.fromkeys(NAMES, y) for y in (x, x, queue)))
+    for student_t, is_zero in ((0.05, True), (0.1, False)):
+        distillation = NeighborDistillation(NAMES, "all", neighbors, 0.05, student_t)
+        assert (distillation(equal, 0).terms["distillation"].abs() < 1e-5) == is_zero
+
+
+def test_objectives_compute_in_float32_under_autocast():
+    embeddings = random_embeddings()
+    for objective in (InfoNCE(NAMES), NeighborDistillation(NAMES, "inter", 5)):
+        (expected,) = objective(embeddings, 0).terms.values()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            (found,) = objective(embeddings, 0).terms.values()
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected)
+
+
+def test_distillation_starts_and_is_ramped_in_by_the_step():
+    embeddings = random_embeddings()
+    full = NeighborDistillation(NAMES, "inter", 5)(embeddings, 0).terms["distillation"]
+    late = NeighborDistillation(NAMES, "inter", 5, distill_start=100)
+    for step, share in ((0, 0), (100, 0), (125, 0.25), (200, 1), (10**6, 1)):
+        torch.testing.assert_close(late(embeddings, step).terms["distillation"], share * full)
+
+
+def test_distillation_needs_a_teacher():
+    with pytest.raises(ValueError, match="--distill inter needs several representations"):
+        NeighborDistillation(("a",), "inter")
+    assert NeighborDistillation(("a",), "none")(random_embeddings(names=("a",)), 0).terms == {}
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """A third objective, as a user would add it: the distance of the queries from their keys."""
+
+    representations: tuple[str, ...]
+
+    def __call__(self, embeddings, step):
+        distances = [
+            (embeddings.queries[name] - embeddings.positives(name)).square().sum(dim=1).mean()
+            for name in self.representations
+        ]
+        return Outcome({"invariance": torch.stack(distances).sum()})
+
+
+def test_loss_is_the_sum_of_the_terms_of_all_objectives():
+    model, views = build(distill="all", objectives=[Invariance(NAMES)]), random_views()
+    reference = copy.deepcopy(model)
+    loss, outcome = model(*views, step=3)
+    assert [*outcome.terms] == ["info_nce", "distillation", "invariance"]
+    torch.testing.assert_close(loss, sum(outcome.terms.values()))
+    expected = reference.compare(*reference.encoders(*views))
+    torch.testing.assert_close([*outcome.terms.values()], [*expected.terms.values()])
+    loss.backward()  # the queues that it compared with were not changed by enqueueing
+    plain = build()(*views)[0]
+    assert torch.equal(plain, outcome.terms["info_nce"])
+
+
+def test_without_a_queue_the_momentum_continues():
+    model, views = build(queue_size=0, distill="inter"), random_views()
     assert not model.queues
     before = copy.deepcopy(model)
-    queries, keys = before.encoders(*views)
-    whole = before.contrast(queries, keys)
-    for first in (0, 4):
-        part = before.contrast({name: x[first : first + 4] for name, x in queries.items()}, keys, first)
-        for found, expected in zip(part, whole):
-            torch.testing.assert_close(found, expected[first : first + 4])
-    loss, logits = model(*views)
-    assert [x.shape for x in logits] == [(8, 8)] * 6
+    loss, outcome = model(*views)
+    assert [x.shape for x in outcome.logits.values()] == [(8, 8)] * 6
     loss.backward()
     with torch.no_grad():
         for parameter in model.encoders.query.parameters():
@@ -175,17 +282,16 @@ class SplitBatch(nn.Module):
         return queries, keys
 
 
-@pytest.mark.parametrize("pairs", [inter_pairs, intra_pairs])
-def test_splitting_the_batch_does_not_change_the_result(pairs):
-    whole, split = build(pairs=pairs), build(pairs=pairs)
+@pytest.mark.parametrize("pairs, distill", [("inter", "inter"), ("intra", "none")])
+def test_splitting_the_batch_does_not_change_the_result(pairs, distill):
+    whole, split = (build(pairs=pairs, distill=distill) for _ in range(2))
     encode = SplitBatch(split.encoders, 4)
     for step in range(5):
         views = random_views(seed=step)
-        loss, logits = whole(*views)
-        split_loss, split_logits = split(*views, encode=encode)
+        loss, outcome = whole(*views)
+        split_loss, split_outcome = split(*views, encode=encode)
         torch.testing.assert_close(split_loss, loss)
-        for a, b in zip(split_logits, logits):
-            torch.testing.assert_close(a, b)
+        torch.testing.assert_close(split_outcome.logits, outcome.logits)
         with torch.no_grad():  # change the queries, so that the momentum update changes the keys
             for model in (whole, split):
                 for parameter in model.encoders.query.parameters():

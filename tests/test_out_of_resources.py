@@ -1,17 +1,12 @@
 """Full disks and exhausted memory: a one-line error, and every earlier file stays intact."""
 
 import json
-import os
 import resource
-import shutil
-import subprocess
 
 import pytest
 import torch
 from conftest import RETRIEVAL, TINY_FLAGS, log_lines, one_line
-from processes import command, finish, start
-
-from engine.checkpoint import load_checkpoint
+from processes import finish, start_pretraining
 
 
 @pytest.fixture
@@ -70,69 +65,35 @@ def test_full_disk_in_the_thread_of_tensorboard(pretrain, tmp_path, limit_file_s
     assert "Traceback" not in err
 
 
-def test_full_file_system_keeps_the_first_checkpoint(training_store, tmp_path):
-    """On a real file system of 900 kB there is room for one checkpoint."""
-    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-    disk, copy = tmp_path / "disk", tmp_path / "copy"
-    disk.mkdir(), copy.mkdir()
-    mount = f"mount -t tmpfs -o size=900k none {disk}"
-    missing = not shutil.which("unshare")
-    if missing or subprocess.run([*namespace, "sh", "-c", mount], capture_output=True).returncode:
-        pytest.skip("this system does not allow mounting a small file system")
-    flags = ["--skeleton-representation", "seq-based_and_graph-based", "--save-minutes", 10]
-    script = f'{mount} && "$@"; code=$?; cp -a {disk}/. {copy}; exit $code'
-    ended = subprocess.run(
-        [*namespace, "sh", "-c", script, "sh", *command(training_store, disk, *flags, "--save-freq", 1)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert ended.returncode == 2, ended.stderr
-    path = disk / "checkpoint_0001.pth.tar"
-    assert f"cannot write {path} ([Errno 28] No space left on device)" in ended.stderr
-    assert load_checkpoint(copy / "checkpoint_0000.pth.tar")["epoch"] == 1
-    left = sorted(path.name for path in copy.iterdir() if "tfevents" not in path.name)
-    assert left == [".lock", "checkpoint_0000.pth.tar", "config.json", "log.jsonl"]
-
-
 def test_out_of_host_memory(training_store, tmp_path):
     """A queue of 40 million keys does not fit into 12 GiB of address space."""
     limit = (12 << 30, 12 << 30)
-    child = start(
-        training_store,
-        tmp_path / "c",
-        "--moco-k",
-        40_000_000,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
-    )
-    code, _, err = finish(child)
-    assert code == 2 and "this machine is out of memory" in err and one_line(err), err
+    flags, set_limit = ["--moco-k", 40_000_000], lambda: resource.setrlimit(resource.RLIMIT_AS, limit)
+    code, _, err = finish(start_pretraining(training_store, tmp_path / "c", *flags, preexec_fn=set_limit))
+    assert code == 2 and "out of memory" in err and one_line(err), err
     assert "use --batch-size, --amp, --data-device to reduce memory" in err
 
 
 @pytest.mark.parametrize(
-    "error, device",
+    "error",
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore advice"), "the GPU"),
-        (RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"), "the GPU"),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), "the GPU"),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:1] can't allocate memory"), "this machine"),
-        (MemoryError(), "this machine"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore advice"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] can't allocate memory"),
+        MemoryError(),
     ],
 )
-def test_out_of_memory_in_a_step(pretrain, tmp_path, monkeypatch, error, device):
+def test_out_of_memory_in_a_step(pretrain, tmp_path, monkeypatch, error):
     def out_of_memory(*arguments, **settings):
         raise error
 
     monkeypatch.setattr("moco.model.MoCo.forward", out_of_memory)
     code, _, err = pretrain(tmp_path / "c")
-    assert code == 2 and f"error: {device} is out of memory" in err and one_line(err)
+    assert code == 2 and "error: out of memory (" in err and one_line(err)
 
 
 def test_other_runtime_errors_keep_their_traceback(pretrain, tmp_path, monkeypatch):
     """A bug of the program must not look like a mistake of the user."""
-    monkeypatch.setattr(
-        "moco.model.MoCo.forward", lambda *arguments, **settings: torch.zeros(2) @ torch.zeros(3)
-    )
+    monkeypatch.setattr("moco.model.MoCo.forward", lambda *a, **k: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         pretrain(tmp_path / "c")

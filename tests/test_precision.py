@@ -12,7 +12,8 @@ from dataset.views import pretraining_view
 from engine.device import check_amp, in_precision
 from engine.optimization import GuardedOptimizer, make_sgd
 from engine.randomness import VIEWS, generator
-from moco.model import MoCo, inter_pairs
+from moco.losses import InfoNCE
+from moco.model import MoCo
 from models.gru import recurrent_dtype
 from models.registry import REPRESENTATIONS, build_encoder, lay_out
 from utils.errors import UserError
@@ -23,7 +24,7 @@ NAMES = tuple(REPRESENTATIONS)
 
 def small_moco(names=NAMES, seed=0):
     torch.manual_seed(seed)
-    return MoCo(names, lambda name, dim: build_encoder(name, dim, **TINY), inter_pairs(names), 16, 40)
+    return MoCo(names, lambda name, dim: build_encoder(name, dim, **TINY), [InfoNCE(tuple(names))], 16, 40)
 
 
 def two_views(store, count=20):
@@ -34,13 +35,14 @@ def two_views(store, count=20):
 
 def test_bf16_keeps_loss_and_logits_in_float32_and_differs_only_by_rounding(small_store):
     exact, mixed, views = small_moco().eval(), small_moco().eval(), two_views(small_store)
-    loss, logits = exact(*views)
-    mixed_loss, mixed_logits = mixed(*views, encode=in_precision(mixed.encoders, "bf16", CPU))
-    assert mixed_loss.dtype == torch.float32 and all(x.dtype == torch.float32 for x in mixed_logits)
+    loss, outcome = exact(*views)
+    mixed_loss, mixed_outcome = mixed(*views, encode=in_precision(mixed.encoders, "bf16", CPU))
+    assert mixed_loss.dtype == torch.float32
+    assert all(x.dtype == torch.float32 for x in mixed_outcome.logits.values())
     assert all(x.dtype == torch.float32 for x in mixed.state_dict().values() if x.is_floating_point())
     # Cosine similarities agree to about 2^-8; the logits are these divided by the temperature.
-    for found, expected in zip(mixed_logits, logits, strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=0.03 / 0.07)
+    for pair, expected in outcome.logits.items():
+        torch.testing.assert_close(mixed_outcome.logits[pair], expected, rtol=0, atol=0.03 / 0.07)
     assert 0 < (mixed_loss - loss).abs() < 0.02 * loss
     loss.backward()
     mixed_loss.backward()

@@ -13,12 +13,11 @@ import engine.classifier
 import engine.features
 from dataset.clips import open_clips
 from engine.checkpoint import load_checkpoint
+from engine.classifier import PROBE_FILE
 from engine.encoders import load_encoders
-from engine.features import CachedCrops, FeatureExtractor, cache_device, training_features
-from engine.probe import PROBE_FILE
+from engine.features import FeatureExtractor, TrainingFeatures
 from engine.report import read_results, results_table
 from engine.signals import EXIT_RESUMABLE
-from utils.errors import UserError
 
 CPU = torch.device("cpu")
 PROBE = ["action_classification.py", "--pretrained", "random", *TINY_FLAGS, "--seed", 1]
@@ -30,8 +29,11 @@ def features_of(small_store):
     clips = open_clips(small_store, "ntu60", "cross_view", "train")
     torch.manual_seed(0)
     encoders = load_encoders("random", None, "seq-based", {"gru_hidden_size": 8, "gru_num_layers": 1})
-    extractor = FeatureExtractor(encoders, CPU)
-    return lambda cached_crops: training_features(extractor, clips, 3, cached_crops)
+
+    def call(cached_crops, device=CPU):
+        return TrainingFeatures(FeatureExtractor(encoders.to(device), device), clips, 3, cached_crops)
+
+    return call
 
 
 def rows(features):
@@ -39,59 +41,25 @@ def rows(features):
     return features[features[:, 0].argsort()]
 
 
-def test_first_k_epochs_match_new_crops(features_of):
-    fresh, cached = features_of(None), features_of(3)
-    for epoch in range(3):
-        for a, b in zip(fresh(epoch), cached(epoch)):
-            assert torch.equal(a, b)
-
-
-def test_later_epochs_repeat_crops_in_another_order(features_of):
+def test_cached_crops_are_encoded_once_and_reshuffled(features_of, monkeypatch):
+    encoded, encode = [], FeatureExtractor.features
+    monkeypatch.setattr(FeatureExtractor, "features", lambda *a: encoded.append(len(a[1])) or encode(*a))
     fresh, cached = features_of(None), features_of(2)
-    first, later, last = cached(1), cached(3), cached(5)
-    assert torch.equal(rows(first[0]), rows(later[0])) and torch.equal(rows(later[0]), rows(last[0]))
-    assert not torch.equal(first[0], later[0]) and not torch.equal(later[0], last[0])
-    assert not torch.equal(rows(fresh(1)[0]), rows(fresh(3)[0])), "new crops differ in every epoch"
-    label_of = {row[0].item(): label.item() for row, label in zip(*first)}
-    assert [label_of[row[0].item()] for row in later[0]] == later[1].tolist(), "each clip keeps its label"
-    again = features_of(2)(3)
-    assert all(torch.equal(a, b) for a, b in zip(again, later)), "independent of earlier calls"
-
-
-def test_each_crop_is_encoded_once(features_of, monkeypatch):
-    encoded, extract = [], FeatureExtractor.features
-
-    def counted(extractor, view):
-        encoded.append(len(view))
-        return extract(extractor, view)
-
-    monkeypatch.setattr(FeatureExtractor, "features", counted)
-    for cached_crops, passes in ((2, 2), (None, 5)):
-        encoded.clear()
-        epoch_features = features_of(cached_crops)
-        for epoch in range(5):
-            epoch_features(epoch)
-        assert sum(encoded) == 20 * passes
-
-
-def test_cache_larger_than_memory_is_rejected():
-    with pytest.raises(UserError, match="--cached-crops needs 1000000.0 GB for features"):
-        cache_device(10**15, CPU)
-    assert cache_device(10**6, CPU) == CPU
-
-
-def test_cached_and_new_crops_have_separate_folders(run, tmp_path):
-    for flags, folder in (
-        ([], "linear_ntu60_cross_view_seed1"),
-        (["--cached-crops", 2], "linear_ntu60_cross_view_crops2_seed1"),
-    ):
-        code, _, err = run(*PROBE, "--epochs", 1, *flags)
-        assert code == 0 and (tmp_path / "runs/random" / folder / "results.json").is_file(), err
+    new, old = [fresh(epoch) for epoch in range(5)], [cached(epoch) for epoch in range(5)]
+    assert sum(encoded) == 20 * (5 + 2)
+    assert not torch.equal(rows(new[1][0]), rows(new[3][0])), "new crops differ in every epoch"
+    for epoch in range(5):  # the first two epochs are equal, later ones repeat them in another order
+        assert torch.equal(rows(old[epoch][0]), rows(new[epoch % 2][0]))
+        assert torch.equal(old[epoch][0], new[epoch % 2][0]) == (epoch < 2)
+    assert not torch.equal(old[2][0], old[4][0])
+    label_of = {row[0].item(): label.item() for row, label in zip(*old[1])}
+    assert [label_of[row[0].item()] for row in old[3][0]] == old[3][1].tolist(), "each clip keeps its label"
+    assert all(torch.equal(a, b) for a, b in zip(features_of(2)(3), old[3])), "independent of earlier calls"
 
 
 def test_cached_probe_resumes_exactly(run, tmp_path, monkeypatch):
     probe = [*PROBE, "--epochs", 5, "--cached-crops", 2]
-    code, out, err = run(*probe, "--output-dir", tmp_path / "whole")
+    code, out, err = run(*probe)  # in the default folder
     assert code == 0 and "2 cached crops per clip: 0.0 MB of features on cpu" in out, err
     report = engine.classifier.report_epoch
 
@@ -107,9 +75,10 @@ def test_cached_probe_resumes_exactly(run, tmp_path, monkeypatch):
         code, _, err = run(*probe[:-2], *other, "--output-dir", tmp_path / "two", "--resume", "auto")
         assert code == 2 and "was trained with --cached-crops 2" in err and f"error: {spelled}, but" in err
     assert run(*probe, "--output-dir", tmp_path / "two", "--resume", "auto")[0] == 0
-    numbers = [json.loads((tmp_path / n / "results.json").read_text())["numbers"] for n in ("whole", "two")]
+    folders = (tmp_path / "runs/random/linear_ntu60_cross_view_crops2_seed1", tmp_path / "two")
+    numbers = [json.loads((folder / "results.json").read_text())["numbers"] for folder in folders]
     assert numbers[0] == numbers[1] and numbers[0]["cached_crops"] == 2
-    heads = [load_checkpoint(tmp_path / n / PROBE_FILE)["state_dict"] for n in ("whole", "two")]
+    heads = [load_checkpoint(folder / PROBE_FILE)["state_dict"] for folder in folders]
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
 
 
@@ -147,19 +116,15 @@ def test_table_distinguishes_cached_crops(run, tmp_path, capsys):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cached_crops_are_stored_on_gpu_or_host_and_used_on_gpu(monkeypatch):
+def test_cached_crops_are_stored_on_gpu_or_host_and_used_on_gpu(features_of, monkeypatch):
     gpu = torch.device("cuda", 0)
-
-    def extract(epoch):
-        source = torch.Generator().manual_seed(epoch)
-        return torch.rand(50, 3, generator=source).to(gpu), torch.arange(50, device=gpu)
-
     epochs = []
     for reserve, storage in ((0, gpu), (2**60, CPU)):
         monkeypatch.setattr(engine.features, "GPU_RESERVE", reserve)
-        assert cache_device(4 * 2 * 50 * 3, gpu) == storage
-        crops = CachedCrops(2, extract, seed=1, device=gpu, storage=storage)
+        crops = features_of(2, gpu)
+        assert crops.storage == storage
         epochs.append([crops(epoch) for epoch in range(4)])
     for (features, labels), (others, other_labels) in zip(*epochs):
         assert features.device == others.device == gpu
-        assert torch.equal(features, others) and torch.equal(labels, other_labels)
+        torch.testing.assert_close(features, others)
+        assert torch.equal(labels, other_labels)

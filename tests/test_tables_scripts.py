@@ -10,156 +10,95 @@ from pathlib import Path
 
 import pytest
 
-from engine.setup import parse_pretraining_flags
 from facts.skeletons import KINECT_V2
-from models.registry import join_representations, parse_representations
+from models.registry import complete_sizes, size_flags
 from options.defaults import check_mode, fill_augmentation_defaults, fill_classifier_defaults
+from options.flags import pretraining_parser
+from tables.jobs import JobBuilder
 from tables.paper import read_paper
-from tables.plan import evaluations_of
+from tables.run import sort_jobs
 from tables.settings import PAPER
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-EVALUATIONS = list(
-    dict.fromkeys(e for row in read_paper() for e in evaluations_of(row, (0,), PAPER.label_seeds))
-)
-
-
-def bash(script, *experiments, code=0, **environment):
-    """Run a script with DRY_RUN=1; return its output."""
-    done = subprocess.run(
-        ["bash", str(REPOSITORY / script), *experiments],
-        capture_output=True,
-        text=True,
-        cwd="/",
-        env={**os.environ, "DRY_RUN": "1", **environment},
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout + done.stderr
-
-
-def parse_flags(monkeypatch, name, flags):
-    monkeypatch.setattr(sys, "argv", [name, *flags])
-    if "moco" in name:
-        args = parse_pretraining_flags("", "", "")
-        fill_augmentation_defaults(args, KINECT_V2)
-        return args
-    return importlib.import_module(name.removesuffix(".py")).parse_args()
-
-
+FOLDERS = {"checkpoint_path", "output_dir", "pretrained", "save_freq", "seed", "resume"}
 # Experiments that the plan of the paper's tables does not contain.
 BEYOND_THE_PAPER = {"ntu60_cross_view_streams", "streams_ntu60_cross_view"}
 
 
-@pytest.fixture
-def commands(monkeypatch):
-    """``commands(script)``: name and parsed flags of every command of the paper's experiments in a script."""
-
-    def parse(script, only=None):
-        names = re.findall(r"^  (\w+) ", bash(script), re.MULTILINE)
-        assert names and all(bash(script, name) for name in names), "each experiment runs alone"
-        names = only or [name for name in names if name not in BEYOND_THE_PAPER]
-        parsed = []
-        for line in bash(script, *names).splitlines():
-            plus, python, name, *flags = shlex.split(line)
-            parsed.append((name.removesuffix(".py"), parse_flags(monkeypatch, name, flags)))
-        return parsed
-
-    return parse
+def bash(script, *experiments, code=0, **environment):
+    """Run a script with DRY_RUN=1; return its output."""
+    environment = {**os.environ, "DRY_RUN": "1", **environment}
+    command = ["bash", str(REPOSITORY / script), *experiments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
 
 
-def assert_flags(args, expected, context):
-    for name, value in expected.items():
-        name = {"wd": "weight_decay"}.get(name, name)
-        value = list(value) if isinstance(value, tuple) else value
-        assert getattr(args, name) == value, (context, name)
+def parse(name, flags):
+    """The flags of a command, complete."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [name, *flags])
+        if "moco" in name:
+            args = pretraining_parser("", name.split("_")[2]).parse_args()
+            fill_augmentation_defaults(args, KINECT_V2)
+        else:
+            args = importlib.import_module(name.removesuffix(".py")).parse_args()
+    if "classification" in name:
+        check_mode(args)
+        fill_classifier_defaults(args)
+    if name != "ensemble.py":
+        vars(args).update(complete_sizes({size: getattr(args, size) for size in size_flags()}))
+    return args
 
 
-def parsed_pretraining(args):
-    """The settings that distinguish a pretraining, from parsed flags."""
-    return (
-        parse_representations(args.skeleton_representation),
-        args.dataset,
-        args.protocol,
-        tuple(args.augmentations),
-        args.jitter_joints,
-        args.min_crop_ratio,
-    )
+def commands_in(script, only=()):
+    """Name and flags of every command of the experiments of the paper, or of ``only``, in a script."""
+    names = re.findall(r"^  (\w+) ", bash(script), re.MULTILINE)
+    lines = bash(script, *(only or [name for name in names if name not in BEYOND_THE_PAPER])).splitlines()
+    return [(name, parse(name, flags)) for _, _, name, *flags in map(shlex.split, lines)]
 
 
-def planned_pretraining(spec):
-    """The same settings from the plan."""
-    return (
-        spec.representations,
-        spec.dataset,
-        spec.protocol,
-        spec.augmentations,
-        spec.jitter_joints,
-        spec.min_crop_ratio,
-    )
+def settings(name, args, written):
+    """What distinguishes a run: script, flags and the settings of its pretrainings."""
+    values = {key: str(value) for key, value in vars(args).items() if key not in FOLDERS}
+    pretrained = [written[path] for path in getattr(args, "pretrained", None) or [] if path != "random"]
+    return name, frozenset(values.items()), frozenset(pretrained)
 
 
-def test_pretraining_script_matches_the_plan(commands):
-    found, folders = set(), set()
-    parsed = commands("script_pretrain.sh")
-    for name, args in parsed:
-        assert_flags(args, PAPER.pretraining_flags(args.dataset), args.checkpoint_path)
-        found.add(parsed_pretraining(args))
-        folders.add(args.checkpoint_path)
-        assert ("inter" in name) == (len(parse_representations(args.skeleton_representation)) > 1)
-    planned = {p for e in EVALUATIONS for p in e.pretrained}
-    assert found == {planned_pretraining(spec) for spec in planned}
-    assert len(folders) == len(found) == len(parsed) == len(planned), "each has its own folder"
-
-
-def test_evaluation_scripts_match_the_plan(commands):
-    """The scripts contain every evaluation of the plan, of checkpoints that script_pretrain.sh writes."""
+def all_settings(commands):
+    """The settings of every command, of pretrainings by the path of their last checkpoint."""
     written = {
-        f"{args.checkpoint_path}/checkpoint_{args.epochs - 1:04d}.pth.tar": parsed_pretraining(args)
-        for _, args in commands("script_pretrain.sh")
+        f"{args.checkpoint_path}/checkpoint_{args.epochs - 1:04d}.pth.tar": settings(name, args, {})
+        for name, args in commands
+        if "moco" in name
     }
-    found = []
-    for script in ("script_action_classification.sh", "script_action_retrieval.sh"):
-        for name, args in commands(script):
-            task = "retrieval" if "retrieval" in name else args.mode
-            if task != "retrieval":
-                check_mode(args)
-                fill_classifier_defaults(args)
-                assert_flags(args, PAPER.classifier[task], script)
-            labels = (None, None) if task == "retrieval" else (args.label_fraction, args.label_seed)
-            pretrained = frozenset(written[path] for path in args.pretrained if path != "random")
-            representation = args.finetune_skeleton_representation
-            found.append((task, representation, args.dataset, args.protocol, pretrained, *labels))
-    planned = [
-        (
-            e.task,
-            join_representations(e.representations),
-            e.dataset,
-            e.protocol,
-            frozenset(planned_pretraining(p) for p in e.pretrained),
-            e.label_fraction,
-            None if e.label_fraction is None else e.seed,
-        )
-        for e in EVALUATIONS
-    ]
-    assert len(found) == len(set(found)) and set(found) == set(planned)
+    evaluations = [settings(name, args, written) for name, args in commands if "moco" not in name]
+    return written, evaluations
 
 
-def test_unknown_experiment_is_rejected():
+def test_scripts_match_the_plan():
+    """Each pretraining has its own folder, and evaluations read the checkpoints that are written."""
+    scripts = ("script_pretrain.sh", "script_action_classification.sh", "script_action_retrieval.sh")
+    written, evaluations = all_settings([command for script in scripts for command in commands_in(script)])
+    builder = JobBuilder(PAPER, Path("data"), Path("runs"))
+    jobs = sort_jobs(builder.evaluations(read_paper(), (0,)))
+    names = [(Path(job.command[0]).name, job.command[1:]) for job in jobs]
+    planned, planned_evaluations = all_settings([(name, parse(name, flags)) for name, flags in names])
+    assert len(written) == len(planned) and set(written.values()) == set(planned.values())
+    assert len(evaluations) == len(set(evaluations)) and set(evaluations) == set(planned_evaluations)
+
+
+def test_unknown_experiments_are_rejected_and_the_data_root_is_read_from_the_environment():
     assert "has no experiment 'nowhere'" in bash("script_pretrain.sh", "nowhere", code=2)
+    assert "--data-root /there" in bash("script_pretrain.sh", "pku1_cross_subject", DATA_ROOT="/there")
 
 
-def test_data_root_is_read_from_the_environment():
-    assert "--data-root /elsewhere" in bash(
-        "script_pretrain.sh", "pku1_cross_subject", DATA_ROOT="/elsewhere"
-    )
-
-
-def test_streams_are_pretrained_before_their_scores_are_fused(commands):
-    pretraining = commands("script_pretrain.sh", ["ntu60_cross_view_intra", "ntu60_cross_view_streams"])
+def test_streams_are_pretrained_before_their_scores_are_fused():
+    experiments = ["ntu60_cross_view_intra", "ntu60_cross_view_streams"]
     written = {
         f"{args.checkpoint_path}/checkpoint_{args.epochs - 1:04d}.pth.tar": args.stream
-        for _, args in pretraining
+        for _, args in commands_in("script_pretrain.sh", experiments)
     }
-    *probes, (script, fusion) = commands("script_action_classification.sh", ["streams_ntu60_cross_view"])
+    *probes, (script, fusion) = commands_in("script_action_classification.sh", ["streams_ntu60_cross_view"])
     assert [written[args.pretrained[0]] for _, args in probes] == [None, "bone", "motion"]
-    assert script == "ensemble" and fusion.scores == [args.save_scores for _, args in probes]
+    assert script == "ensemble.py" and fusion.scores == [args.save_scores for _, args in probes]

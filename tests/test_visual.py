@@ -193,10 +193,9 @@ def test_panels_show_the_views_of_pretraining(small_store):
 
 
 def test_panels_without_augmentation(small_store):
-    from dataset.views import AugmentationSettings
 
     clips = open_clips(small_store, "ntu60", "cross_view", "train")
-    view = pretraining_view(AugmentationSettings(names=()), num_frames=8)
+    view = pretraining_view({"augmentations": ()}, num_frames=8)
     whole, panel = view_panels(clips, 0, view, 1, generator(0, VIEWS))
     torch.testing.assert_close(panel.clip, whole.clip, rtol=0, atol=0)
     assert panel.ghost is None and panel.marked is None and len(panel.caption) == 1

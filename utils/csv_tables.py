@@ -7,10 +7,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import UserError
-
-DELIMITERS = (",", ";", "\t")
-WORKBOOKS = {b"PK\3\4": "an Excel workbook", b"\xd0\xcf\x11\xe0": "an old Excel workbook"}
+from .errors import UserError, parse_errors
 
 
 @dataclass(frozen=True)
@@ -24,61 +21,22 @@ class CsvTable:
 def read_csv(path: Path, required: tuple[str, ...], advice: str) -> CsvTable:
     """Read a CSV table.
 
-    The delimiter is the one that separates the required columns. A byte-order mark, UTF-16, blank rows,
-    blanks around cells and empty columns at the right are accepted, as spreadsheet programs write them.
-
-    Args:
-        path: the file.
-        required: columns that the table should have; the caller checks the result.
-        advice: what to do if the file cannot be read, for the error message.
+    The delimiter is the most frequent one in the header. A byte-order mark, blank rows, blanks around
+    cells and empty columns at the right are accepted, as spreadsheet programs write them.
 
     Raises:
-        UserError: the file cannot be read as a table.
+        UserError: it is not a table in UTF-8, or lacks a column of ``required``; ends with ``advice``.
     """
-    text = _read_text(path, advice)
-    first, _, rest = text.partition("\n")
-    given = first.strip().strip('"').lower()
-    delimiters: tuple[str, ...] = DELIMITERS
-    skipped = 0
-    if given.startswith("sep=") and len(given) == 5:  # a line for Excel
-        delimiters, text, skipped = (given[4],), rest, 1
-    tables = []
-    for delimiter in delimiters:
-        try:
-            tables.append(_parse(text, delimiter, skipped))
-        except csv.Error as error:
-            raise UserError(f"{path} cannot be read as a table ({error}); {advice}") from error
-    for table in tables:
-        if set(required) <= set(table.columns):
-            return table
-    return max(tables, key=lambda table: len(table.columns))
-
-
-def _read_text(path: Path, advice: str) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); {advice}") from error
-    if data and not data.strip(b"\0"):
-        raise UserError(f"{path} consists of NUL bytes, as after an interrupted download or copy; {advice}")
-    for magic, what in WORKBOOKS.items():
-        if data.startswith(magic):
-            raise UserError(f"{path} is {what}; save it as CSV UTF-8")
-    try:
-        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not encoded as UTF-8 ({error.reason}); save it as CSV UTF-8") from error
-
-
-def _parse(text: str, delimiter: str, skipped: int) -> CsvTable:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    rows = [(reader.line_num + skipped, [cell.strip() for cell in row]) for row in reader]
-    rows = [(line, row) for line, row in rows if any(row)]
-    if not rows:
-        return CsvTable([], [])
-    (_, columns), *rows = rows
-    width = max(i for i, column in enumerate(columns, start=1) if column)
-    return CsvTable(
-        columns[:width],
-        [(line, row[:width] if not any(row[width:]) else row) for line, row in rows],
-    )
+    with parse_errors(f"{path} is not a CSV table in UTF-8", lambda text: UserError(f"{text}; {advice}")):
+        text = path.read_text(encoding="utf-8-sig")
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        filled = (row for row in reader if any(map(str.strip, row)))
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in filled]
+    columns = rows[0][1] if rows else []
+    while columns and not columns[-1]:
+        columns.pop()
+    if missing := [name for name in required if name not in columns]:
+        raise UserError(f"{path} has no column {', '.join(missing)}, but has {', '.join(columns)}; {advice}")
+    width = len(columns)
+    return CsvTable(columns, [(n, row[:width] if not any(row[width:]) else row) for n, row in rows[1:]])

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from dataset.augment import WholeClip, augmentation_names
+from dataset.augment import WholeClip
 from dataset.clips import ClipSet, open_clips
 from dataset.store_format import SPLITS
-from dataset.views import AugmentationSettings, View, pretraining_view
+from dataset.views import View, pretraining_view
 from engine.log import RunLog
 from engine.randomness import PICTURES, VIEWS, choose_seed, generator
 from facts.skeletons import KINECT_V2, Skeleton
@@ -77,10 +77,10 @@ def view_panels(clips: ClipSet, index: int, view: View, count: int, source: Gene
         parameters = view.sample(clips, at, source)
         first_line, *other_lines = view.describe(parameters, 0)
         ghost = marked = None
-        if view.spatial is not None:
-            ghost = replace(view, spatial=None).apply(clips, at, parameters)[0].cpu()
-            changed = view.spatial.changed_joints(parameters.spatial, 0)
-            marked = None if changed.all() else changed
+        if view.augmentations is not None:
+            ghost = replace(view, augmentations=None).apply(clips, at, parameters)[0].cpu()
+            changed = view.augmentations.changed_joints(parameters.augmentations, 0, whole.shape[1])
+            marked = changed if changed.any() and not changed.all() else None
         augmented = view.apply(clips, at, parameters)[0].cpu()
         panels.append(Panel(augmented, [f"view {number}: {first_line}", *other_lines], ghost, marked))
     return panels
@@ -144,7 +144,7 @@ def parse_args() -> argparse.Namespace:
         metavar="N",
         help="number of frames to which a view is resized (default: 64)",
     )
-    flags.add_augmentation_flags(parser, augmentation_names())
+    flags.add_augmentation_flags(parser)
     return parser.parse_args()
 
 
@@ -212,7 +212,7 @@ def main() -> int:
     check_output_folder(folder, "--out")
     clips, index = find_clip(args)
     defaults.fill_augmentation_defaults(args, clips.skeleton)
-    view = pretraining_view(AugmentationSettings.from_flags(args), args.num_frames, clips.skeleton)
+    view = pretraining_view(vars(args), args.num_frames, clips.skeleton)
     title = f"{args.name}, {clips.class_names[int(clips.labels[index])]}"
     save_clip(whole_clip(clips, index), clips.skeleton, title, folder / args.name)
     written = [f"{args.name}.gif", f"{args.name}.png"]

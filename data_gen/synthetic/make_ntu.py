@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data_gen.command_line import RUNS_FOLDER, add_flag, add_number_flag, add_path_flag, add_workers_flag
-from data_gen.output_folder import atomic_folder, check_folder, content_of, write_errors
+from data_gen.output_folder import atomic_folder, check_folder, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.synthetic.actions import ACTIONS
 from data_gen.synthetic.body import NUM_JOINTS
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     target = args.out_folder.absolute()
     check = partial(check_target, target, args.overwrite)
-    with write_errors(target), atomic_folder(target, ("*.skeleton",), check) as folder:
+    with write_errors(target), atomic_folder(target, check) as folder:
         write = partial(write_skeleton_files, folder=folder, args=args)
         count = sum(ordered_map(write, list_performances(args), args.workers))
     print(f"{target}: {count:,} clips")
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def check_target(folder: Path, overwrite: bool) -> None:
     """Raise ``UserError`` unless ``folder`` is empty, or contains only skeleton files to overwrite."""
     check_folder(folder)
-    content = content_of(folder) if folder.exists() else []
+    content = sorted(folder.iterdir()) if folder.exists() else []
     others = [path.name for path in content if path.suffix != ".skeleton" or path.is_dir()]
     if others:
         raise UserError(f"{folder} contains other files ({others[0]}); choose another --out_folder")

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     target = args.out_folder.absolute()
     videos = range(1, 2 * args.subjects + 1)
     check = partial(check_target, target, overwrite=False)
-    with write_errors(target), atomic_folder(target, ("*.txt",), check) as folder:
+    with write_errors(target), atomic_folder(target, check) as folder:
         for name in ("skeletons", "labels", "splits"):
             (folder / name).mkdir()
         list(ordered_map(partial(write_video, folder=folder, args=args), videos, args.workers))

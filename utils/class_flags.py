@@ -1,0 +1,82 @@
+"""Command-line flags that are the fields of a dataclass, such as an objective or an augmentation.
+
+A field with ``help`` in its metadata is a flag of the same name; ``jitter_joints`` is ``--jitter-joints``.
+Other entries of the metadata are optional: ``choices``, ``minimum``, ``maximum``, ``above`` (an exclusive
+minimum), and ``type`` if it is not that of the default. A default of None depends on the data; ``help`` says
+how.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, fields
+from typing import Any, TypeVar
+
+from .errors import UserError
+
+Kind = TypeVar("Kind")
+
+
+def flag_fields(kind: type) -> list[Field]:
+    """Return the fields of a dataclass that are flags."""
+    return [item for item in fields(kind) if "help" in item.metadata]
+
+
+def add_class_flags(group: argparse._ArgumentGroup, kind: type, omit: Sequence[str] = ()) -> None:
+    """Add the flags of a dataclass, except ``omit``, to a group; ``from_flags`` checks their ranges."""
+    for item in flag_fields(kind):
+        if item.name in omit:
+            continue
+        default, details = item.default, item.metadata
+        shown = "" if default is None else f" (default: {default})"
+        group.add_argument(
+            f"--{item.name.replace('_', '-')}",
+            type=details.get("type", type(default)),
+            choices=details.get("choices"),
+            metavar=None if "choices" in details else "X",
+            default=default,
+            help=f"{details['help']}{shown}".replace("%", "%%"),
+        )
+
+
+def problem(value: Any, details: Mapping[str, Any]) -> str | None:
+    """Return why ``value`` is not allowed by the metadata of a field, or None if it is."""
+    if "choices" in details:
+        return None if value in details["choices"] else f"choose from {', '.join(details['choices'])}"
+    bounds = []
+    for name, words, holds in (
+        ("minimum", "at least", lambda limit: value >= limit),
+        ("above", "above", lambda limit: value > limit),
+        ("maximum", "at most", lambda limit: value <= limit),
+    ):
+        if name in details:
+            bounds.append((f"{words} {details[name]}", holds(details[name])))
+    if all(holds for _, holds in bounds):
+        return None
+    return f"must be {' and '.join(words for words, _ in bounds)}"
+
+
+def from_flags(kind: type[Kind], flags: Mapping[str, Any], **others: Any) -> Kind:
+    """Build a dataclass from the values of its flags; missing or None ones have their defaults.
+
+    Args:
+        kind: the dataclass.
+        flags: values by name; those of other classes are ignored.
+        others: values of fields that are not flags.
+
+    Raises:
+        UserError: a value is not allowed, or the class rejects it with ``ValueError``.
+    """
+    values = {}
+    for item in flag_fields(kind):
+        value = flags.get(item.name)
+        if value is None:
+            continue
+        if reason := problem(value, item.metadata):
+            raise UserError(f"--{item.name.replace('_', '-')} {value} {reason}")
+        values[item.name] = value
+    try:
+        return kind(**others, **values)
+    except ValueError as error:
+        raise UserError(str(error)) from error
