@@ -75,7 +75,7 @@ def parse_args() -> Flags:
         "--tsne",
         type=expanded_path,
         metavar="DIR",
-        help="write t-SNE maps of ten random classes, and features for TensorBoard's projector",
+        help="write t-SNE maps of the features of ten random classes",
     )
     flags.add_size_flags(parser, note=" (untrained or official)")
     note = " (accepted for compatibility and ignored, except --batch-size with --autoencoder)"

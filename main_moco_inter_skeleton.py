@@ -42,14 +42,14 @@ def pretrain(args: argparse.Namespace) -> int:
         representations = parse_representations(args.skeleton_representation, args.stream)
         clips = open_clips(args.data_root, args.dataset, args.protocol, "train")
         folder = checkpoint_folder(args, representations)
-        point = resume_point(args.resume, folder)
+        point = resume_point(args.resume, folder, group)
         seed = group.first(choose_seed(args.seed, point.flags.get("seed")))
         args, notes = complete_pretraining(args, representations, clips, seed, point.flags)
         description = describe_run(args, representations, clips)
         check_same_run(point, description, flag_defaults(args), clips)
         view = pretraining_view(vars(args), args.num_frames, clips.skeleton)
         objectives = build_objectives(args, representations)
-        model = build_model(args, representations, objectives, clips.skeleton)
+        model = build_model(args, representations, objectives, clips.skeleton, group)
         if point.content is None:
             initialize(model, args.init, clips.skeleton)
 

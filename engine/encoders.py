@@ -156,8 +156,8 @@ def read_pretraining(checkpoint: dict, path: str) -> EncoderCheckpoint:
     if checkpoint.get("kind") != "pretraining":
         raise UserError(f"{path} is a checkpoint of a {checkpoint.get('kind')}, not of a pretraining run")
     names, state = checkpoint["representations"], checkpoint["state_dict"]
-    contrast = contrast_title(checkpoint["flags"].get("pairs", checkpoint["contrast"]))
-    title = f"{contrast} {join_representations(names)}, {checkpoint['epoch']} epochs"
+    pairs = "all" if checkpoint["flags"].get("pairs") == "all" else checkpoint["contrast"]
+    title = f"{contrast_title(pairs)} {join_representations(names)}, {checkpoint['epoch']} epochs"
     if checkpoint.get("step"):  # saved within an epoch
         title += f" and {checkpoint['step']} steps"
     try:
@@ -191,7 +191,7 @@ def read_official(checkpoint: dict, path: str, names: Sequence[str], sizes: dict
 
 
 def read_encoders(path: str, pretrain: str, stream: str | None, sizes: dict) -> EncoderCheckpoint:
-    """Read the query encoders from a checkpoint of this repository or of the official code.
+    """Read the query encoders from a checkpoint of this repository, of the official code or of CMD.
 
     Args:
         path: the file.

@@ -119,3 +119,9 @@ def evaluations_of(row: PaperRow, seeds: Iterable[int], label_seeds: Iterable[in
         for evaluation_seed in [seed] if spec.label_fraction is None else label_seeds:
             specs[replace(spec, seed=evaluation_seed)] = None
     return list(specs)
+
+
+def datasets_of(row: PaperRow) -> set[str]:
+    """Return the datasets that the cell ``row`` needs."""
+    specs = evaluations_of(row, [0], [0])
+    return {x.dataset for spec in specs for x in (spec, *spec.pretrained)}

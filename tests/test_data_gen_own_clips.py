@@ -11,11 +11,9 @@ from conftest import one_line
 from data_gen import arrays_gendata
 from data_gen.normalize import normalize_clip
 from data_gen.own_clips import Clip, write_store
-from data_gen.units import body_size
 from dataset.clips import open_clips
 from dataset.store import open_store
 from dataset.store_format import CLIPS_FILE, FRAMES_FILE, INFO_FILE
-from facts.skeletons import Skeleton
 from utils.errors import UserError
 
 
@@ -178,8 +176,3 @@ def test_damaged_class_names_raise(tmp_path, names):
 def test_labels_that_count_from_one_have_a_warning(tmp_path, capsys, first):
     prepare_named(tmp_path, f"name,label,split\na,{first},train\nb,{first + 1},val\n")
     assert ("no clip has label 0" in capsys.readouterr().out) == bool(first)
-
-
-def test_unit_of_a_part_of_a_body_is_not_judged():
-    hand = Skeleton("hand", ("wrist", "thumb", "index"), (0, 0, 0), center=(0,))
-    assert body_size(array(0)[:, :3] * 0.05, hand) == 0 < body_size(array(0))

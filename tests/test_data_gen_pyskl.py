@@ -13,7 +13,8 @@ from conftest import INTER, RETRIEVAL, TINY_FLAGS, one_line
 from damaged_inputs import damage, store_or_error
 
 from data_gen import ntu_gendata, pyskl_gendata
-from data_gen.normalize import normalize_clip, select_people
+from data_gen.normalize import select_people
+from data_gen.own_clips import frames_of_array
 from data_gen.skeleton_file import read_skeleton
 from data_gen.sources import find_raw_files
 from dataset.store import open_store
@@ -199,7 +200,7 @@ def test_2d_poses(tmp_path, monkeypatch):
     assert store.class_names[0] == "drink water" and not store.frames[:, :, 2].any()
     item = min(content["annotations"], key=lambda item: item["frame_dir"])
     joints = np.concatenate([item["keypoint"], item["keypoint_score"][..., None]], axis=-1)
-    expected = normalize_clip(joints.astype(np.float64), store.skeleton)
+    expected = frames_of_array(joints.transpose(1, 2, 3, 0), skeleton=store.skeleton)
     assert np.array_equal(store.frames[:30], expected)
     assert not expected[3, 9].any()  # the score is zero
 

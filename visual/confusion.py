@@ -2,86 +2,64 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
+from matplotlib.figure import Figure
+from torch import Tensor, from_numpy
 
 from engine.log import RunLog
 from utils.files import write_csv
 
-from . import load_error
-from .plots import figure_pixels, new_figure, save_figure, without_math
+from .plots import CONFUSION, figure_pixels, new_figure, save_figure, without_math
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PICTURE, TABLE = "confusion.png", "confusion.csv"
+TABLE = "confusion.csv"
 LOGGED = 5  # pairs and classes in the log
 NUMBERED = 25  # up to this number of classes, every cell of the figure shows its count
 
 
-@dataclass(frozen=True)
 class Confusion:
     """Counts (C, C) of clips per true class (row) and predicted class (column).
 
-    Only classes that occur as either are included; ``labels`` and ``names`` list them.
+    Only classes that occur as either are included. ``labels``, ``names``, ``clips`` (number) and
+    ``accuracy`` (percent, NaN without clips) are those of each class.
+
+    Args:
+        labels, predictions: true and predicted labels, (N,) each.
+        name_of: returns the name of a class.
     """
 
-    counts: np.ndarray
-    labels: list[int]
-    names: list[str]
-
-    @property
-    def clips(self) -> np.ndarray:
-        """Number of clips per class, (C,)."""
-        return self.counts.sum(axis=1)
-
-    @property
-    def accuracy(self) -> np.ndarray:
-        """Accuracy per class in percent, (C,); NaN for a class without clips."""
+    def __init__(self, labels: Tensor, predictions: Tensor, name_of: Callable[[int], str]) -> None:
+        pairs = np.stack([labels.cpu().numpy(), predictions.cpu().numpy()])
+        present, rows = np.unique(pairs, return_inverse=True)
+        self.counts = np.zeros((len(present), len(present)), dtype=np.int64)
+        np.add.at(self.counts, tuple(rows.reshape(2, -1)), 1)
+        self.labels = present.tolist()
+        self.names = [name_of(label) for label in self.labels]
+        self.clips = self.counts.sum(axis=1)
         with np.errstate(invalid="ignore"):
-            return 100.0 * self.counts.diagonal() / self.clips
+            self.accuracy = 100.0 * self.counts.diagonal() / self.clips
 
-
-def count_confusion(labels: Tensor, predictions: Tensor, name_of: Callable[[int], str]) -> Confusion:
-    """Count the pairs of true and predicted labels, (N,) each; ``name_of(label)`` names a class."""
-    pairs = np.stack([labels.cpu().numpy(), predictions.cpu().numpy()])
-    present, rows = np.unique(pairs, return_inverse=True)
-    counts = np.zeros((len(present), len(present)), dtype=np.int64)
-    np.add.at(counts, tuple(rows.reshape(2, -1)), 1)
-    return Confusion(counts, present.tolist(), [name_of(label) for label in present.tolist()])
-
-
-def most_confused(confusion: Confusion, count: int) -> list[tuple[int, int]]:
-    """Return the (row, column) positions of the most frequent errors, in descending order.
-
-    Of equally frequent errors, the one with the larger fraction of its class is first.
-    """
-    wrong = confusion.counts.copy()
-    np.fill_diagonal(wrong, 0)
-    share = wrong / np.maximum(confusion.clips, 1)[:, None]
-    order = np.lexsort((-share.ravel(), -wrong.ravel()))[:count]
-    pairs = [divmod(int(cell), len(wrong)) for cell in order]
-    return [(row, column) for row, column in pairs if wrong[row, column]]
+    def most_confused(self, count: int) -> list[tuple[int, int]]:
+        """Return the (row, column) of the most frequent errors, then by their fraction of the class."""
+        wrong = self.counts - np.diag(self.counts.diagonal())
+        share = wrong / np.maximum(self.clips, 1)[:, None]
+        order = np.lexsort((-share.ravel(), -wrong.ravel()))[:count]
+        pairs = [divmod(int(cell), len(wrong)) for cell in order]
+        return [(row, column) for row, column in pairs if wrong[row, column]]
 
 
 def log_lines(confusion: Confusion) -> list[str]:
     """Return the most confused pairs and the classes with the lowest and highest accuracy, for the log."""
     names, clips, accuracy = confusion.names, confusion.clips, confusion.accuracy
-    pairs = most_confused(confusion, LOGGED)
+    pairs = confusion.most_confused(LOGGED)
     lines = ["most confused pairs (last epoch):" if pairs else "no misclassified clips"]
     for row, column in pairs:
-        lines.append(
-            f"  {names[row]} -> {names[column]}: {confusion.counts[row, column]} of {clips[row]} clips"
-        )
+        count = f"{confusion.counts[row, column]} of {clips[row]} clips"
+        lines.append(f"  {names[row]} -> {names[column]}: {count}")
     order = [i for i in np.argsort(accuracy, kind="stable") if clips[i]]
-    lowest, highest = order[:LOGGED], order[LOGGED:][-LOGGED:][::-1]
-    for title, rows in (("lowest", lowest), ("highest", highest)):
+    for title, rows in (("lowest", order[:LOGGED]), ("highest", order[LOGGED:][-LOGGED:][::-1])):
         if rows:
             classes = ", ".join(f"{names[i]} {accuracy[i]:.0f}%" for i in rows)
             lines.append(f"{title} per-class accuracy: {classes}")
@@ -95,12 +73,6 @@ def write_table(path: Path, confusion: Confusion) -> None:
         accuracy = f"{confusion.accuracy[i]:.2f}" if confusion.clips[i] else ""
         rows.append([label, confusion.names[i], confusion.clips[i], accuracy, *confusion.counts[i]])
     write_csv(path, ["label", "class", "clips", "accuracy", *confusion.names], rows)
-
-
-def read_accuracy(path: Path) -> list[list[str]]:
-    """Read the name, clips and accuracy of each class from a file of ``write_table``."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return [row[1:4] for row in csv.reader(file)][1:]
 
 
 def plot_confusion(confusion: Confusion) -> Figure:
@@ -118,18 +90,13 @@ def plot_confusion(confusion: Confusion) -> Figure:
     names = [without_math(name) for name in confusion.names]
     matrix.set_xticks(ticks, names, rotation=90, fontsize=font)
     matrix.set_yticks(ticks, names, fontsize=font)
-    matrix.set_xlabel("predicted class")
-    matrix.set_ylabel("true class")
+    matrix.set(xlabel="predicted class", ylabel="true class")
     if numbered:
         for row, column in np.argwhere(confusion.counts):
-            color = "white" if share[row, column] > 0.55 else "black"
-            count = confusion.counts[row, column]
-            matrix.text(column, row, count, ha="center", va="center", fontsize=8, color=color)
+            style = {"fontsize": 8, "color": "white" if share[row, column] > 0.55 else "black"}
+            matrix.text(column, row, confusion.counts[row, column], ha="center", va="center", **style)
     bars.barh(ticks, np.nan_to_num(confusion.accuracy), color="#4a7fb5")
-    bars.set_ylim(number - 0.5, -0.5)
-    bars.set_xlim(0, 100)
-    bars.set_yticks([])
-    bars.set_xlabel("accuracy (%)")
+    bars.set(ylim=(number - 0.5, -0.5), xlim=(0, 100), yticks=[], xlabel="accuracy (%)")
     return figure
 
 
@@ -142,26 +109,14 @@ def report_confusion(
     tag: str = "confusion",
     step: int = 0,
 ) -> list[str]:
-    """Write ``confusion.csv``, ``confusion.png`` and a TensorBoard figure.
+    """Write ``confusion.csv``, ``confusion.png`` and, with a tag and step, a TensorBoard figure.
 
-    If Matplotlib cannot be loaded, only the table is written.
-
-    Args:
-        labels, predictions: true and predicted labels, (N,) each.
-        name_of: returns the name of a class.
-        tag, step: of the figure in ``log``.
-
-    Returns:
-        Lines for the log: the most confused pairs, accuracies per class, and the files.
+    See ``Confusion`` for the arguments. Returns ``log_lines`` and the files.
     """
-    confusion = count_confusion(labels, predictions, name_of)
+    confusion = Confusion(labels, predictions, name_of)
     write_table(folder / TABLE, confusion)
-    lines = [*log_lines(confusion), f"written: {folder / TABLE}"]
-    if reason := load_error("Matplotlib"):
-        (folder / PICTURE).unlink(missing_ok=True)  # that of an earlier run would not match the table
-        return [*lines, f"{PICTURE} skipped: {reason}"]
     figure = plot_confusion(confusion)
-    save_figure(folder / PICTURE, figure)
+    save_figure(folder / CONFUSION, figure)
     if log is not None:
-        log.image(tag, figure_pixels(figure), step)
-    return [*lines, f"written: {folder / PICTURE}"]
+        log.image(tag, from_numpy(figure_pixels(figure)).permute(2, 0, 1), step)
+    return [*log_lines(confusion), f"written: {folder / TABLE}", f"written: {folder / CONFUSION}"]

@@ -1,95 +1,124 @@
-"""Compose rendered frames: film strips, captions, legends, PNG files and animated GIFs."""
+"""Pictures of clips: film strips as figures, and animated GIFs."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.patches import Patch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from facts.skeletons import Skeleton
-from utils.files import atomic_write
 from utils.standard_streams import encodable
 
-from .skeleton import GHOST, LIMB_COLORS, MARK, PAPER, Color, lighter, limbs_of
+from .plots import figure_pixels, new_figure
+from .skeleton import GHOST, INK, LIMB_COLORS, MARK, Camera, lighter, limbs_of, place_camera, seen_joints
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from PIL.ImageFont import FreeTypeFont, ImageFont
-
-INK, RIGHT, WRONG = (30, 30, 30), (0, 110, 50), (190, 0, 30)  # text colors
-TEXT_SIZE, LINE_HEIGHT = 14, 19  # pixels
 FRAMES_PER_SECOND = 30  # of Kinect v2
+AT_ONCE = 100  # frames that are rendered in one picture, whose height is limited
+TEXT_SIZE, LINE_HEIGHT = 13, 19  # pixels, of captions in GIFs
+FONT_SIZE, LINE, MARGIN = 7, 0.13, 0.04  # points; inches per line of text; inches between strips
 
 
-def new_image(width: int, height: int) -> Image:
-    """Return a blank image."""
-    from PIL import Image
-
-    return Image.new("RGB", (width, height), PAPER)
+def rgb(color: Sequence[int]) -> list[float]:
+    """Return a color as Matplotlib expects it."""
+    return [channel / 255 for channel in color]
 
 
-def font() -> FreeTypeFont | ImageFont:
-    """Return the font of captions and legends, which is part of Pillow."""
-    from PIL import ImageFont
+@dataclass(frozen=True)
+class Panel:
+    """A clip or view (T, V, 3, M) of a skeleton, what to draw with it, and its caption."""
 
-    return ImageFont.load_default(TEXT_SIZE)
+    clip: Tensor
+    skeleton: Skeleton
+    caption: Sequence[str] = ()
+    ghost: Tensor | None = None  # the same before its spatial augmentation, drawn in gray behind
+    marked: Tensor | None = None  # joints to mark, bool (V,); those that are zero are marked on the ghost
+    color: tuple[int, int, int] = INK  # of the first line of the caption
 
+    def at(self, frames: Tensor) -> Panel:
+        """Return the panel with these frames only."""
+        return replace(self, clip=self.clip[frames], ghost=None if self.ghost is None else self.ghost[frames])
 
-def shorten(text: str, width: int) -> str:
-    """Return ``text``, cut and ended by an ellipsis if it is wider than ``width`` pixels."""
-    text, measure = encodable(text), font().getlength
-    if measure(text) <= width:
-        return text
-    while text and measure(text + "...") > width:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    def draw(self, axes: Axes, camera: Camera, places: Tensor, height: float) -> None:
+        """Draw each frame, moved to its place (T, 2); a frame is ``height`` points high."""
+        if self.ghost is not None:
+            draw_people(axes, self.ghost, self.skeleton, camera, places, height / 90, GHOST)
+        draw_people(axes, self.clip, self.skeleton, camera, places, height / 50)
+        if self.marked is not None:
+            shown = self.clip[:, self.marked]
+            if self.ghost is not None:
+                unseen = (shown == 0).all(dim=2, keepdim=True)
+                shown = torch.where(unseen, self.ghost[:, self.marked], shown)
+            points = camera.project(shown.transpose(2, 3))[..., :2] + places[:, None, None]
+            draw_discs(axes, points[(shown != 0).any(dim=2)], np.array(rgb(MARK)), height / 30)
 
+    def render(self, size: int, camera: Camera | None = None) -> np.ndarray:
+        """Render every frame as a square picture, uint8 (T, size, size, 3); by default all of it is shown.
 
-def add_caption(image: Image, lines: Sequence[str], width: int = 0, color: Color = INK) -> Image:
-    """Return ``image``, at least ``width`` wide, with lines of text below, the first of them in ``color``."""
-    from PIL import ImageDraw
-
-    out = new_image(max(image.width, width), image.height + LINE_HEIGHT * len(lines) + 3)
-    out.paste(image)
-    canvas = ImageDraw.Draw(out)
-    for i, line in enumerate(lines):
-        place = (4, image.height + 2 + i * LINE_HEIGHT)
-        canvas.text(place, shorten(line, out.width - 8), fill=INK if i else color, font=font())
-    return out
-
-
-def join_horizontally(images: Sequence[Image], gap: int = 2) -> Image:
-    """Return one image with ``images`` from left to right, aligned at the top."""
-    width = sum(image.width + gap for image in images) - gap
-    out = new_image(width, max(image.height for image in images))
-    left = 0
-    for image in images:
-        out.paste(image, (left, 0))
-        left += image.width + gap
-    return out
-
-
-def join_vertically(images: Sequence[Image], gap: int = 6) -> Image:
-    """Return one image with ``images`` from top to bottom, aligned on the left."""
-    height = sum(image.height + gap for image in images) - gap
-    out = new_image(max(image.width for image in images), height)
-    top = 0
-    for image in images:
-        out.paste(image, (0, top))
-        top += image.height + gap
-    return out
+        Raises ``UserError`` if a coordinate is non-finite.
+        """
+        camera, parts = camera or shared_camera([self]), []
+        for frames in torch.arange(len(self.clip)).split(AT_ONCE):
+            figure = Figure((size / 72, size * len(frames) / 72), dpi=72)  # a point is a pixel
+            axes = figure.add_axes((0, 0, 1, 1))
+            places = camera.side * torch.stack([torch.zeros(len(frames)), frames - frames[0]], dim=1).double()
+            self.at(frames).draw(axes, camera, places, size)
+            bottom = camera.top + camera.side * len(frames)
+            axes.set(xlim=(camera.left, camera.left + camera.side), ylim=(bottom, camera.top))
+            axes.axis("off")
+            parts.append(figure_pixels(figure).reshape(len(frames), size, size, 3))
+        return np.concatenate(parts)
 
 
-def trim(clips: Sequence[Sequence[Image]], margin: int = 8) -> list[list[Image]]:
-    """Crop equally large pictures of several clips to the columns in which any of them is not blank."""
-    from PIL import ImageOps
+def shared_camera(panels: Sequence[Panel]) -> Camera:
+    """Return a camera that shows all panels, the first one upright."""
+    shown = [clip for panel in panels for clip in (panel.clip, panel.ghost) if clip is not None]
+    return place_camera(shown, panels[0].skeleton)
 
-    boxes = [box for images in clips for image in images if (box := ImageOps.invert(image).getbbox())]
-    width, height = clips[0][0].size
-    left = max(min((box[0] for box in boxes), default=0) - margin, 0)
-    right = min(max((box[2] for box in boxes), default=width) + margin, width)
-    return [[image.crop((left, 0, right, height)) for image in images] for images in clips]
+
+def draw_people(
+    axes: Axes,
+    clip: Tensor,
+    skeleton: Skeleton,
+    camera: Camera,
+    places: Tensor,
+    width: float,
+    *color: tuple[int, int, int],
+) -> None:
+    """Draw the seen bones and joints of a clip (T, V, 3, M), what is nearer on top; see ``Panel.draw``.
+
+    Lines are ``width`` points wide and, by default, have the colors of the limbs.
+    """
+    projected = camera.project(clip.transpose(2, 3))  # T x V x M x 3
+    points, depth = projected[..., :2] + places[:, None, None], projected[..., 2]
+    seen = seen_joints(clip, skeleton)
+    limbs = limbs_of(skeleton).items()
+    bones, colors = zip(*((bone, LIMB_COLORS[name]) for name, limb in limbs for bone in limb))
+    start, end = torch.tensor(bones).T
+    palette = torch.tensor([[rgb(*color or (c,)), rgb(*color or (lighter(c),))] for c in colors])  # B x M x 3
+    palette = palette[:, : clip.shape[3]].expand(len(clip), -1, -1, -1)  # T x B x M x 3
+    visible = seen[:, start] & seen[:, end]  # T x B x M
+    for joints in (start, end):  # a joint without a seen neighbor is a disc
+        alone = seen[:, joints] & ~visible
+        draw_discs(axes, points[:, joints][alone], palette[alone].numpy(), width)
+    order = (depth[:, start] + depth[:, end])[visible].argsort(stable=True)
+    segments = torch.stack([points[:, start], points[:, end]], dim=-2)[visible][order].numpy()
+    colors = palette[visible][order].numpy()
+    axes.add_collection(LineCollection(segments, colors=colors, linewidths=width, capstyle="round"))
+
+
+def draw_discs(axes: Axes, points: Tensor, colors: np.ndarray, diameter: float) -> None:
+    """Draw discs at points (N, 2) in one color (3,) or in colors (N, 3); ``diameter`` is in points."""
+    axes.scatter(*points.T.numpy(), s=diameter**2, color=colors, linewidths=0, zorder=2)
 
 
 def spread(count: int, wanted: int) -> list[int]:
@@ -98,64 +127,71 @@ def spread(count: int, wanted: int) -> list[int]:
     return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
 
 
-def film_strip(images: Sequence[Image], count: int, labels: Sequence[str] | None = None) -> Image:
-    """Join ``count`` of the images, evenly spread over time; ``labels`` has a caption for every image."""
-    chosen = spread(len(images), count)
-    return join_horizontally([add_caption(images[t], [labels[t]]) if labels else images[t] for t in chosen])
+def draw_strip(axes: Axes, panel: Panel, camera: Camera, frames: int, numbered: bool) -> None:
+    """Draw ``frames`` frames of a panel, evenly spread over time, on axes of fixed size."""
+    chosen, bottom = spread(len(panel.clip), frames), camera.top + camera.side
+    places = torch.tensor([[i * camera.width, 0.0] for i in range(len(chosen))], dtype=torch.float64)
+    panel.at(torch.tensor(chosen)).draw(axes, camera, places, 72 * axes.bbox.height / axes.figure.dpi)
+    left = camera.left + (camera.side - camera.width) / 2
+    for i, frame in enumerate(chosen if numbered else []):
+        x, text = left + (i + 0.5) * camera.width, f"{'' if i else 'frame '}{frame + 1}"
+        axes.text(x, bottom, text, fontsize=FONT_SIZE, ha="center", va="top")
+    axes.set(xlim=(left, left + frames * camera.width), ylim=(bottom, camera.top))
+    axes.axis("off")
 
 
-def legend(width: int, skeleton: Skeleton, marks: str | None = None) -> Image:
-    """Return the legend of the limb colors, in as many lines as needed; ``marks`` explains the discs."""
-    from PIL import ImageDraw
+def strip_figure(rows: Sequence[Sequence[Panel]], frames: int, width: float) -> Figure:
+    """Plot film strips in rows of equal length, each above its caption, and a legend of the limbs.
 
-    entries = [(name, limb.color) for name, limb in limbs_of(skeleton).items()]
-    if marks:
-        entries.append((marks, MARK))
-    places, left, top = [], 4, 4
-    for name, _ in entries:
-        step = round(font().getlength(name)) + 28
-        if left > 4 and left + step > width:
-            left, top = 4, top + LINE_HEIGHT
-        places.append((left, top))
-        left += step
-    out = new_image(width, top + LINE_HEIGHT + 1)
-    canvas = ImageDraw.Draw(out)
-    for (name, color), (x, y) in zip(entries, places, strict=True):
-        canvas.rectangle((x, y + 3, x + 9, y + 12), fill=color)
-        canvas.text((x + 14, y), name, fill=INK, font=font())
-    return out
-
-
-def save_png(path: Path, image: Image) -> None:
-    """Write a PNG file, atomically."""
-    atomic_write(path, lambda file: image.save(file, format="PNG", optimize=True))
-
-
-def gif_palette() -> Image:
-    """Return an image with the palette of GIFs: every color in use and its blends with white."""
-    from PIL import Image
-
-    limbs = LIMB_COLORS.values()
-    inks = [GHOST, MARK, INK, RIGHT, WRONG, *limbs, *map(lighter, limbs)]
-    colors = [PAPER, *inks, *(lighter(ink, share) for ink in inks for share in (0.33, 0.67))]
-    image = Image.new("P", (1, 1))
-    image.putpalette([channel for color in colors for channel in color])
-    return image
+    Strips in one column have the same camera, so that sizes can be compared; the frames of a single strip
+    are numbered. A clip with fewer than ``frames`` frames leaves places blank. ``width`` is in inches.
+    """
+    everything = [panel for panels in rows for panel in panels]
+    shared = shared_camera(everything) if len(rows[0]) == 1 else None
+    aspect = shared.width / shared.side if shared else 0.5  # of a frame
+    cell, numbered = width / len(rows[0]), len(everything) == 1
+    strip, height = cell - 2 * MARGIN, (cell - 2 * MARGIN) / (frames * aspect)
+    fitting = int(72 * strip / (0.62 * FONT_SIZE))  # characters per line
+    caption = LINE * (max(len(panel.caption) for panel in everything) + numbered + 1)
+    total = len(rows) * (height + caption) + 2 * LINE
+    figure = new_figure(width, total, layout="none")
+    for i, panel in enumerate(everything):
+        row, column = divmod(i, len(rows[0]))
+        left, bottom = cell * column + MARGIN, total - row * (height + caption) - height
+        axes = figure.add_axes((left / width, bottom / total, strip / width, height / total))
+        camera = shared or shared_camera([panel])
+        draw_strip(axes, panel, replace(camera, width=aspect * camera.side), frames, numbered)
+        for line, text in enumerate(map(encodable, panel.caption)):
+            style = {"size": FONT_SIZE, "va": "top", "color": rgb(INK if line else panel.color)}
+            y = (bottom - LINE * (line + numbered)) / total
+            text = text if len(text) <= fitting else text[: fitting - 3] + "..."
+            figure.text(left / width, y, text, parse_math=False, **style)
+    colors = {name: LIMB_COLORS[name] for name in limbs_of(everything[0].skeleton)}
+    if any(panel.marked is not None for panel in everything):
+        colors["jittered"] = MARK
+    if any(panel.ghost is not None for panel in everything):
+        colors["before"] = GHOST
+    patches = [Patch(color=rgb(color), label=name) for name, color in colors.items()]
+    style = {"fontsize": FONT_SIZE, "frameon": False, "handlelength": 1, "borderaxespad": 0.2}
+    figure.legend(handles=patches, loc="lower left", ncols=len(patches), **style)
+    return figure
 
 
-def gif_bytes(images: Sequence[Image], frames_per_second: float) -> bytes:
-    """Encode an animated GIF that repeats. One palette for all frames keeps it small and free of flicker."""
-    from PIL import Image
+def add_caption(images: np.ndarray, text: Sequence[str], lines: int) -> np.ndarray:
+    """Return the frames of an animation, uint8 (T, height, width, 3), with lines of text below."""
+    font = ImageFont.truetype(findfont(FontProperties()), TEXT_SIZE)
+    caption = Image.new("RGB", (images.shape[2], LINE_HEIGHT * lines + 3), "white")
+    for i, line in enumerate(text):
+        ImageDraw.Draw(caption).text((4, 2 + i * LINE_HEIGHT), encodable(line), fill=INK, font=font)
+    return np.concatenate([images, np.broadcast_to(caption, (len(images), *np.shape(caption)))], axis=1)
 
-    palette = gif_palette()
-    first, *others = (image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images)
+
+def gif_bytes(images: np.ndarray, frames_per_second: float) -> bytes:
+    """Encode pictures, uint8 (T, height, width, 3), as an animated GIF that repeats."""
+    # One palette for all frames keeps it small and free of flicker.
+    palette = Image.fromarray(np.concatenate(images)).quantize(128, Image.Quantize.MAXCOVERAGE)
+    first, *others = (Image.fromarray(image).quantize(palette=palette, dither=0) for image in images)
     milliseconds = max(round(1000 / frames_per_second), 20)  # browsers slow down shorter frames
     file = io.BytesIO()
     first.save(file, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
     return file.getvalue()
-
-
-def save_gif(path: Path, images: Sequence[Image], frames_per_second: float) -> None:
-    """Write an animated GIF file, atomically."""
-    content = gif_bytes(images, frames_per_second)
-    atomic_write(path, lambda file: file.write(content))

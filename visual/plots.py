@@ -1,37 +1,26 @@
-"""Matplotlib figures that need no display, and line charts for the report page."""
+"""Matplotlib figures that need no display."""
 
 from __future__ import annotations
 
 import io
-import textwrap
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from utils.files import atomic_write
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-Curve = Sequence[tuple[float, float]]  # (x, y) points
-
-DOTS_PER_INCH = 110
-MARKED_POINTS = 30  # curves of at most this many points have a marker at each
-LABEL_WIDTH = 52  # characters per line of a legend
-COLORS, LINE_STYLES = 10, ("-", "--", ":", "-.")  # after ten curves colors repeat, with another line style
+CONFUSION, GALLERY, TSNE, VIEWS = "confusion.png", "gallery.png", "tsne.png", "*_views.gif"  # on the page
+WIDTH, DPI = 7.0, 180  # inches of a film strip or a gallery, and its resolution
 SVG_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "visual"}  # text as text; the same file each time
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, layout: str = "constrained") -> Figure:
     """Return an empty figure of this size in inches, unknown to pyplot, which may need a display."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    return Figure(figsize=(width, height), dpi=110, layout=layout)
 
 
 def style_axes(axes: Axes) -> None:
@@ -45,47 +34,21 @@ def without_math(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def save_figure(path: Path, figure: Figure) -> None:
+def save_figure(path: Path, figure: Figure, dpi: float | str = "figure") -> None:
     """Write a figure as PNG, atomically."""
-    atomic_write(path, lambda file: figure.savefig(file, format="png"))
+    atomic_write(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
 
 
-def figure_pixels(figure: Figure) -> Tensor:
-    """Return a figure as uint8 (3, height, width)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
+def figure_pixels(figure: Figure) -> np.ndarray:
+    """Return a figure as uint8 (height, width, 3)."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1)
+    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def figure_svg(figure: Figure) -> bytes:
     """Return a figure as SVG."""
-    from matplotlib import rc_context
-
     file = io.BytesIO()
     with rc_context(SVG_SETTINGS):
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
-
-
-def line_chart(curves: Mapping[str, Curve], y_label: str) -> bytes:
-    """Plot curves over epochs as SVG, with a legend below."""
-    from matplotlib.ticker import MaxNLocator
-
-    labels = [textwrap.fill(without_math(name), LABEL_WIDTH) for name in curves]
-    figure = new_figure(5.2, 2.8 + 0.2 * sum(label.count("\n") + 1 for label in labels))
-    axes = figure.add_subplot()
-    for number, (label, points) in enumerate(zip(labels, curves.values(), strict=True)):
-        marker = "." if len(points) <= MARKED_POINTS else None
-        epochs, values = zip(*points, strict=True)
-        style = LINE_STYLES[number // COLORS % len(LINE_STYLES)]
-        axes.plot(epochs, values, style, marker=marker, label=label, gid=f"curve-{number}")
-    last = max(epoch for points in curves.values() for epoch, _ in points)
-    axes.set_xlim(right=max(last, 1) * 1.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(y_label)
-    style_axes(axes)
-    figure.legend(loc="outside lower left", frameon=False)
-    return figure_svg(figure)
