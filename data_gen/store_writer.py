@@ -147,17 +147,13 @@ def report(store: StoreWriter, seconds: float) -> int:
     for warning in filter(None, [*store.warnings, store.units.warning()]):
         print(f"WARNING: {warning}")
     containers = sum(issue.is_container for issue in store.left_out)
-    if containers:
-        print(
-            f"{containers:,} archives or folders could not be read completely (all are in store.json): the "
-            "store was written, but may lack any number of clips (exit code 1)"
-        )
+    problems = [f"{containers:,} archives or folders could not be read completely"] if containers else []
     if store.failed_share > MAX_FAILED_SHARE:
-        print(
-            f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}: the "
-            "store was written, but check the reasons before using it (exit code 1)"
-        )
-    return 1 if containers or store.failed_share > MAX_FAILED_SHARE else 0
+        share = f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}"
+        problems.append(share)
+    for problem in problems:
+        print(f"{problem}: the store was written, but check the reasons in store.json (exit code 1)")
+    return min(len(problems), 1)
 
 
 def count_splits(protocols: Sequence[str], splits: Iterable[Mapping[str, str]]) -> dict[str, dict[str, int]]:

@@ -25,6 +25,7 @@ from .parser import (
     POSITIVE_FRACTION,
     POSITIVE_INT,
     Parser,
+    add_overwrite_flag,
     expanded_path,
 )
 
@@ -447,12 +448,19 @@ def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = 
     add_stream_flag(group, "that of the checkpoint; joint without a checkpoint")
     if results:
         group.add_argument(
+            "--classes",
+            nargs="+",
+            metavar="CLASS",
+            help="evaluate on clips of these classes: names, or numbers counted from 0 (default: all)",
+        )
+        group.add_argument(
             "--output-dir",
             type=expanded_path,
             metavar="DIR",
             help="folder for results.json and logs (default: a folder next to the checkpoint, or under runs/ "
             "without one)",
         )
+        add_overwrite_flag(group)
 
 
 def add_classifier_flags(parser: Parser) -> None:
@@ -469,6 +477,11 @@ def add_classifier_flags(parser: Parser) -> None:
         "--optimizer",
         choices=["sgd", "adam"],
         help="optimizer (default: sgd for linear, adam for finetune and supervised, as in the paper)",
+    )
+    group.add_argument(
+        "--class-weights",
+        action="store_true",
+        help="weight the loss of each class by the inverse of its number of training clips",
     )
     group.add_argument(
         "--label-fraction",
