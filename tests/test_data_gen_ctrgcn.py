@@ -140,6 +140,8 @@ ONES = np.ones((300, 150))
         (lambda clips: clips.pop("S001C001P001R001A001"), 1),
         (lambda clips: clips.update(S001C001P001R001A009=ONES), 1),
         (lambda clips: clips["S001C002P002R001A002"].__setitem__((0, 0), 7), 2),
+        # twice in the same split
+        (lambda clips: clips.update(S001C002P002R002A002=clips["S001C002P002R001A002"]), 1),
         # equal clips of the same subject, in both splits of cross-view
         (lambda clips: clips.update(S001C001P001R001A009=ONES, S001C002P001R001A009=ONES), 1),
     ],
@@ -154,6 +156,15 @@ def test_files_with_different_clips_raise(tmp_path, change, count):
     with pytest.raises(UserError, match=message) as caught:
         prepare([tmp_path / "NTU60_CS.npz", tmp_path / "NTU60_CV.npz"], tmp_path / "store")
     assert one_line(str(caught.value)) and not (tmp_path / "store").exists()
+
+
+def test_equal_clips_in_both_splits_raise(tmp_path):
+    clips = small_clips()
+    clips["S001C002P001R001A001"] = clips["S001C001P001R001A001"]  # of the same subject
+    np.savez(tmp_path / "NTU60_CS.npz", **arrays_of(clips, "cross_subject"))
+    np.savez(tmp_path / "NTU60_CV.npz", **arrays_of(clips, "cross_view"))
+    with pytest.raises(UserError, match="do not match: 1 clips"):
+        prepare([tmp_path / "NTU60_CS.npz", tmp_path / "NTU60_CV.npz"], tmp_path / "store")
 
 
 @pytest.mark.parametrize(

@@ -182,12 +182,14 @@ def test_missing_person_is_interpolated_or_noted(tmp_path):
     complete = person(KINECT_V2, frames=60)
     short, long = complete.copy(), complete.copy()
     short[20:30] = np.nan
+    short[30, 7] = np.nan  # is not interpolated
     long[20:31] = np.nan
     write_store(tmp_path / "store", [Clip("a", 0, short, {}), Clip("b", 0, long, {})], 1, ["mine"])
     store = open_store(tmp_path / "store")
     interpolated, empty = store.frames[20:30], store.frames[80:91]
-    assert np.abs(interpolated - frames_of_array(complete)[20:30]).max() < 0.1
-    assert interpolated[..., 0].any(axis=(1, 2)).all() and not empty.any()
+    expected = frames_of_array(complete)[20:30]
+    assert np.abs(interpolated - expected)[:, 8:].max() < 0.1
+    assert (interpolated[:, 8:, :, 0].any(axis=2)).all() and not interpolated[:, 7].any() and not empty.any()
     (note,) = json.loads((tmp_path / "store" / INFO_FILE).read_text())["notes"]
     assert note["file"] == "b" and "missing in 11 frames in a row" in note["reason"]
 
