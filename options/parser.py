@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from utils.errors import UserError
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports errors in one line and accepts no abbreviated flags.
@@ -59,6 +61,13 @@ class Flags(argparse.Namespace):
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError(f"flags are completed in one place (options/defaults.py): {name} cannot be set")
+
+
+def reject(*conflicts: tuple[object, str]) -> None:
+    """Raise ``UserError`` with the message of the first conflict whose condition is true."""
+    for condition, message in conflicts:
+        if condition:
+            raise UserError(message)
 
 
 def number(kind: type, low: float, high: float = float("inf"), above: bool = False) -> Callable:
