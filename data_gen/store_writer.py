@@ -27,7 +27,15 @@ from data_gen.output_folder import atomic_folder, check_folder, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.sources import Issue, first_reason
 from data_gen.units import UnitCheck
-from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
+from dataset.store_format import (
+    CLIP_COLUMNS,
+    CLIPS_FILE,
+    FORMAT_VERSION,
+    FRAMES_FILE,
+    INFO_FILE,
+    MAX_CLASSES,
+    SPLITS,
+)
 from facts.class_names import published_class_names
 from facts.datasets import DATASETS
 from facts.skeletons import KINECT_V2, Skeleton
@@ -230,6 +238,8 @@ class StoreWriter:
         self.num_frames = 0
         self.split_counts = count_splits(self.protocols, [])
         self._overwrite = overwrite
+        if num_classes > MAX_CLASSES:
+            raise UserError(f"a store has at most {MAX_CLASSES:,} classes; labels must be less than that")
         reserved = {*CLIP_COLUMNS, *TOTALS, ""}
         if len(set(self.protocols) - reserved) < len(self.protocols):
             raise UserError(
