@@ -28,7 +28,7 @@ from engine.randomness import PICTURES, VIEWS, choose_seed, generator
 from options import defaults, flags
 from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
 from utils.errors import UserError, run_script
-from utils.files import atomic_write, check_output_folder
+from utils.files import atomic_write, check_output_folder, safe_file_name
 
 from .pictures import FRAMES_PER_SECOND, Panel, add_caption, gif_bytes, shared_camera, strip_figure
 from .plots import DPI, WIDTH, figure_pixels, save_figure
@@ -130,10 +130,11 @@ def main() -> int:
     title = f"{args.name}, {clips.class_names[int(clips.labels[index])]}"
     frames = torch.arange(int(clips.num_frames[index]))
     whole = clips.gather(torch.tensor([index]), frames[None])[0]  # T x V x 3 x M
-    pictures = {args.name: [Panel(whole, clips.skeleton, [f"the clip, {len(frames)} frames"])]}
+    stem = safe_file_name(args.name)
+    pictures = {stem: [Panel(whole, clips.skeleton, [f"the clip, {len(frames)} frames"])]}
     if args.views:
         source = generator(choose_seed(args.seed), VIEWS)
-        pictures[f"{args.name}_views"] = view_panels(clips, index, view, args.views, source)
+        pictures[f"{stem}_views"] = view_panels(clips, index, view, args.views, source)
     for name, panels in pictures.items():
         write_pictures(folder / name, panels, len(frames) / FRAMES_PER_SECOND, title)
     written = ", ".join(f"{name}.{kind}" for name in pictures for kind in ("gif", "png"))
