@@ -42,6 +42,7 @@ from utils.files import check_output_file, write_csv
 from visual.confusion import report_confusion
 
 LABEL_SUBSET = "label_subset.csv"
+NAMES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean class accuracy"}
 METHODS = {"linear": LinearProbe, "finetune": FineTuning, "supervised": FineTuning}  # by --mode
 
 
@@ -98,7 +99,7 @@ def main() -> int:
     training = method(run)
     if resumed:
         training.restore(*resumed)
-    with run.locked_folder():
+    with run.locked_folder(resumed[0] if resumed else None):
         if args.label_fraction is not None:
             rows = zip(run.train.names, run.train.labels.tolist())
             write_csv(run.folder / LABEL_SUBSET, ["name", "label"], rows)
@@ -117,7 +118,8 @@ def report(training: ClassifierTraining, log: RunLog) -> None:
         print(f"frozen weights and buffers: sha256 {training.encoder_sha256} before, {after} after")
     for which in ("best", "last"):
         result = numbers[which]
-        print(f"{which} (epoch {result['epoch']}): top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
+        text = ", ".join(f"{NAMES[name]} {result[name]:.2f}%" for name in NAMES if name in result)
+        print(f"{which} (epoch {result['epoch']}): {text}")
     print(f"written: {path}", flush=True)
     logits, class_names = training.val_logits(), short_class_names(run.val.class_names)
     if run.args.save_scores:

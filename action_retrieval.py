@@ -22,7 +22,14 @@ from torch import Tensor
 
 from engine.encoders import last_checkpoints
 from engine.evaluation import Evaluation, prepare_evaluation
-from engine.retrieve import encode, knn_accuracy, nearest_neighbors, train_autoencoder, unit_blocks
+from engine.retrieve import (
+    encode,
+    knn_labels,
+    mean_class_accuracy,
+    nearest_neighbors,
+    train_autoencoder,
+    unit_blocks,
+)
 from options import flags
 from options.parser import POSITIVE_INT, Flags, Parser, expanded_path
 from utils.errors import UserError, run_script
@@ -110,10 +117,11 @@ def save_features(path: Path, run: Evaluation, train: Tensor, val: Tensor) -> No
     print(f"written: {path}", flush=True)
 
 
-def accuracy(run: Evaluation, train: Tensor, val: Tensor, k: int) -> float:
-    """Return the retrieval accuracy in percent with features or codes ``(N, D)``."""
+def accuracies(run: Evaluation, train: Tensor, val: Tensor, k: int) -> tuple[float, float]:
+    """Return accuracy and mean class accuracy in percent with features or codes ``(N, D)``."""
     train_labels, val_labels = (clips.labels.to(train.device) for clips in (run.train, run.val))
-    return knn_accuracy(val, val_labels, train, train_labels, k, run.train.num_classes)
+    predicted = knn_labels(val, train, train_labels, k, run.train.num_classes)
+    return 100.0 * (predicted == val_labels).float().mean().item(), mean_class_accuracy(predicted, val_labels)
 
 
 def main() -> int:
@@ -134,21 +142,24 @@ def evaluate(run: Evaluation, k: int, shown: list[int]) -> None:
     args, encoders = run.args, run.extractor.encoders
     train, val = (run.extractor.center_crop_features(c, f"{c.split} features") for c in (run.train, run.val))
     gallery, queries = unit_blocks(train, encoders.widths), unit_blocks(val, encoders.widths)
-    numbers = {"neighbours": k, "knn": accuracy(run, gallery, queries, k)}
+    found = {"knn": accuracies(run, gallery, queries, k)}
     if args.autoencoder:
         model = train_autoencoder(gallery, args.batch_size, run.seed, args.print_freq)
-        numbers["autoencoder_knn"] = accuracy(run, encode(model, gallery), encode(model, queries), k)
+        found["autoencoder_knn"] = accuracies(run, encode(model, gallery), encode(model, queries), k)
+    numbers: dict[str, float] = {"neighbours": k}
+    for name, (every, mean_class) in found.items():
+        numbers |= {name: every, f"{name}_mean_class": mean_class}
     path = run.write(numbers)
-    print(f"{k}-nearest-neighbor retrieval: {numbers['knn']:.2f}%")
-    if args.autoencoder:
-        print(f"{k}-nearest-neighbor retrieval on autoencoder codes: {numbers['autoencoder_knn']:.2f}%")
+    for name, (every, mean_class) in found.items():
+        on = " on autoencoder codes" if name == "autoencoder_knn" else ""
+        print(f"{k}-nearest-neighbor retrieval{on}: {every:.2f}%, mean class accuracy {mean_class:.2f}%")
     print(f"written: {path}", flush=True)
     if args.save_features:
         save_features(Path(args.save_features), run, train, val)
     if args.gallery:
-        found = nearest_neighbors(queries[shown], gallery, min(NEIGHBORS, len(run.train)))
+        neighbors = nearest_neighbors(queries[shown], gallery, min(NEIGHBORS, len(run.train)))
         title = f"{encoders.title}, {args.dataset} {args.protocol}"
-        print(write_gallery(Path(args.gallery), run.val, run.train, shown, *found, title))
+        print(write_gallery(Path(args.gallery), run.val, run.train, shown, *neighbors, title))
     if args.tsne:
         print(write_feature_map(Path(args.tsne), queries, run.val, run.seed))
 

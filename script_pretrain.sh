@@ -119,4 +119,31 @@ ntu60_cross_view_streams() { # intra-skeleton, sequence: bone and motion (joint:
     done
 }
 
+# Beyond the paper: CMD (ECCV 2022), three streams of the sequence encoder that are distilled to each other
+
+pretrain_cmd() {
+    run main_moco_inter_skeleton.py "@presets/cmd_$1.txt" --protocol "$2" --data-root "${DATA_ROOT:-data}" \
+        --resume auto --checkpoint-path "$checkpoints/cmd_$1_$2"
+}
+
+cmd_ntu60_cross_subject() { # joint, bone and motion with distillation
+    pretrain_cmd ntu60 cross_subject
+}
+
+cmd_ntu60_cross_view() { # joint, bone and motion with distillation
+    pretrain_cmd ntu60 cross_view
+}
+
+cmd_ntu120_cross_subject() { # joint, bone and motion with distillation
+    pretrain_cmd ntu120 cross_subject
+}
+
+cmd_ntu120_cross_setup() { # joint, bone and motion with distillation
+    pretrain_cmd ntu120 cross_setup
+}
+
+cmd_pku2_cross_subject() { # joint, bone and motion with distillation
+    pretrain_cmd pku2 cross_subject
+}
+
 run_experiments "$@"

@@ -61,7 +61,8 @@ class UnitCheck:
         median = float(np.median(implausible or [TYPICAL_METERS]))
         unit = min(UNITS, key=lambda unit: abs(np.log(median / UNITS[unit] / TYPICAL_METERS)))
         meters = median / UNITS[unit]
-        found, count = f"the longest chain of bones has a length of {median:.3g}", len(implausible)
+        size = f"{median:,.0f}" if median >= 10 else f"{median:.2g}"
+        found, count = f"the longest chain of bones has a length of {size}", len(implausible)
         if 2 * self.num_normalized > len(self.lengths):
             found, count = "all coordinates are within [0, 1], as if normalized", self.num_normalized
             advice = "scale them to meters, or give joints of an image as a 2D skeleton (docs/data.md)"

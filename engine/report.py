@@ -34,6 +34,7 @@ MARKS = {"text": "{} *", "markdown": "**{}**", "latex": r"\textbf{{{}}}"}  # of 
 # Flags of an evaluation that do not change what is evaluated.
 FREE_FLAGS = {
     "output_dir",
+    "overwrite",
     "resume",
     "workers",
     "gpu",

@@ -95,6 +95,15 @@ def expanded_path(text: str) -> str:
     return expanded
 
 
+def add_overwrite_flag(group: argparse._ActionsContainer) -> None:
+    """Add ``--overwrite`` for the folder of the results."""
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace results of other flags in the folder; those of the same flags are always replaced",
+    )
+
+
 POSITIVE_INT = number(int, 1)
 COUNT = number(int, 0)
 POSITIVE = number(float, 0.0, above=True)

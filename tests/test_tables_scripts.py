@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDERS = {"output_dir", "pretrain_skeleton_representation", "pretrained", "save_freq", "seed", "resume"}
 SCRIPTS = ("script_pretrain.sh", "script_action_classification.sh", "script_action_retrieval.sh")
 # Experiments that the plan of the paper's tables does not contain.
-BEYOND_THE_PAPER = {"ntu60_cross_view_streams", "streams_ntu60_cross_view"}
+BEYOND_THE_PAPER = re.compile("ntu60_cross_view_streams|streams_ntu60_cross_view|cmd_.*")
 
 
 def bash(script, *experiments, code=0, **environment):
@@ -52,7 +52,8 @@ def parse(name, flags):
 def commands_in(script, only=()):
     """Name and flags of every command of the experiments of the paper, or of ``only``, in a script."""
     names = re.findall(r"^  (\w+) ", bash(script), re.MULTILINE)
-    lines = bash(script, *(only or [name for name in names if name not in BEYOND_THE_PAPER])).splitlines()
+    names = only or [name for name in names if not BEYOND_THE_PAPER.fullmatch(name)]
+    lines = bash(script, *names).splitlines()
     return [(name, parse(name, flags)) for _, _, name, *flags in map(shlex.split, lines)]
 
 
