@@ -40,6 +40,7 @@ from options.parser import Flags, Parser, expanded_path
 from utils.errors import run_script
 from utils.files import check_output_file, write_csv
 from visual.confusion import report_confusion
+from visual.plots import Style
 
 LABEL_SUBSET = "label_subset.csv"
 METHODS = {"linear": LinearProbe, "finetune": FineTuning, "supervised": FineTuning}  # by --mode
@@ -50,6 +51,7 @@ def parse_args() -> Flags:
     parser = Parser(__doc__)
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_classifier_flags(parser)
+    flags.add_figure_flags(parser)
     flags.add_pretrained_flags(parser, required=False)
     flags.add_probe_flags(parser)
     flags.add_size_flags(parser, note=" (untrained or official)")
@@ -136,7 +138,8 @@ def report(training: ClassifierTraining, log: RunLog) -> None:
         print(f"written: {run.args.save_scores}", flush=True)
     predictions, tag = logits.argmax(dim=1), f"{training.kind}/confusion"
     name_of, step = class_names.__getitem__, run.args.epochs - 1
-    lines = report_confusion(run.val.labels, predictions, name_of, run.folder, log, tag, step)
+    style = Style.of(run.args)
+    lines = report_confusion(run.val.labels, predictions, name_of, run.folder, log, tag, step, style)
     print(*lines, sep="\n")
 
 

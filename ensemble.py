@@ -18,10 +18,12 @@ from engine.evaluation import results_folder
 from engine.log import RunLog
 from engine.report import write_results
 from engine.scores import check_agreement, fuse, load_scores
+from options import flags
 from options.parser import NON_NEGATIVE, Parser, expanded_path
 from utils.errors import UserError, run_script
 from utils.files import exclusive_folder
 from visual.confusion import report_confusion
+from visual.plots import Style
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,6 +50,7 @@ def parse_args() -> argparse.Namespace:
         metavar="DIR",
         help="folder for results.json and the confusion matrix (default: runs/ensemble)",
     )
+    flags.add_figure_flags(parser)
     args = parser.parse_args()
     args.weights = args.weights or [1.0] * len(args.scores)
     if len(args.scores) < 2:
@@ -91,7 +94,8 @@ def main() -> int:
         name_of = scores[0].class_names.tolist().__getitem__
         with RunLog(folder, args, 0) as log:
             predictions, tag = fused.argmax(dim=1), "ensemble/confusion"
-            print(*report_confusion(labels, predictions, name_of, folder, log, tag, 0), sep="\n")
+            lines = report_confusion(labels, predictions, name_of, folder, log, tag, 0, Style.of(args))
+            print(*lines, sep="\n")
     return 0
 
 

@@ -49,6 +49,10 @@ FREE_FLAGS = {
     "gallery",
     "gallery_queries",
     "tsne",
+    "tsne_classes",
+    "format",
+    "dpi",
+    "width",
 }
 
 

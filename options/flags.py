@@ -146,6 +146,30 @@ def add_process_flags(parser: Parser) -> None:
     )
 
 
+def add_tsne_classes_flag(group: Parser | argparse._ArgumentGroup) -> None:
+    """Add ``--tsne-classes``."""
+    text = "classes of one t-SNE map, by name or by number from 0 (default: three samples of ten classes)"
+    group.add_argument("--tsne-classes", nargs="+", metavar="CLASS", help=text)
+
+
+def add_figure_flags(parser: Parser) -> None:
+    """Add how the figures of a script are written; see ``visual.plots.Style``."""
+    group = parser.add_argument_group("figures")
+    group.add_argument(
+        "--format",
+        choices=["png", "pdf", "svg"],
+        default="png",
+        help="file format (default: png); the PNG that the report page shows is always written",
+    )
+    group.add_argument("--dpi", type=POSITIVE_INT, default=200, help="resolution of PNG files (default: 200)")
+    group.add_argument(
+        "--width",
+        choices=["one", "two"],
+        default="two",
+        help="width in columns of a paper: one (3.3 inches) or two (7 inches; default)",
+    )
+
+
 def add_optimization_flags(
     parser: Parser,
     epochs: int | None,

@@ -12,6 +12,7 @@ import fnmatch
 import io
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -104,6 +105,11 @@ def find_files(folder: Path, name: str) -> list[Path]:
 
     found = os.walk(folder, onerror=stop)
     return sorted(Path(parent, file) for parent, _, files in found for file in fnmatch.filter(files, name))
+
+
+def file_name(name: str) -> str:
+    """Return a file name for a clip name, which may contain slashes or ``..``: it stays in its folder."""
+    return re.sub(r"[/\\\0]|^\.+", "_", name)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
