@@ -121,6 +121,24 @@ FRACTION = number(float, 0.0, 1.0)
 POSITIVE_FRACTION = number(float, 0.0, 1.0, above=True)
 
 
+def add_figure_flags(parser: Parser) -> None:
+    """Add how the figures of a script are written; see ``visual.plots.Style``."""
+    group = parser.add_argument_group("figures")
+    group.add_argument(
+        "--format",
+        choices=["png", "pdf", "svg"],
+        default="png",
+        help="file format (default: png); the PNG that the report page shows is always written",
+    )
+    group.add_argument("--dpi", type=POSITIVE_INT, default=200, help="resolution of PNG files (default: 200)")
+    group.add_argument(
+        "--width",
+        choices=["one", "two"],
+        default="two",
+        help="width in columns of a paper: one (3.3 inches) or two (7 inches; default)",
+    )
+
+
 def spelled(name: str, value: Any, dataset_flag: str = "dataset") -> str:
     """Return a parsed flag as the user would write it: ``--moco-k 256``, ``--no-mlp``."""
     flag = {"dataset": dataset_flag}.get(name, name.replace("_", "-"))
