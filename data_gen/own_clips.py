@@ -201,7 +201,7 @@ def read_table(path: Path, num_classes: int | None) -> ClipTable:
             reason = "it has more cells than the header"
         elif not name or names[name] > 1:
             reason = f"{names[name]} rows have the name '{name:.40}'"
-        elif not label.isdecimal() or len(label) > 20 or int(label) >= (num_classes or MAX_CLASSES):
+        elif not label.isdecimal() or len(label) > 9 or int(label) >= (num_classes or MAX_CLASSES):
             reason = f"label '{label:.40}' is not a whole number from 0 to {(num_classes or MAX_CLASSES) - 1}"
         elif wrong:
             reason = f"{wrong[0]}, but must be {', '.join(SPLITS)} or empty"
