@@ -36,10 +36,11 @@ from engine.signals import EXIT_RESUMABLE
 from facts.class_names import short_class_names
 from models.registry import join_representations
 from options import defaults, flags
-from options.parser import Flags, Parser, expanded_path
+from options.parser import Flags, Parser, add_figure_flags, expanded_path
 from utils.errors import run_script
 from utils.files import check_output_file, write_csv
 from visual.confusion import report_confusion
+from visual.plots import Style
 
 LABEL_SUBSET = "label_subset.csv"
 NAMES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean class accuracy"}
@@ -51,6 +52,7 @@ def parse_args() -> Flags:
     parser = Parser(__doc__)
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_classifier_flags(parser)
+    add_figure_flags(parser)
     flags.add_pretrained_flags(parser, required=False)
     flags.add_probe_flags(parser)
     flags.add_size_flags(parser, note=" (untrained or official)")
@@ -138,7 +140,8 @@ def report(training: ClassifierTraining, log: RunLog) -> None:
         print(f"written: {run.args.save_scores}", flush=True)
     predictions, tag = logits.argmax(dim=1), f"{training.kind}/confusion"
     name_of, step = class_names.__getitem__, run.args.epochs - 1
-    lines = report_confusion(run.val.labels, predictions, name_of, run.folder, log, tag, step)
+    style = Style.of(run.args)
+    lines = report_confusion(run.val.labels, predictions, name_of, run.folder, log, tag, step, style)
     print(*lines, sep="\n")
 
 

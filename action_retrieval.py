@@ -31,11 +31,12 @@ from engine.retrieve import (
     unit_blocks,
 )
 from options import flags
-from options.parser import POSITIVE_INT, Flags, Parser, expanded_path
+from options.parser import POSITIVE_INT, Flags, Parser, add_figure_flags, expanded_path
 from utils.errors import UserError, run_script
 from utils.files import atomic_write, check_output_file, check_output_folder
 from visual.gallery import NEIGHBORS, choose_queries, write_gallery
-from visual.tsne import write_feature_map
+from visual.plots import Style
+from visual.tsne import named_classes, write_feature_map
 
 # Flags of the official commands that train nothing here.
 IGNORED = ("epochs", "start_epoch", "lr", "schedule", "cos", "momentum", "weight_decay", "resume")
@@ -84,6 +85,8 @@ def parse_args() -> Flags:
         metavar="DIR",
         help="write t-SNE maps of the features of ten random classes",
     )
+    flags.add_tsne_classes_flag(group)
+    add_figure_flags(parser)
     flags.add_size_flags(parser, note=" (untrained or official)")
     note = " (accepted for compatibility and ignored, except --batch-size with --autoencoder)"
     flags.add_optimization_flags(parser, epochs=80, lr=0.1, schedule=[], weight_decay=0.0, note=note)
@@ -98,6 +101,8 @@ def complete(args: argparse.Namespace) -> Flags:
         delattr(args, name)
     if args.gallery_queries and not args.gallery:
         raise UserError("--gallery-queries needs --gallery DIR, the folder of the page")
+    if args.tsne_classes and not args.tsne:
+        raise UserError("--tsne-classes needs --tsne DIR, the folder of the figure")
     if args.save_features:
         check_output_file(Path(args.save_features), "--save-features")
     for flag, folder in (("--gallery", args.gallery), ("--tsne", args.tsne)):
@@ -113,6 +118,7 @@ def save_features(path: Path, run: Evaluation, train: Tensor, val: Tensor) -> No
         arrays[f"{clips.split}_features"] = features.cpu().numpy()
         arrays[f"{clips.split}_labels"] = clips.labels.numpy()
         arrays[f"{clips.split}_names"] = np.array(clips.names)
+    arrays["class_names"] = np.array(run.val.class_names)
     atomic_write(path, lambda file: np.savez(file, **arrays))
     print(f"written: {path}", flush=True)
 
@@ -131,6 +137,8 @@ def main() -> int:
     run.note_missing_classes()
     if k > len(run.train):
         raise UserError(f"--knn-neighbours {k}: there are only {len(run.train)} training clips")
+    if args.tsne_classes:
+        named_classes(args.tsne_classes, run.val.class_names, run.val.labels)  # before the work
     shown = choose_queries(run.val, args.gallery_queries, run.seed) if args.gallery else []
     with run.locked_folder():
         evaluate(run, k, shown)
@@ -159,9 +167,12 @@ def evaluate(run: Evaluation, k: int, shown: list[int]) -> None:
     if args.gallery:
         neighbors = nearest_neighbors(queries[shown], gallery, min(NEIGHBORS, len(run.train)))
         title = f"{encoders.title}, {args.dataset} {args.protocol}"
-        print(write_gallery(Path(args.gallery), run.val, run.train, shown, *neighbors, title))
+        style = Style.of(args)
+        print(write_gallery(Path(args.gallery), run.val, run.train, shown, *neighbors, title, style))
     if args.tsne:
-        print(write_feature_map(Path(args.tsne), queries, run.val, run.seed))
+        labels, names = run.val.labels, run.val.class_names
+        chosen, style = args.tsne_classes, Style.of(args)
+        print(write_feature_map(Path(args.tsne), queries, labels, names, run.seed, chosen, style))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from options.parser import NON_NEGATIVE, Parser, add_overwrite_flag, expanded_path
+from options.parser import NON_NEGATIVE, Parser, add_figure_flags, add_overwrite_flag, expanded_path
 from utils.errors import UserError, run_script
 from utils.files import exclusive_folder
 
@@ -41,6 +41,7 @@ def parse_args() -> argparse.Namespace:
         help="folder for results.json and the confusion matrix (default: runs/ensemble)",
     )
     add_overwrite_flag(parser)
+    add_figure_flags(parser)
     args = parser.parse_args()
     args.weights = args.weights or [1.0] * len(args.scores)
     if len(args.scores) < 2:
@@ -62,6 +63,7 @@ def main() -> int:
     from engine.report import write_results
     from engine.scores import check_agreement, fuse, load_scores
     from visual.confusion import report_confusion
+    from visual.plots import Style
 
     folder = results_folder(args, "ensemble", None)
     scores = [load_scores(Path(path)) for path in args.scores]
@@ -95,7 +97,8 @@ def main() -> int:
         name_of = scores[0].class_names.tolist().__getitem__
         with RunLog(folder, args, 0) as log:
             predictions, tag = fused.argmax(dim=1), "ensemble/confusion"
-            print(*report_confusion(labels, predictions, name_of, folder, log, tag, 0), sep="\n")
+            lines = report_confusion(labels, predictions, name_of, folder, log, tag, 0, Style.of(args))
+            print(*lines, sep="\n")
     return 0
 
 

@@ -126,6 +126,8 @@ def bodies_of_array(array: np.ndarray, normalize: bool, skeleton: Skeleton) -> n
     with parse_errors("the array does not consist of numbers", BadFile), np.errstate(invalid="ignore"):
         bodies = np.array(array, np.float64).transpose(3, 0, 1, 2)
     bodies[np.isnan(bodies).any(axis=-1)] = 0
+    if not bodies.any():
+        raise BadFile("no body in any frame")
     coordinates, scores = bodies[..., : skeleton.dimensions], bodies[..., skeleton.dimensions :]
     if not scores.size:
         return coordinates

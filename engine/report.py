@@ -16,6 +16,7 @@ import json
 import re
 import statistics
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,10 @@ FREE_FLAGS = {
     "gallery",
     "gallery_queries",
     "tsne",
+    "tsne_classes",
+    "format",
+    "dpi",
+    "width",
 }
 # Flags whose values are in KEY_COLUMNS or may differ between seeds and protocols.
 KEY_FLAGS = {"pretrained", "data_root", "label_seed", "finetune_skeleton_representation"}
@@ -90,17 +95,30 @@ def numbers_in_errors(numbers: dict) -> Iterator[None]:
 
 def read_result(path: Path) -> dict:
     """Read a ``results.json``; raises ``UserError`` if it is corrupted."""
-    try:
+    with parse_errors(f"{path} cannot be read; remove it or repeat that evaluation"):
         result = json.loads(path.read_text(encoding="utf-8"))
         result["task"], result["numbers"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove it or repeat that evaluation") from error
     return result
 
 
+def results_by_folder(root: Path) -> dict[Path, dict]:
+    """Read every ``results.json`` below ``root``, sorted by path; those that are corrupted are listed."""
+    results, problems = {}, []
+    for path in find_files(root, RESULTS):
+        try:
+            with parse_errors(f"{path} cannot be read"):
+                results_rows([result := read_result(path)])
+            results[path.parent] = result
+        except UserError as error:
+            problems.append(f"note: left out: {error}")
+    if problems:
+        print(*problems, f"note: {len(problems)} {RESULTS} left out", sep="\n", file=sys.stderr)
+    return results
+
+
 def read_results(root: Path) -> list[dict]:
-    """Read every ``results.json`` below ``root``, sorted by path."""
-    return [read_result(path) for path in find_files(root, RESULTS)]
+    """Return the values of ``results_by_folder``."""
+    return [*results_by_folder(root).values()]
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:

@@ -152,6 +152,12 @@ def add_process_flags(parser: Parser) -> None:
     )
 
 
+def add_tsne_classes_flag(group: Parser | argparse._ArgumentGroup) -> None:
+    """Add ``--tsne-classes``."""
+    text = "classes of one t-SNE map, by name or by number from 0 (default: three samples of ten classes)"
+    group.add_argument("--tsne-classes", nargs="+", metavar="CLASS", help=text)
+
+
 def add_optimization_flags(
     parser: Parser,
     epochs: int | None,
