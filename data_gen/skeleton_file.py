@@ -82,8 +82,6 @@ def read_pku_skeleton(data: bytes) -> np.ndarray:
     Raises ``BadFile`` with the line if a line does not consist of 150 finite numbers.
     """
     text = TextFields(data)
-    if text.num_lines == 0:
-        raise BadFile("the file is empty", 1)
     wrong = np.flatnonzero(text.num_fields != PKU_FIELDS)
     if len(wrong):
         count = text.num_fields[wrong[0]]
@@ -114,6 +112,8 @@ class TextFields:
         fields = np.diff(fields_before)
         self._lines = np.flatnonzero(fields)  # indices in the file of the lines that are not blank
         self.num_lines = len(self._lines)
+        if not self.num_lines:
+            raise BadFile("the file is empty", 1)
         self.num_fields = fields[self._lines]
         self.first_field = fields_before[self._lines]
         # Lists, because reading single elements of them is much faster than of arrays.
@@ -135,8 +135,6 @@ class TextFields:
 
 def _parse_structure(text: TextFields) -> tuple[list[int], np.ndarray]:
     """Return the number of bodies per frame, and the line of the first joint of every body."""
-    if text.num_lines == 0:
-        raise BadFile("the file is empty", 1)
     num_frames = _parse_count(text, 0, "the number of frames")
     if num_frames == 0:
         raise BadFile("the first line gives 0 frames", text.line_number(0))
