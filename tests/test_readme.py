@@ -129,7 +129,7 @@ def test_flags_exist(run):
     """Every --flag of the pages is a flag of some script."""
     scripts = [path.stem for path in REPOSITORY.glob("*.py")]
     scripts += [f"data_gen.{path.stem}" for path in REPOSITORY.glob("data_gen/*_gendata.py")]
-    scripts.append("data_gen.synthetic.make_ntu")
+    scripts += ["data_gen.synthetic.make_ntu", "engine.report", "visual.clips"]
     scripts += [
         f"benchmarks.{path.stem}"
         for path in REPOSITORY.glob("benchmarks/*.py")
