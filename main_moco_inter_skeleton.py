@@ -18,6 +18,7 @@ from contextlib import nullcontext
 from dataset.clips import open_clips
 from dataset.views import pretraining_view
 from engine.device import check_modes, describe, in_precision, parallel, pick_device, place_clips, use_tf32
+from engine.diagnostics import identical_views_note
 from engine.distributed import process_group
 from engine.encoders import contrast_title
 from engine.log import RunLog, config_text
@@ -62,7 +63,7 @@ def pretrain(args: argparse.Namespace) -> int:
             optimizer = GuardedOptimizer(optimizer, args.amp, device)
             run = Pretraining(args, model, encode, optimizer, clips, view, description, device, group)
             run.restore(point)
-            notes += schedule_note(args, point.flags, run.epoch)
+            notes += schedule_note(args, point.flags, run.epoch) + identical_views_note(clips, args)
 
             print(
                 f"{contrast_title(args.pairs)} contrast of {args.skeleton_representation} on {args.dataset} "

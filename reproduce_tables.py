@@ -25,13 +25,9 @@ from pathlib import Path
 from engine.signals import EXIT_RESUMABLE
 from facts.datasets import DATASETS
 from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
-from tables.estimate import print_estimate
-from tables.jobs import JobBuilder
 from tables.paper import TITLES, read_paper
 from tables.plan import SEQ_GRAPH, PretrainingSpec, datasets_of
 from tables.run import run_jobs, sort_jobs
-from tables.settings import SCALES
-from tables.write import print_failures, print_list, read_cell, table_text, write_tables
 from utils.errors import UserError, run_script
 from utils.files import check_output_folder, exclusive_folder
 
@@ -45,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     datasets_help = "only cells that need no other dataset (default: all)"
     add("--datasets", nargs="+", choices=datasets, default=datasets, metavar="D", help=datasets_help)
     scale_help = "smoke: generated synthetic data, tiny encoders, a few epochs (default: paper)"
-    add("--scale", choices=[*SCALES], default="paper", help=scale_help)
+    add("--scale", choices=["paper", "smoke"], default="paper", help=scale_help)
     add("--data-root", type=expanded_path, metavar="DIR", help="folder with the stores (default: data)")
     add("--runs", type=expanded_path, default="runs", metavar="DIR", help="output folder (default: runs)")
     add(
@@ -78,6 +74,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    # Imported late: PyTorch takes seconds.
+    from tables.estimate import print_estimate
+    from tables.jobs import JobBuilder
+    from tables.settings import SCALES
+    from tables.write import print_failures, print_list, read_cell, table_text, write_tables
+
     scale, folder = SCALES[args.scale], Path(args.runs, args.scale)
     root = folder if scale.synthetic else Path()
     data_root, checkpoints = Path(args.data_root or root / "data"), root / "checkpoints"

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             {f"{args.data_path.name}/{name}" for name in rows.keys() - array_of.keys()},
             f"array not found; there are {examples}",
         ),
-        ({array.display_name for array in arrays} - used, f"no row in {args.clips.name}"),
+        ({array.display_name for array in arrays} - used, f"no valid row in {args.clips.name}"),
     ):
         left_out += [Issue(name, None, reason) for name in sorted(names)]
     labels = [row.label for row in rows.values()]

@@ -126,6 +126,8 @@ def bodies_of_array(array: np.ndarray, normalize: bool, skeleton: Skeleton) -> n
     with parse_errors("the array does not consist of numbers", BadFile), np.errstate(invalid="ignore"):
         bodies = np.array(array, np.float64).transpose(3, 0, 1, 2)
     bodies[np.isnan(bodies).any(axis=-1)] = 0
+    if not bodies.any():
+        raise BadFile("no body in any frame")
     coordinates, scores = bodies[..., : skeleton.dimensions], bodies[..., skeleton.dimensions :]
     if not scores.size:
         return coordinates
@@ -174,9 +176,9 @@ def read_table(path: Path, num_classes: int | None) -> ClipTable:
     """
     advice = "see data_gen/arrays_gendata.py --help"
     table = read_csv(path, ("name", "label"), advice)
-    # the column is None if there are more cells than columns
     rows = {line: dict(zip_longest(table.columns, cells, fillvalue="")) for line, cells in table.rows}
-    names = Counter(row.get("name") for row in rows.values())
+    too_long = {line for line, cells in table.rows if len(cells) > len(table.columns)}
+    names = Counter(row["name"] for row in rows.values())
     protocols, notes = [], []
     for column in table.columns:
         values = {row[column].lower() for row in rows.values()} - {""}
@@ -187,21 +189,19 @@ def read_table(path: Path, num_classes: int | None) -> ClipTable:
             notes.append(Issue(path.name, None, reason))
         else:
             protocols.append(column)
-    if not {"name", "label"} <= set(table.columns) or not protocols:
-        raise UserError(
-            f"{path} needs the columns name, label, and one for each protocol with train or val, but has "
-            f"{', '.join(table.columns)[:100] or 'none'}; {advice}"
-        )
+    if not protocols:
+        columns = ", ".join(table.columns)[:100]
+        raise UserError(f"{path} has no column with train or val, for a protocol, but {columns}; {advice}")
     found = ClipTable({}, protocols, [], notes)
     for line, row in rows.items():
         name, label = row["name"], row["label"]
         splits = {protocol: row[protocol].lower() for protocol in protocols if row[protocol]}
         wrong = [f"{column} is '{split:.40}'" for column, split in splits.items() if split not in SPLITS]
-        if len(row) > len(set(table.columns)):
+        if line in too_long:
             reason = "it has more cells than the header"
         elif not name or names[name] > 1:
             reason = f"{names[name]} rows have the name '{name:.40}'"
-        elif not label.isdecimal() or int(label) >= (num_classes or MAX_CLASSES):
+        elif not label.isdecimal() or len(label) > 9 or int(label) >= (num_classes or MAX_CLASSES):
             reason = f"label '{label:.40}' is not a whole number from 0 to {(num_classes or MAX_CLASSES) - 1}"
         elif wrong:
             reason = f"{wrong[0]}, but must be {', '.join(SPLITS)} or empty"

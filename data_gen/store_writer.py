@@ -27,7 +27,15 @@ from data_gen.output_folder import atomic_folder, check_folder, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.sources import Issue, first_reason
 from data_gen.units import UnitCheck
-from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
+from dataset.store_format import (
+    CLIP_COLUMNS,
+    CLIPS_FILE,
+    FORMAT_VERSION,
+    FRAMES_FILE,
+    INFO_FILE,
+    MAX_CLASSES,
+    SPLITS,
+)
 from facts.class_names import published_class_names
 from facts.datasets import DATASETS
 from facts.skeletons import KINECT_V2, Skeleton
@@ -139,17 +147,13 @@ def report(store: StoreWriter, seconds: float) -> int:
     for warning in filter(None, [*store.warnings, store.units.warning()]):
         print(f"WARNING: {warning}")
     containers = sum(issue.is_container for issue in store.left_out)
-    if containers:
-        print(
-            f"{containers:,} archives or folders could not be read completely (all are in store.json): the "
-            "store was written, but may lack any number of clips (exit code 1)"
-        )
+    problems = [f"{containers:,} archives or folders could not be read completely"] if containers else []
     if store.failed_share > MAX_FAILED_SHARE:
-        print(
-            f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}: the "
-            "store was written, but check the reasons before using it (exit code 1)"
-        )
-    return 1 if containers or store.failed_share > MAX_FAILED_SHARE else 0
+        share = f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}"
+        problems.append(share)
+    for problem in problems:
+        print(f"{problem}: the store was written, but check the reasons in store.json (exit code 1)")
+    return min(len(problems), 1)
 
 
 def count_splits(protocols: Sequence[str], splits: Iterable[Mapping[str, str]]) -> dict[str, dict[str, int]]:
@@ -234,6 +238,8 @@ class StoreWriter:
         self.num_frames = 0
         self.split_counts = count_splits(self.protocols, [])
         self._overwrite = overwrite
+        if num_classes > MAX_CLASSES:
+            raise UserError(f"a store has at most {MAX_CLASSES:,} classes; labels must be less than that")
         reserved = {*CLIP_COLUMNS, *TOTALS, ""}
         if len(set(self.protocols) - reserved) < len(self.protocols):
             raise UserError(

@@ -76,13 +76,14 @@ def select_files(files: Sequence[RawFile], left_out: list[Issue]) -> list[RawFil
     for file in files:
         try:
             parse_name(file.name)
+            used = selected.setdefault(file.name, file)
+            if used is not file:
+                if file.read() != used.read():
+                    raise BadFile(f"the same name as {used.display_name}, which is used, but another content")
+                reason = f"a copy of {used.display_name}, which is used"
+                left_out.append(Issue(file.display_name, None, reason, failed_clips=0))
         except BadFile as error:
             left_out.append(Issue.of(error, file.display_name))
-            continue
-        used = selected.setdefault(file.name, file)
-        if used is not file:
-            reason = f"the same name as {used.display_name}, which is used"
-            left_out.append(Issue(file.display_name, None, reason, failed_clips=0))
     if not selected:
         raise UserError(
             "no file is named like a01_s01_e00_v01.json; set --data_path to the folder or zip archive of the "

@@ -111,6 +111,12 @@ def processes() -> int:
     return int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
 
 
+def require_one_process(task: str) -> None:
+    """Raise ``UserError`` if torchrun started several processes, which would all do the same ``task``."""
+    if processes() > 1:
+        raise UserError(f"{task} is one process that uses all visible GPUs: start it without torchrun")
+
+
 @contextmanager
 def process_group() -> Iterator[Group]:
     """Join the group of processes that ``torchrun`` started; only its first process prints.

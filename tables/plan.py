@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from models.registry import REPRESENTATIONS
-
 from .paper import PaperRow
 
 SEQ, GRAPH, IMAGE = "seq-based", "graph-based", "image-based"  # the paper's representations
@@ -58,7 +56,7 @@ class EvaluationSpec:
 def parse_short_names(text: str) -> tuple[str, ...]:
     """Parse ``image+seq`` to ``("seq-based", "image-based")``, in registry order."""
     short_names = text.split("+")
-    return tuple(name for name in REPRESENTATIONS if name.removesuffix("-based") in short_names)
+    return tuple(name for name in (SEQ, GRAPH, IMAGE) if name.removesuffix("-based") in short_names)
 
 
 def by_protocol(row: PaperRow) -> EvaluationSpec:

@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 import pytest
-from conftest import INTER, RETRIEVAL, TINY_FLAGS, one_line
+from conftest import one_line
 from damaged_inputs import damage, store_or_error
 
 from data_gen import ntu_gendata, pyskl_gendata
@@ -205,17 +205,6 @@ def test_2d_poses(tmp_path, monkeypatch):
     assert not expected[3, 9].any()  # the score is zero
 
 
-def test_2d_poses_through_pretraining_and_retrieval(run, tmp_path):
-    path = write(tmp_path / "ntu60_hrnet.pkl", content_2d())
-    prepare(path, tmp_path / "data" / "poses")
-    common = ["--data-root", tmp_path / "data", "--protocol", "cross_view", "--seed", 1]
-    pretraining = ["--pre-dataset", "poses", "--epochs", 1, "--batch-size", 4, "--moco-k", 8]
-    assert run(INTER, *common, *TINY_FLAGS, *pretraining, "--checkpoint-path", tmp_path / "run")[0] == 0
-    evaluation = ["--finetune-dataset", "poses", "--finetune-skeleton-representation", "seq-based"]
-    evaluation += ["--pretrained", tmp_path / "run", "--output-dir", tmp_path / "knn"]
-    assert run(RETRIEVAL, *common, *evaluation)[0] == 0
-
-
 def one_clip(keypoint, label=0):
     item = {"frame_dir": "a", "label": label, "keypoint": keypoint}
     return {"split": {"train": ["a"]}, "annotations": [item]}
@@ -297,17 +286,37 @@ def test_bad_annotations_are_left_out(tmp_path):
     assert one_line(str(caught.value))
 
 
-def test_duplicates_and_long_clips(tmp_path):
+def test_long_clips_are_cut(tmp_path):
     content = small_content()
-    first = content["annotations"][0]
-    first["keypoint"] = np.random.default_rng(0).normal(size=(1, 400, 25, 3))
-    content["annotations"].append({**first, "keypoint": first["keypoint"][:, :5]})
-    path = write(tmp_path / "ntu60_3danno.pkl", content)
-    assert prepare(path, tmp_path / "store") == 0
+    content["annotations"][0]["keypoint"] = np.random.default_rng(0).normal(size=(1, 400, 25, 3))
+    assert prepare(write(tmp_path / "ntu60_3danno.pkl", content), tmp_path / "store") == 0
     assert open_store(tmp_path / "store").num_frames.tolist() == [300, 4, 4]
     info = json.loads((tmp_path / "store" / INFO_FILE).read_text())
-    assert "the same name" in info["left_out"][0]["reason"]
     assert info["notes"][0]["reason"] == "400 frames, cut to the first 300"
+
+
+def test_annotations_of_the_same_name_are_failures(tmp_path):
+    """Six names for 18 clips, as of one name per person: none of them can be trusted."""
+    content = small_content(count=40)
+    for i in range(1, 18):
+        content["annotations"][i] = {**content["annotations"][i // 3 * 3], "label": i}
+    path = write(tmp_path / "mine.pkl", content)
+    assert prepare(path, tmp_path / "store", "--dataset", "mine") == 1
+    assert len(open_store(tmp_path / "store").names) == 22
+    assert list(left_out(tmp_path / "store").values()).count("3 annotations have this name") == 6  # by name
+    with pytest.raises(UserError, match="3 annotations have this name"):
+        prepare(path, tmp_path / "other", "--dataset", "mine", "--on-error", "stop")
+
+
+@pytest.mark.parametrize("kind", ["U20", "S20", object])
+def test_splits_can_be_arrays(tmp_path, kind):
+    content = small_content(count=9)
+    expected = {key: len(names) for key, names in content["split"].items()}
+    content["split"] = {key: np.array(names, dtype=kind) for key, names in content["split"].items()}
+    assert prepare(write(tmp_path / "ntu60_3danno.pkl", content), tmp_path / "store") == 0
+    splits = open_store(tmp_path / "store").splits
+    assert splits["cross_view"].count("train") == expected["xview_train"] > 0
+    assert splits["cross_subject"].count("val") == expected["xsub_val"] > 0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import textwrap
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from processes import REPOSITORY, finish, start
 
 from engine.checkpoint import LAST, load_checkpoint, save_checkpoint
 from engine.device import check_modes, pick_device
-from engine.distributed import SINGLE_PROCESS, Group
+from engine.distributed import SINGLE_PROCESS, Group, process_group
 from engine.resume import ResumePoint, locked_run, resume_point
 from options.flags import pretraining_parser
 from utils.errors import UserError
@@ -50,7 +51,7 @@ GROUP = """
     def main():
         with process_group() as group:
             def report(text):
-                print(group.rank, text, file=sys.stderr, flush=True)
+                sys.stderr.write(f"{{group.rank}} {{text}}\\n")  # at once, so that lines do not mix
 
             report(group.gather_objects({{"rank": group.rank}}))
             group.agree("equal", "never")
@@ -80,9 +81,24 @@ def test_group_of_torchrun(tmp_path):
         assert f"{rank} [{{'rank': 0}}, {{'rank': 1}}]\n" in err, err
         assert f"{rank} different: 0 in process 0, but 1 in process 1\n" in err
         assert err.count(f"{rank} BatchNorm True\n") == 3
-    assert err.count("error: the reason\n") == 1, "printed although the first process waits"
+    assert err.count("error: the reason") == 1, "printed although the first process waits"
     script_lines = err.split("error: the reason")[1].split("torch/distributed")[0]
     assert 'script.py", line' not in script_lines, "the first process ends without a traceback"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_failed_process_leaves_its_group_without_destroying_it(monkeypatch, fails):
+    """With NCCL, destroying waits for the other processes, and the error is printed afterwards."""
+    calls = []
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for name, value in {"init_process_group": None, "get_rank": 0, "get_world_size": 2}.items():
+        monkeypatch.setattr(f"torch.distributed.{name}", lambda *a, value=value, **k: value)
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: calls.append("destroyed"))
+    with suppress(UserError), process_group():
+        if fails:
+            raise UserError("the reason")
+    assert calls == ([] if fails else ["destroyed"])
 
 
 def in_two_processes(action):

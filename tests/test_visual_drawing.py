@@ -158,7 +158,7 @@ def test_gallery_and_feature_map(run, tmp_path, monkeypatch):
         assert len(marks) == 4
         for kind, clip in marks:
             assert (kind == "right") == (clip[-4:] == name[-4:])
-    assert Image.open(runs / "g/gallery.png").width == 7 * 180
+    assert Image.open(runs / "g/gallery.png").width == 7 * 200
     assert (runs / "t/tsne.png").read_bytes().startswith(b"\x89PNG")
     assert run("visual.page", runs)[0] == 0
     page = (runs / "index.html").read_text()
@@ -201,4 +201,4 @@ def test_line_charts():
     assert len(found) == len(names)
     assert all(float(x0) < float(x1) and float(y0) > float(y1) for x0, y0, x1, y1, _ in found)
     assert len({(re.search("stroke: ([^;]+)", x)[1], "dasharray" in x) for *_, x in found}) == len(names)
-    assert "x" * 52 + "<" in chart and "x" * 28 + "<" in chart and "$a$ &lt; $b$" in chart
+    assert "x" * 44 + "<" in chart and "x" * 36 + "<" in chart and "$a$ &lt; $b$" in chart

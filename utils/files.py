@@ -12,8 +12,10 @@ import fnmatch
 import io
 import json
 import os
+import re
 import socket
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,6 +93,16 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def ensure_folder(folder: Path) -> None:
     """Create ``folder`` and its parents if they do not exist; the target of a symbolic link is created."""
     os.makedirs(os.path.realpath(folder), exist_ok=True)
+
+
+def safe_file_name(text: str) -> str:
+    """Return ``text``, such as the name of a clip, as the name of a file.
+
+    A name that is a path (``../a``), is too long, or contains unusual characters is changed, and a checksum
+    added, so that different names stay different.
+    """
+    name = re.sub(r"[^\w.,()+@= -]", "_", text)[:100].lstrip(". ")  # at most 200 bytes in most scripts
+    return name if name == text else f"{name}-{zlib.crc32(text.encode(errors='surrogatepass')):08x}"
 
 
 def find_files(folder: Path, name: str) -> list[Path]:

@@ -26,12 +26,12 @@ from dataset.views import View, pretraining_view
 from engine.log import RunLog
 from engine.randomness import PICTURES, VIEWS, choose_seed, generator
 from options import defaults, flags
-from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
+from options.parser import COUNT, POSITIVE_INT, Parser, add_figure_flags, expanded_path
 from utils.errors import UserError, run_script
-from utils.files import atomic_write, check_output_folder
+from utils.files import atomic_write, check_output_folder, safe_file_name
 
 from .pictures import FRAMES_PER_SECOND, Panel, add_caption, gif_bytes, shared_camera, strip_figure
-from .plots import DPI, WIDTH, figure_pixels, save_figure
+from .plots import DEFAULT, Style, figure_pixels
 
 SIZE, STRIP_FRAMES = 200, 8  # pixels of a frame of a GIF; frames of a film strip
 LOGGED_CLIPS, LOGGED_VIEWS, LOGGED_FRAMES = 2, 2, 6  # images for TensorBoard
@@ -65,7 +65,7 @@ def log_views(log: RunLog, clips: ClipSet, view: View, seed: int) -> None:
     for index in torch.randperm(len(clips), generator=source)[:LOGGED_CLIPS].tolist():
         panels = view_panels(clips, index, view, LOGGED_VIEWS, source)
         try:
-            figure = strip_figure([[panel] for panel in panels], LOGGED_FRAMES, WIDTH)
+            figure = strip_figure([[panel] for panel in panels], LOGGED_FRAMES, DEFAULT)
         except UserError as error:
             print(f"note: no views of {clips.names[index]} in TensorBoard: {error}")
             continue
@@ -87,6 +87,7 @@ def parse_args() -> argparse.Namespace:
     frames = "number of frames to which a view is resized (default: 64)"
     group.add_argument("--num-frames", type=POSITIVE_INT, default=64, metavar="N", help=frames)
     flags.add_augmentation_flags(parser)
+    add_figure_flags(parser)
     return parser.parse_args()
 
 
@@ -103,8 +104,10 @@ def find_clip(args: argparse.Namespace) -> tuple[ClipSet, int]:
     raise UserError(f"--name {args.name}: not found among {where}; names there are, for example, {similar}")
 
 
-def write_pictures(stem: Path, panels: Sequence[Panel], seconds: float, title: str) -> None:
-    """Write ``stem``.gif, the panels next to each other, and ``stem``.png, a film strip of each.
+def write_pictures(
+    stem: Path, panels: Sequence[Panel], seconds: float, title: str, style: Style
+) -> list[str]:
+    """Write ``stem``.gif, the panels next to each other, and a film strip of each; return the file names.
 
     The GIF takes ``seconds``, the duration of the clip: a view has no tempo once its frames are resized.
     """
@@ -116,7 +119,8 @@ def write_pictures(stem: Path, panels: Sequence[Panel], seconds: float, title: s
     texts = [", ".join(panel.caption) for panel in panels]
     texts[0] = f"{title}: {texts[0]}"
     rows = [[replace(panel, caption=[text])] for panel, text in zip(panels, texts, strict=True)]
-    save_figure(Path(f"{stem}.png"), strip_figure(rows, STRIP_FRAMES, WIDTH), DPI)
+    strips = style.save(Path(f"{stem}.png"), strip_figure(rows, STRIP_FRAMES, style))
+    return [f"{stem.name}.gif", strips.name]
 
 
 def main() -> int:
@@ -130,14 +134,15 @@ def main() -> int:
     title = f"{args.name}, {clips.class_names[int(clips.labels[index])]}"
     frames = torch.arange(int(clips.num_frames[index]))
     whole = clips.gather(torch.tensor([index]), frames[None])[0]  # T x V x 3 x M
-    pictures = {args.name: [Panel(whole, clips.skeleton, [f"the clip, {len(frames)} frames"])]}
+    stem = safe_file_name(args.name)
+    pictures = {stem: [Panel(whole, clips.skeleton, [f"the clip, {len(frames)} frames"])]}
     if args.views:
         source = generator(choose_seed(args.seed), VIEWS)
-        pictures[f"{args.name}_views"] = view_panels(clips, index, view, args.views, source)
+        pictures[f"{stem}_views"] = view_panels(clips, index, view, args.views, source)
+    written, seconds = [], len(frames) / FRAMES_PER_SECOND
     for name, panels in pictures.items():
-        write_pictures(folder / name, panels, len(frames) / FRAMES_PER_SECOND, title)
-    written = ", ".join(f"{name}.{kind}" for name in pictures for kind in ("gif", "png"))
-    print(f"{title}; written to {folder}: {written}")
+        written += write_pictures(folder / name, panels, seconds, title, Style.of(args))
+    print(f"{title}; written to {folder}: {', '.join(written)}")
     return 0
 
 

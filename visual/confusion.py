@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from torch import Tensor, from_numpy
 from engine.log import RunLog
 from utils.files import write_csv
 
-from .plots import CONFUSION, figure_pixels, new_figure, save_figure, without_math
+from .plots import CONFUSION, DEFAULT, Style, figure_pixels, new_figure, shortened, without_math
 
 TABLE = "confusion.csv"
 LOGGED = 5  # pairs and classes in the log
-NUMBERED = 25  # up to this number of classes, every cell of the figure shows its count
+SMALLEST = 4.4  # points of a class name in the figure
+LETTER = 0.056  # inches per letter of a class name
 
 
 class Confusion:
@@ -75,28 +77,37 @@ def write_table(path: Path, confusion: Confusion) -> None:
     write_csv(path, ["label", "class", "clips", "accuracy", *confusion.names], rows)
 
 
-def plot_confusion(confusion: Confusion) -> Figure:
-    """Plot the matrix as fractions of each true class, with the accuracy per class on the right."""
-    number = len(confusion.names)
-    numbered = number <= NUMBERED
-    cell, font = (0.42, 9) if numbered else (0.16, 6.5)  # inches, points
-    side = cell * number
-    figure = new_figure(side + 5.2, side + 2.6)
-    grid = figure.add_gridspec(1, 2, width_ratios=[side, 1.6], wspace=0.08)
+def plot_confusion(confusion: Confusion, style: Style) -> Figure:
+    """Plot the matrix as fractions of each true class, with the accuracy per class on the right.
+
+    Cells that are large enough show their count. If there are too many classes, every second (third, ...)
+    one is named.
+    """
+    number, names = len(confusion.names), [shortened(name, 24) for name in confusion.names]
+    label = LETTER * max(map(len, names))  # inches
+    side = style.width - label - style.by_columns(0.75, 1.4)  # of the matrix
+    figure = new_figure(style.width, side + label + 0.3)
+    grid = figure.add_gridspec(1, 2, width_ratios=[side, style.by_columns(0.4, 1.0)], wspace=0.02)
     matrix, bars = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
     share = confusion.counts / np.maximum(confusion.clips, 1)[:, None]
     matrix.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    ticks = range(number)
-    names = [without_math(name) for name in confusion.names]
-    matrix.set_xticks(ticks, names, rotation=90, fontsize=font)
-    matrix.set_yticks(ticks, names, fontsize=font)
+    cell = 72 * side / number  # points
+    named, font = range(0, number, math.ceil(SMALLEST / cell)), min(7, max(SMALLEST, cell))
+    shown = [without_math(names[i]) for i in named]
+    matrix.set_xticks(named, shown, rotation=90, fontsize=font)
+    matrix.set_yticks(named, shown, fontsize=font)
     matrix.set(xlabel="predicted class", ylabel="true class")
-    if numbered:
+    matrix.tick_params(length=2, width=0.5)
+    if cell > 2 * SMALLEST:
         for row, column in np.argwhere(confusion.counts):
-            style = {"fontsize": 8, "color": "white" if share[row, column] > 0.55 else "black"}
-            matrix.text(column, row, confusion.counts[row, column], ha="center", va="center", **style)
-    bars.barh(ticks, np.nan_to_num(confusion.accuracy), color="#4a7fb5")
-    bars.set(ylim=(number - 0.5, -0.5), xlim=(0, 100), yticks=[], xlabel="accuracy (%)")
+            look = {
+                "fontsize": min(6, cell / 2.4),
+                "color": "white" if share[row, column] > 0.55 else "black",
+            }
+            matrix.text(column, row, confusion.counts[row, column], ha="center", va="center", **look)
+    bars.barh(range(number), np.nan_to_num(confusion.accuracy), color="#4a7fb5")
+    accuracy = style.by_columns("acc. (%)", "accuracy (%)")
+    bars.set(ylim=(number - 0.5, -0.5), xlim=(0, 100), yticks=[], xlabel=accuracy, xticks=[0, 100])
     return figure
 
 
@@ -108,6 +119,7 @@ def report_confusion(
     log: RunLog | None = None,
     tag: str = "confusion",
     step: int = 0,
+    style: Style = DEFAULT,
 ) -> list[str]:
     """Write ``confusion.csv``, ``confusion.png`` and, with a tag and step, a TensorBoard figure.
 
@@ -115,8 +127,8 @@ def report_confusion(
     """
     confusion = Confusion(labels, predictions, name_of)
     write_table(folder / TABLE, confusion)
-    figure = plot_confusion(confusion)
-    save_figure(folder / CONFUSION, figure)
+    figure = plot_confusion(confusion, style)
+    path = style.save(folder / CONFUSION, figure)
     if log is not None:
         log.image(tag, from_numpy(figure_pixels(figure)).permute(2, 0, 1), step)
-    return [*log_lines(confusion), f"written: {folder / TABLE}", f"written: {folder / CONFUSION}"]
+    return [*log_lines(confusion), f"written: {folder / TABLE}", f"written: {path}"]

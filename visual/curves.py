@@ -1,9 +1,14 @@
-"""Curves of trainings: the metrics of ``log.jsonl`` over epochs. ``charts.csv`` says how to read them."""
+"""Curves of trainings: the metrics of ``log.jsonl`` over epochs. ``charts.csv`` says how to read them.
+
+python -m visual.curves runs/demo/pretrained --out curves.pdf --width one
+python -m visual.curves runs/a/linear runs/b/linear --out curves.pdf --metrics top1
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,23 +17,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cycler import cycler
-from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from engine.diagnostics import Warnings, named
-from engine.log import CONFIG_FILE, read_log
-from utils.errors import parse_errors
+from engine.log import CONFIG_FILE, LOG_FILE, read_log
+from options.parser import Parser, add_figure_flags, expanded_path
+from utils.errors import UserError, parse_errors, run_script
+from utils.files import atomic_write, check_output_file
 
-from .plots import new_figure, style_axes, without_math
+from .plots import COLORS, Style, add_legend, figure_bytes, new_figure, style_axes
 
 Curve = Sequence[tuple[float, float]]  # (epoch, value) points
 
 PRETRAINING = "pretraining"  # next to the names of --mode
+FORMATS = ("png", "pdf", "svg")
+LABEL_WIDTH = 44  # characters per line of a legend
 MARKED_POINTS = 30  # curves of at most this many points have a marker at each
-LABEL_WIDTH = 52  # characters per line of a legend
+INSIDE = 6  # legends of more entries are below the axes
 # After ten curves colors repeat, with another line style.
-STYLES = cycler(linestyle=["-", "--", ":", "-."]) * cycler(color=colormaps["tab10"].colors)
+STYLES = cycler(linestyle=["-", "--", ":", "-."]) * cycler(color=COLORS)
 
 
 class Chart(NamedTuple):
@@ -81,27 +90,96 @@ class Training:
         return [text for entry in self.log for text in warnings.check(int(entry["epoch"]), entry)]
 
 
-def labeled_curves(trainings: Mapping[str, Training], metric: str) -> dict[str, Curve]:
+def labeled_curves(
+    trainings: Mapping[str, Training], metric: str, with_last: bool = True
+) -> dict[str, Curve]:
     """Return the curves of a metric of all runs by label: run, pair or representation, and last value."""
     labeled = {}
     for run, training in trainings.items():
         for name, points in training.curves(metric).items():
             title = f"{run} {name}".strip() if len(trainings) > 1 else name or run
-            labeled[f"{title}: {points[-1][1]:.3g}"] = points
+            labeled[f"{title}: {points[-1][1]:.3g}" if with_last else title] = points
     return labeled
 
 
-def line_chart(curves: Mapping[str, Curve], y_label: str) -> Figure:
-    """Plot curves over epochs, with a legend below."""
-    labels = [textwrap.fill(without_math(name), LABEL_WIDTH) for name in curves]
-    figure = new_figure(5.2, 2.8 + 0.2 * sum(label.count("\n") + 1 for label in labels))
-    axes = figure.add_subplot(prop_cycle=STYLES, xlabel="epoch", ylabel=y_label)
-    for number, (label, points) in enumerate(zip(labels, curves.values(), strict=True)):
+def plot_curves(axes: Axes, curves: Mapping[str, Curve], y_label: str) -> None:
+    """Plot curves over epochs, with a legend where there is room; below if it is long."""
+    axes.set_prop_cycle(STYLES)
+    lines = []
+    for number, points in enumerate(curves.values()):
         marker = "." if len(points) <= MARKED_POINTS else None
-        axes.plot(*zip(*points, strict=True), marker=marker, label=label, gid=f"curve-{number}")
+        lines += axes.plot(*zip(*points, strict=True), marker=marker, markersize=3, gid=f"curve-{number}")
     last = max(epoch for points in curves.values() for epoch, _ in points)
     axes.set_xlim(right=max(last, 1) * 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.set(xlabel="epoch", ylabel=y_label)
     style_axes(axes)
-    figure.legend(loc="outside lower left", frameon=False)
+    names = [textwrap.fill(name, LABEL_WIDTH) for name in curves]
+    below = {"loc": "upper left", "bbox_to_anchor": (0, -0.2)} if len(lines) > INSIDE else {"loc": "best"}
+    add_legend(axes, lines, names, fontsize=6, **below)
+
+
+def line_chart(curves: Mapping[str, Curve], y_label: str) -> Figure:
+    """Plot curves over epochs for the report page."""
+    rows = sum(len(name) // LABEL_WIDTH + 1 for name in curves) if len(curves) > INSIDE else 0
+    figure = new_figure(4.2, 2.4 + 0.12 * rows)
+    plot_curves(figure.add_subplot(), curves, y_label)
     return figure
+
+
+def figure_of_runs(trainings: Mapping[str, Training], metrics: Sequence[str] | None, style: Style) -> Figure:
+    """Plot the metrics of runs, by default all that have a curve; raises ``UserError`` if there is none."""
+    charts = []
+    for chart in CHARTS:
+        runs = {name: run for name, run in trainings.items() if run.mode == chart.mode}
+        curves = labeled_curves(runs, chart.metric, with_last=False)
+        chosen = not metrics or chart.metric in metrics
+        if chosen and any(len(points) > 1 for points in curves.values()):
+            charts.append((chart, curves))
+    if not charts:
+        raise UserError(
+            f"{', '.join(trainings)}: no curves of more than one epoch"
+            + (f" of --metrics {' '.join(metrics)}" if metrics else "")
+        )
+    columns = min(style.by_columns(1, 2), len(charts))
+    rows = -(-len(charts) // columns)
+    height = min(0.62 * style.width / columns, 2.6)
+    longest = max(len(curves) for _, curves in charts)
+    figure = new_figure(style.width, rows * (height + (0.12 * longest if longest > INSIDE else 0)))
+    for number, (chart, curves) in enumerate(charts, start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        plot_curves(axes, curves, chart.label)
+        axes.set_title(chart.heading)
+    return figure
+
+
+def main() -> int:
+    """Plot the curves of runs; returns the exit code."""
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "runs", nargs="+", type=expanded_path, metavar="RUN", help=f"folder with a {LOG_FILE}"
+    )
+    parser.add_argument("--out", required=True, type=expanded_path, metavar="FILE", help="the figure")
+    metrics = [*dict.fromkeys(chart.metric for chart in CHARTS)]
+    parser.add_argument("--metrics", nargs="+", choices=metrics, help="only these (default: all)")
+    add_figure_flags(parser)
+    args = parser.parse_args()
+    path = Path(args.out)
+    check_output_file(path, "--out")
+    folders = [Path(run) for run in args.runs]
+    if missing := [folder for folder in folders if not (folder / LOG_FILE).is_file()]:
+        raise UserError(f"{missing[0]} has no {LOG_FILE}; give the folder of a run")
+    common = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+    trainings = {
+        str(folder.resolve().relative_to(common)): Training.read(folder / LOG_FILE) for folder in folders
+    }
+    figure, kind = figure_of_runs(trainings, args.metrics, Style.of(args)), path.suffix[1:]
+    content = figure_bytes(figure, kind if kind in FORMATS else args.format, args.dpi)
+    path = path if kind in FORMATS else Path(f"{path}.{args.format}")
+    atomic_write(path, lambda file: file.write(content))
+    print(f"written: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

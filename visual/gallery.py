@@ -18,13 +18,13 @@ from utils.errors import UserError
 
 from .page import PAGE, data_uri, write_page
 from .pictures import FRAMES_PER_SECOND, Panel, gif_bytes, strip_figure
-from .plots import DPI, GALLERY, WIDTH, save_figure
+from .plots import DEFAULT, GALLERY, Style
 from .skeleton import INK, LIMB_COLORS, limbs_of
 
 QUERIES, NEIGHBORS = 8, 4
 SIZE = 140  # pixels of an animated skeleton
 FRAMES, STRIP_FRAMES = 32, 4  # of an animation and of a film strip
-COLORS = {"query": INK, "right": (0, 110, 50), "wrong": (190, 0, 30)}
+COLORS = {"query": INK, "right": (0, 90, 181), "wrong": (190, 60, 0)}
 
 
 def choose_queries(val: ClipSet, names: Sequence[str] | None, seed: int) -> list[int]:
@@ -64,6 +64,7 @@ def write_gallery(
     neighbors: Tensor,
     similarities: Tensor,
     method: str,
+    style: Style = DEFAULT,
 ) -> str:
     """Write ``index.html`` and ``gallery.png`` to ``folder``; return a summary for the log.
 
@@ -87,6 +88,6 @@ def write_gallery(
     write_page(
         folder / PAGE, tiles=rows, limbs={name: LIMB_COLORS[name] for name in limbs_of(val.skeleton)}, **texts
     )
-    panels = [[panel for _, panel, _ in tiles] for tiles in rows]
-    save_figure(folder / GALLERY, strip_figure(panels, STRIP_FRAMES, WIDTH), DPI)
-    return f"gallery: {texts['summary']}; {folder / PAGE}"
+    panels = [[panel for _, panel, _ in tiles[: style.by_columns(3, None)]] for tiles in rows]
+    figure = style.save(folder / GALLERY, strip_figure(panels, STRIP_FRAMES, style))
+    return f"gallery: {texts['summary']}; {folder / PAGE}, {figure.name}"

@@ -10,7 +10,9 @@ folder, one command per line, it also shows which command produced what.
 from __future__ import annotations
 
 import base64
+import math
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from engine.log import LOG_FILE
-from engine.report import REPOSITORY, RESULTS, read_result, results_rows
+from engine.report import KEY_COLUMNS, REPOSITORY, results_by_folder, results_rows
 from models.registry import SEPARATOR, stream_of
 from options.parser import Parser, expanded_path
 from utils.errors import UserError, run_script
@@ -76,9 +78,14 @@ class Runs:
         self.folder, path = folder, folder / COMMANDS
         text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
         self.commands = text.splitlines()
-        self.results = {path.parent: read_result(path) for path in find_files(folder, RESULTS)}
-        trainings = map(Training.read, find_files(folder, LOG_FILE))
-        self.trainings = [training for training in trainings if training.log]
+        self.results = results_by_folder(folder)
+        self.trainings: list[Training] = []
+        self.problems: list[str] = []
+        for path in find_files(folder, LOG_FILE):
+            try:
+                self.trainings.append(Training.read(path))
+            except UserError as error:
+                self.problems.append(str(error))
 
     def commands_for(self, *paths: Path) -> list[str]:
         """Return the commands that name one of the folders ``paths``."""
@@ -103,7 +110,8 @@ class Runs:
     def galleries(self) -> list[Exhibit]:
         """Return the content of each gallery page."""
         figures = self.figures(GALLERY, "").items()
-        return [replace(each, image="", html=main_part(path.with_name(PAGE))) for path, each in figures]
+        pages = ((path.with_name(PAGE), exhibit) for path, exhibit in figures)
+        return [replace(each, image="", html=main_part(path)) for path, each in pages if path.is_file()]
 
     def charts(self, modes: Iterable[str]) -> list[Exhibit]:
         """Plot the charts of these modes, with a curve per run, or per run and pair or representation."""
@@ -111,8 +119,10 @@ class Runs:
         for chart in (chart for chart in CHARTS if chart.mode in modes):
             trainings = {self.name(run.folder): run for run in self.trainings if run.mode == chart.mode}
             if curves := labeled_curves(trainings, chart.metric):
-                image = data_uri(figure_svg(line_chart(curves, chart.label)), ".svg")
-                exhibits.append(Exhibit(chart.heading, [], image, chart.heading, "small", chart.meaning))
+                image, note = "", f"{chart.meaning} After one epoch: {', '.join(curves)}."
+                if any(len(points) > 1 for points in curves.values()):
+                    image, note = data_uri(figure_svg(line_chart(curves, chart.label)), ".svg"), chart.meaning
+                exhibits.append(Exhibit(chart.heading, [], image, chart.heading, "small", note))
         folders = [run.folder for run in self.trainings if run.mode in modes]
         return [*exhibits, Exhibit(commands=self.commands_for(*folders))] if exhibits else []
 
@@ -143,8 +153,17 @@ def split_common(rows: list[list[str]]) -> tuple[dict[str, str], list[list[str]]
     return common, [list(row) for row in zip(*(c for c in columns if c[0] not in common))]
 
 
-def write_report(folder: Path) -> None:
-    """Write the page of ``folder`` to ``index.html`` there."""
+def best_row(rows: list[list[str]]) -> int | None:
+    """Return the number of the row of a table that has the most of the highest accuracies, if any has."""
+    columns = [column for name, *column in zip(*rows) if name not in KEY_COLUMNS]
+    values = [[float(cell or "nan") for cell in column] for column in columns]
+    highest = [max((x for x in column if not math.isnan(x)), default=math.inf) for column in values]
+    wins = [sum(x == high for x, high in zip(row, highest)) for row in zip(*values)]
+    return wins.index(max(wins)) if len(wins) > 1 and max(wins) else None
+
+
+def write_report(folder: Path) -> list[str]:
+    """Write the page of ``folder`` to ``index.html`` there; return what could not be read."""
     runs = Runs(folder)
     common, results = split_common(results_rows([*runs.results.values()]))
     matrices = runs.figures(CONFUSION, "confusion matrix and accuracy per class")
@@ -155,6 +174,8 @@ def write_report(folder: Path) -> None:
         method=data_uri(METHOD.read_bytes(), METHOD.suffix),
         common=", ".join(f"{name} {value}" for name, value in common.items()),
         results=results,
+        best=best_row(results),
+        problems=runs.problems,
         streams=runs.streams(matrices),  # before confusion: it takes some of the matrices
         views=[*runs.figures(VIEWS, "a clip and augmented views of it").values()],
         warnings=[f"{runs.name(run.folder)}: {line}" for run in pretrainings for line in run.warnings()],
@@ -165,6 +186,7 @@ def write_report(folder: Path) -> None:
         confusion=[*matrices.values()],
         commands=runs.commands,
     )
+    return runs.problems
 
 
 def main() -> int:
@@ -175,7 +197,8 @@ def main() -> int:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give a folder that contains runs")
     check_output_file(folder / PAGE, "the page")
-    write_report(folder)
+    for problem in write_report(folder):
+        print(f"note: left out: {problem}", file=sys.stderr)
     print(f"written: {folder / PAGE}")
     return 0
 

@@ -19,13 +19,13 @@ from torch import Tensor
 from facts.skeletons import Skeleton
 from utils.standard_streams import encodable
 
-from .plots import figure_pixels, new_figure
+from .plots import Style, figure_pixels, new_figure, shortened
 from .skeleton import GHOST, INK, LIMB_COLORS, MARK, Camera, lighter, limbs_of, place_camera, seen_joints
 
 FRAMES_PER_SECOND = 30  # of Kinect v2
 AT_ONCE = 100  # frames that are rendered in one picture, whose height is limited
 TEXT_SIZE, LINE_HEIGHT = 13, 19  # pixels, of captions in GIFs
-FONT_SIZE, LINE, MARGIN = 7, 0.13, 0.04  # points; inches per line of text; inches between strips
+FONT_SIZE, LINE, MARGIN = 6, 0.115, 0.04  # points; inches per line of text; inches between strips
 
 
 def rgb(color: Sequence[int]) -> list[float]:
@@ -140,20 +140,21 @@ def draw_strip(axes: Axes, panel: Panel, camera: Camera, frames: int, numbered: 
     axes.axis("off")
 
 
-def strip_figure(rows: Sequence[Sequence[Panel]], frames: int, width: float) -> Figure:
+def strip_figure(rows: Sequence[Sequence[Panel]], frames: int, style: Style) -> Figure:
     """Plot film strips in rows of equal length, each above its caption, and a legend of the limbs.
 
     Strips in one column have the same camera, so that sizes can be compared; the frames of a single strip
-    are numbered. A clip with fewer than ``frames`` frames leaves places blank. ``width`` is in inches.
+    are numbered. Every strip has places for ``frames`` frames, which a shorter clip leaves blank.
     """
     everything = [panel for panels in rows for panel in panels]
     shared = shared_camera(everything) if len(rows[0]) == 1 else None
     aspect = shared.width / shared.side if shared else 0.5  # of a frame
-    cell, numbered = width / len(rows[0]), len(everything) == 1
+    width, numbered = style.width, len(everything) == 1
+    cell = width / len(rows[0])
     strip, height = cell - 2 * MARGIN, (cell - 2 * MARGIN) / (frames * aspect)
-    fitting = int(72 * strip / (0.62 * FONT_SIZE))  # characters per line
+    fitting = int(72 * strip / (0.55 * FONT_SIZE))  # characters per line
     caption = LINE * (max(len(panel.caption) for panel in everything) + numbered + 1)
-    total = len(rows) * (height + caption) + 2 * LINE
+    total = len(rows) * (height + caption) + style.by_columns(4, 2) * LINE
     figure = new_figure(width, total, layout="none")
     for i, panel in enumerate(everything):
         row, column = divmod(i, len(rows[0]))
@@ -162,18 +163,17 @@ def strip_figure(rows: Sequence[Sequence[Panel]], frames: int, width: float) -> 
         camera = shared or shared_camera([panel])
         draw_strip(axes, panel, replace(camera, width=aspect * camera.side), frames, numbered)
         for line, text in enumerate(map(encodable, panel.caption)):
-            style = {"size": FONT_SIZE, "va": "top", "color": rgb(INK if line else panel.color)}
+            look = {"size": FONT_SIZE, "va": "top", "color": rgb(INK if line else panel.color)}
             y = (bottom - LINE * (line + numbered)) / total
-            text = text if len(text) <= fitting else text[: fitting - 3] + "..."
-            figure.text(left / width, y, text, parse_math=False, **style)
+            figure.text(left / width, y, shortened(text, fitting), parse_math=False, **look)
     colors = {name: LIMB_COLORS[name] for name in limbs_of(everything[0].skeleton)}
     if any(panel.marked is not None for panel in everything):
         colors["jittered"] = MARK
     if any(panel.ghost is not None for panel in everything):
         colors["before"] = GHOST
     patches = [Patch(color=rgb(color), label=name) for name, color in colors.items()]
-    style = {"fontsize": FONT_SIZE, "frameon": False, "handlelength": 1, "borderaxespad": 0.2}
-    figure.legend(handles=patches, loc="lower left", ncols=len(patches), **style)
+    look = {"fontsize": FONT_SIZE, "frameon": False, "handlelength": 1, "borderaxespad": 0.2}
+    figure.legend(handles=patches, loc="lower left", ncols=style.by_columns(4, len(patches)), **look)
     return figure
 
 

@@ -47,7 +47,7 @@ def observe(people: list[np.ndarray], camera: Camera, rng: Rng, difficulty: floa
     position, rotation = camera
     bodies = [_track((joints - position) @ rotation.T, rng, difficulty) for joints in people]
     for body in bodies:
-        if rng.random() < 0.05:  # not found for a few frames: at the start, in the middle or at the end
+        if rng.random() < 0.05 * difficulty:  # not found at the start, in the middle or at the end
             length = int(rng.integers(1, 9))
             start = rng.choice([0, rng.integers(len(body) - length), len(body) - length])
             body[start : start + length] = np.nan
