@@ -36,13 +36,14 @@ from engine.signals import EXIT_RESUMABLE
 from facts.class_names import short_class_names
 from models.registry import join_representations
 from options import defaults, flags
-from options.parser import Flags, Parser, expanded_path
+from options.parser import Flags, Parser, add_figure_flags, expanded_path
 from utils.errors import run_script
 from utils.files import check_output_file, write_csv
 from visual.confusion import report_confusion
 from visual.plots import Style
 
 LABEL_SUBSET = "label_subset.csv"
+NAMES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean class accuracy"}
 METHODS = {"linear": LinearProbe, "finetune": FineTuning, "supervised": FineTuning}  # by --mode
 
 
@@ -51,7 +52,7 @@ def parse_args() -> Flags:
     parser = Parser(__doc__)
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_classifier_flags(parser)
-    flags.add_figure_flags(parser)
+    add_figure_flags(parser)
     flags.add_pretrained_flags(parser, required=False)
     flags.add_probe_flags(parser)
     flags.add_size_flags(parser, note=" (untrained or official)")
@@ -100,7 +101,7 @@ def main() -> int:
     training = method(run)
     if resumed:
         training.restore(*resumed)
-    with run.locked_folder():
+    with run.locked_folder(resumed[0] if resumed else None):
         if args.label_fraction is not None:
             rows = zip(run.train.names, run.train.labels.tolist())
             write_csv(run.folder / LABEL_SUBSET, ["name", "label"], rows)
@@ -119,7 +120,8 @@ def report(training: ClassifierTraining, log: RunLog) -> None:
         print(f"frozen weights and buffers: sha256 {training.encoder_sha256} before, {after} after")
     for which in ("best", "last"):
         result = numbers[which]
-        print(f"{which} (epoch {result['epoch']}): top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
+        text = ", ".join(f"{NAMES[name]} {result[name]:.2f}%" for name in NAMES if name in result)
+        print(f"{which} (epoch {result['epoch']}): {text}")
     print(f"written: {path}", flush=True)
     logits, class_names = training.val_logits(), short_class_names(run.val.class_names)
     if run.args.save_scores:

@@ -22,9 +22,16 @@ from torch import Tensor
 
 from engine.encoders import last_checkpoints
 from engine.evaluation import Evaluation, prepare_evaluation
-from engine.retrieve import encode, knn_accuracy, nearest_neighbors, train_autoencoder, unit_blocks
+from engine.retrieve import (
+    encode,
+    knn_labels,
+    mean_class_accuracy,
+    nearest_neighbors,
+    train_autoencoder,
+    unit_blocks,
+)
 from options import flags
-from options.parser import POSITIVE_INT, Flags, Parser, expanded_path
+from options.parser import POSITIVE_INT, Flags, Parser, add_figure_flags, expanded_path
 from utils.errors import UserError, run_script
 from utils.files import atomic_write, check_output_file, check_output_folder
 from visual.gallery import NEIGHBORS, choose_queries, write_gallery
@@ -79,7 +86,7 @@ def parse_args() -> Flags:
         help="write t-SNE maps of the features of ten random classes",
     )
     flags.add_tsne_classes_flag(group)
-    flags.add_figure_flags(parser)
+    add_figure_flags(parser)
     flags.add_size_flags(parser, note=" (untrained or official)")
     note = " (accepted for compatibility and ignored, except --batch-size with --autoencoder)"
     flags.add_optimization_flags(parser, epochs=80, lr=0.1, schedule=[], weight_decay=0.0, note=note)
@@ -116,10 +123,11 @@ def save_features(path: Path, run: Evaluation, train: Tensor, val: Tensor) -> No
     print(f"written: {path}", flush=True)
 
 
-def accuracy(run: Evaluation, train: Tensor, val: Tensor, k: int) -> float:
-    """Return the retrieval accuracy in percent with features or codes ``(N, D)``."""
+def accuracies(run: Evaluation, train: Tensor, val: Tensor, k: int) -> tuple[float, float]:
+    """Return accuracy and mean class accuracy in percent with features or codes ``(N, D)``."""
     train_labels, val_labels = (clips.labels.to(train.device) for clips in (run.train, run.val))
-    return knn_accuracy(val, val_labels, train, train_labels, k, run.train.num_classes)
+    predicted = knn_labels(val, train, train_labels, k, run.train.num_classes)
+    return 100.0 * (predicted == val_labels).float().mean().item(), mean_class_accuracy(predicted, val_labels)
 
 
 def main() -> int:
@@ -142,22 +150,25 @@ def evaluate(run: Evaluation, k: int, shown: list[int]) -> None:
     args, encoders = run.args, run.extractor.encoders
     train, val = (run.extractor.center_crop_features(c, f"{c.split} features") for c in (run.train, run.val))
     gallery, queries = unit_blocks(train, encoders.widths), unit_blocks(val, encoders.widths)
-    numbers = {"neighbours": k, "knn": accuracy(run, gallery, queries, k)}
+    found = {"knn": accuracies(run, gallery, queries, k)}
     if args.autoencoder:
         model = train_autoencoder(gallery, args.batch_size, run.seed, args.print_freq)
-        numbers["autoencoder_knn"] = accuracy(run, encode(model, gallery), encode(model, queries), k)
+        found["autoencoder_knn"] = accuracies(run, encode(model, gallery), encode(model, queries), k)
+    numbers: dict[str, float] = {"neighbours": k}
+    for name, (every, mean_class) in found.items():
+        numbers |= {name: every, f"{name}_mean_class": mean_class}
     path = run.write(numbers)
-    print(f"{k}-nearest-neighbor retrieval: {numbers['knn']:.2f}%")
-    if args.autoencoder:
-        print(f"{k}-nearest-neighbor retrieval on autoencoder codes: {numbers['autoencoder_knn']:.2f}%")
+    for name, (every, mean_class) in found.items():
+        on = " on autoencoder codes" if name == "autoencoder_knn" else ""
+        print(f"{k}-nearest-neighbor retrieval{on}: {every:.2f}%, mean class accuracy {mean_class:.2f}%")
     print(f"written: {path}", flush=True)
     if args.save_features:
         save_features(Path(args.save_features), run, train, val)
     if args.gallery:
-        found = nearest_neighbors(queries[shown], gallery, min(NEIGHBORS, len(run.train)))
+        neighbors = nearest_neighbors(queries[shown], gallery, min(NEIGHBORS, len(run.train)))
         title = f"{encoders.title}, {args.dataset} {args.protocol}"
         style = Style.of(args)
-        print(write_gallery(Path(args.gallery), run.val, run.train, shown, *found, title, style))
+        print(write_gallery(Path(args.gallery), run.val, run.train, shown, *neighbors, title, style))
     if args.tsne:
         labels, names = run.val.labels, run.val.class_names
         chosen, style = args.tsne_classes, Style.of(args)

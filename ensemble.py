@@ -11,19 +11,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from engine.classifier import topk_accuracy
-from engine.evaluation import results_folder
-from engine.log import RunLog
-from engine.report import write_results
-from engine.scores import check_agreement, fuse, load_scores
-from options import flags
-from options.parser import NON_NEGATIVE, Parser, expanded_path
+from options.parser import NON_NEGATIVE, Parser, add_figure_flags, add_overwrite_flag, expanded_path
 from utils.errors import UserError, run_script
 from utils.files import exclusive_folder
-from visual.confusion import report_confusion
-from visual.plots import Style
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,7 +40,8 @@ def parse_args() -> argparse.Namespace:
         metavar="DIR",
         help="folder for results.json and the confusion matrix (default: runs/ensemble)",
     )
-    flags.add_figure_flags(parser)
+    add_figure_flags(parser)
+    add_overwrite_flag(parser)
     args = parser.parse_args()
     args.weights = args.weights or [1.0] * len(args.scores)
     if len(args.scores) < 2:
@@ -63,14 +54,25 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Fuse the scores; returns the exit code."""
     args = parse_args()
-    folder = results_folder(args, "ensemble")
+    # Imported late: PyTorch takes seconds.
+    import torch
+
+    from engine.classifier import accuracies
+    from engine.evaluation import claim_folder, results_folder
+    from engine.log import RunLog
+    from engine.report import write_results
+    from engine.scores import check_agreement, fuse, load_scores
+    from visual.confusion import report_confusion
+    from visual.plots import Style
+
+    folder = results_folder(args, "ensemble", None)
     scores = [load_scores(Path(path)) for path in args.scores]
     check_agreement(scores)
     labels = torch.from_numpy(scores[0].labels)
     fused = fuse([entry.logits for entry in scores], args.weights, args.on)
-    numbers: dict[str, Any] = {"fusion": topk_accuracy(fused, labels), "single": []}
+    numbers: dict[str, Any] = {"fusion": accuracies(fused, labels), "single": []}
     for path, weight, entry in zip(args.scores, args.weights, scores):
-        accuracy = topk_accuracy(torch.from_numpy(entry.logits), labels)
+        accuracy = accuracies(torch.from_numpy(entry.logits), labels)
         what = {"file": path, "weight": weight, "representation": entry.representation}
         numbers["single"].append({**what, **accuracy})
     metadata = {
@@ -84,6 +86,7 @@ def main() -> int:
         "flags": vars(args),
     }
     with exclusive_folder(folder, "--output-dir"):
+        claim_folder(folder, vars(args))
         path = write_results(folder, "ensemble", metadata, numbers)
         for entry in numbers["single"]:
             name = f"{entry['file']} ({entry['representation']})"

@@ -19,7 +19,17 @@ from torch import Tensor
 
 from dataset.clips import ClipSet, open_clips
 from dataset.raw_clips import read_raw_clips
-from engine.device import describe, parallel, pick_device
+from engine.device import (
+    check_amp,
+    default_workers,
+    describe,
+    in_precision,
+    parallel,
+    pick_device,
+    place_clips,
+    use_tf32,
+)
+from engine.distributed import require_one_process
 from engine.encoders import last_checkpoints, load_encoders
 from engine.features import FeatureExtractor
 from engine.randomness import WEIGHTS, seed_globally
@@ -46,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_pretrained_flags(parser, results=False)
     flags.add_size_flags(parser, note=" (untrained or official)")
-    flags.add_gpu_flag(parser.add_argument_group("run"))
+    flags.add_device_flags(parser.add_argument_group("run"))
     return parser.parse_args()
 
 
@@ -79,8 +89,11 @@ def find_neighbors(
 def main() -> int:
     """Extract the features; returns the exit code."""
     args = parse_args()
+    require_one_process("extracting features")
     check_output_file(Path(args.output), "--output")
     device = pick_device(args.gpu)
+    check_amp(args.amp, device)
+    use_tf32(args.tf32 == "on")
     gallery = open_gallery(args)
     seed_globally(SEED, WEIGHTS)
     encoders = load_encoders(
@@ -100,12 +113,15 @@ def main() -> int:
         f"{describe(device, args.gpu)}",
         flush=True,
     )
-    extractor = FeatureExtractor(encoders, device, parallel(encoders, device, args.gpu))
+    clips, *known = place_clips([clips, gallery] if gallery else [clips], args.data_device, device)
+    workers = default_workers(clips, device) if args.workers is None else args.workers
+    encode = parallel(in_precision(encoders, args.amp, device), device, args.gpu)
+    extractor = FeatureExtractor(encoders, device, encode, workers)
     features = extractor.center_crop_features(clips, "features")
     arrays = {"names": np.array(clips.names), "features": features.cpu().numpy()}
     lines: list[str] = []
     if gallery is not None:
-        neighbors, votes = find_neighbors(extractor, features, gallery, args.knn_neighbours)
+        neighbors, votes = find_neighbors(extractor, features, *known, args.knn_neighbours)
         arrays |= neighbors
         columns = (clips.names, votes, neighbors["neighbour_names"][:, 0], neighbors["similarities"][:, 0])
         lines = [

@@ -18,6 +18,7 @@ from contextlib import nullcontext
 from dataset.clips import open_clips
 from dataset.views import pretraining_view
 from engine.device import check_modes, describe, in_precision, parallel, pick_device, place_clips, use_tf32
+from engine.diagnostics import identical_views_note
 from engine.distributed import process_group
 from engine.encoders import contrast_title
 from engine.log import RunLog, config_text
@@ -42,14 +43,14 @@ def pretrain(args: argparse.Namespace) -> int:
         representations = parse_representations(args.skeleton_representation, args.stream)
         clips = open_clips(args.data_root, args.dataset, args.protocol, "train")
         folder = checkpoint_folder(args, representations)
-        point = resume_point(args.resume, folder)
+        point = resume_point(args.resume, folder, group)
         seed = group.first(choose_seed(args.seed, point.flags.get("seed")))
         args, notes = complete_pretraining(args, representations, clips, seed, point.flags)
         description = describe_run(args, representations, clips)
         check_same_run(point, description, flag_defaults(args), clips)
         view = pretraining_view(vars(args), args.num_frames, clips.skeleton)
         objectives = build_objectives(args, representations)
-        model = build_model(args, representations, objectives, clips.skeleton)
+        model = build_model(args, representations, objectives, clips.skeleton, group)
         if point.content is None:
             initialize(model, args.init, clips.skeleton)
 
@@ -62,7 +63,7 @@ def pretrain(args: argparse.Namespace) -> int:
             optimizer = GuardedOptimizer(optimizer, args.amp, device)
             run = Pretraining(args, model, encode, optimizer, clips, view, description, device, group)
             run.restore(point)
-            notes += schedule_note(args, point.flags, run.epoch)
+            notes += schedule_note(args, point.flags, run.epoch) + identical_views_note(clips, args)
 
             print(
                 f"{contrast_title(args.pairs)} contrast of {args.skeleton_representation} on {args.dataset} "

@@ -3,13 +3,16 @@
     python reproduce_tables.py --list                     list the tables and the finished jobs
     python reproduce_tables.py --estimate                 time a few steps, print hours, disk and memory
     python reproduce_tables.py --tables T1 T6             run two tables: pretraining and evaluation
+    python reproduce_tables.py --datasets ntu60           run the cells that need only NTU-60
+    python reproduce_tables.py --checkpoints DIR          evaluate official or own checkpoints, no pretraining
     python reproduce_tables.py --dry-run > commands.sh    print every command, for a scheduler
     python reproduce_tables.py --scale smoke              run all on synthetic data, minutes on a CPU
 
 Pretrainings that several tables share run once. Finished jobs (those with a results.json or a last
 checkpoint) are skipped and interrupted ones resume, so the same command completes a stopped run. A
-failed job blocks only its dependents. The tables are written to RUNS/SCALE/tables.md and tables.csv,
-the output of each job to RUNS/SCALE/logs.
+failed job blocks only its dependents. Pretrainings are in the folders that script_pretrain.sh and the
+official commands use, below checkpoints/; checkpoints that lie there are used as they are. The tables are
+written to RUNS/SCALE/tables.md and tables.csv, the output of each job to RUNS/SCALE/logs.
 """
 
 from __future__ import annotations
@@ -20,14 +23,12 @@ import shlex
 from pathlib import Path
 
 from engine.signals import EXIT_RESUMABLE
+from facts.datasets import DATASETS
 from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
-from tables.estimate import print_estimate
-from tables.jobs import JobBuilder
 from tables.paper import TITLES, read_paper
+from tables.plan import SEQ_GRAPH, PretrainingSpec, datasets_of
 from tables.run import run_jobs, sort_jobs
-from tables.settings import SCALES
-from tables.write import print_failures, print_list, read_cell, table_text, write_tables
-from utils.errors import run_script
+from utils.errors import UserError, run_script
 from utils.files import check_output_folder, exclusive_folder
 
 
@@ -36,10 +37,20 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     tables = [*TITLES]
     add("--tables", nargs="+", choices=tables, default=tables, metavar="T", help="T1 to T10 (default: all)")
+    datasets = [name for name in DATASETS if any(name in datasets_of(row) for row in read_paper())]
+    datasets_help = "only cells that need no other dataset (default: all)"
+    add("--datasets", nargs="+", choices=datasets, default=datasets, metavar="D", help=datasets_help)
     scale_help = "smoke: generated synthetic data, tiny encoders, a few epochs (default: paper)"
-    add("--scale", choices=[*SCALES], default="paper", help=scale_help)
+    add("--scale", choices=["paper", "smoke"], default="paper", help=scale_help)
     add("--data-root", type=expanded_path, metavar="DIR", help="folder with the stores (default: data)")
     add("--runs", type=expanded_path, default="runs", metavar="DIR", help="output folder (default: runs)")
+    add(
+        "--checkpoints",
+        type=expanded_path,
+        metavar="DIR",
+        help="linear probes and retrieval of the checkpoints in this folder, own or official ones, without "
+        "pretraining (default: pretrain into checkpoints)",
+    )
     seeds_help = "several: mean and standard deviation (default: 0)"
     add("--seeds", type=COUNT, nargs="+", default=[0], metavar="S", help=seeds_help)
     slots = parser.add_mutually_exclusive_group()
@@ -63,10 +74,22 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    # Imported late: PyTorch takes seconds.
+    from tables.estimate import print_estimate
+    from tables.jobs import JobBuilder
+    from tables.settings import SCALES
+    from tables.write import print_failures, print_list, read_cell, table_text, write_tables
+
     scale, folder = SCALES[args.scale], Path(args.runs, args.scale)
-    data_root = folder / "data" if scale.synthetic else Path(args.data_root or "data")
-    builder = JobBuilder(scale, data_root, folder, tuple(args.flags))
-    rows = [row for row in read_paper() if row.table in args.tables]
+    root = folder if scale.synthetic else Path()
+    data_root, checkpoints = Path(args.data_root or root / "data"), root / "checkpoints"
+    builder = JobBuilder(scale, data_root, Path(args.checkpoints or checkpoints), folder, tuple(args.flags))
+    rows = [row for row in read_paper() if row.table in args.tables and datasets_of(row) <= {*args.datasets}]
+    if args.checkpoints:
+        rows = [row for row in rows if builder.is_available(row, args.seeds)]
+        if not any(row.is_runnable for row in rows):
+            example = builder.pretraining(PretrainingSpec(SEQ_GRAPH, "ntu60", "cross_view")).output
+            raise UserError(f"--checkpoints: nothing to evaluate; a checkpoint would be {example}")
     slots = [{"CUDA_VISIBLE_DEVICES": names} for names in args.gpus or []] or [{}] * args.jobs
     remaining = sort_jobs(builder.evaluations(rows, args.seeds), skip_done=True)
     if args.list or args.estimate or args.dry_run:

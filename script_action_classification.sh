@@ -12,94 +12,97 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/script_experiments.sh"
 
 checkpoints="${CHECKPOINTS:-./checkpoints}"
-data="--data-root ${DATA_ROOT:-data} --batch-size 64 --resume auto"
-linear="action_classification.py $data --mode linear --lr 0.1 --epochs 80 --schedule 50 70"
-finetune="action_classification.py $data --mode finetune --optimizer adam --lr 1e-4 --epochs 50 --schedule 30 40"
-supervised="action_classification.py $data --mode supervised --optimizer adam --lr 1e-4 --epochs 50 --schedule 30 40"
+data=(--data-root "${DATA_ROOT:-data}" --batch-size 64 --resume auto)
+adam=(--optimizer adam --lr 1e-4 --epochs 50 --schedule 30 40)
+linear=(action_classification.py "${data[@]}" --mode linear --lr 0.1 --epochs 80 --schedule 50 70)
+finetune=(action_classification.py "${data[@]}" --mode finetune "${adam[@]}")
+supervised=(action_classification.py "${data[@]}" --mode supervised "${adam[@]}")
 
-seq="--finetune-skeleton-representation seq-based"
-ntu60_view="--finetune-dataset ntu60 --protocol cross_view"
-ntu60_subject="--finetune-dataset ntu60 --protocol cross_subject"
-ntu120_setup="--finetune-dataset ntu120 --protocol cross_setup"
-ntu120_subject="--finetune-dataset ntu120 --protocol cross_subject"
-pku1="--finetune-dataset pku1 --protocol cross_subject"
-pku2="--finetune-dataset pku2 --protocol cross_subject"
+seq=(--finetune-skeleton-representation seq-based)
+ntu60_view=(--finetune-dataset ntu60 --protocol cross_view)
+ntu60_subject=(--finetune-dataset ntu60 --protocol cross_subject)
+ntu120_setup=(--finetune-dataset ntu120 --protocol cross_setup)
+ntu120_subject=(--finetune-dataset ntu120 --protocol cross_subject)
+pku1=(--finetune-dataset pku1 --protocol cross_subject)
+pku2=(--finetune-dataset pku2 --protocol cross_subject)
 
 pair=interskeleton_seq_based_graph_based
-of_ntu60_view="--pretrained $checkpoints/ntu_60_cross_view/$pair/checkpoint_0450.pth.tar"
-of_ntu60_subject="--pretrained $checkpoints/ntu_60_cross_subject/$pair/checkpoint_0450.pth.tar"
-of_ntu120_setup="--pretrained $checkpoints/ntu_120_cross_setup/$pair/checkpoint_0350.pth.tar"
-of_ntu120_subject="--pretrained $checkpoints/ntu_120_cross_subject/$pair/checkpoint_0350.pth.tar"
-of_pku1="--pretrained $checkpoints/pku_1_cross_subject/$pair/checkpoint_0599.pth.tar"
-of_pku2="--pretrained $checkpoints/pku_2_cross_subject/$pair/checkpoint_0599.pth.tar"
+of_ntu60_view=(--pretrained "$checkpoints/ntu_60_cross_view/$pair/checkpoint_0450.pth.tar")
+of_ntu60_subject=(--pretrained "$checkpoints/ntu_60_cross_subject/$pair/checkpoint_0450.pth.tar")
+of_ntu120_setup=(--pretrained "$checkpoints/ntu_120_cross_setup/$pair/checkpoint_0350.pth.tar")
+of_ntu120_subject=(--pretrained "$checkpoints/ntu_120_cross_subject/$pair/checkpoint_0350.pth.tar")
+of_pku1=(--pretrained "$checkpoints/pku_1_cross_subject/$pair/checkpoint_0599.pth.tar")
+of_pku2=(--pretrained "$checkpoints/pku_2_cross_subject/$pair/checkpoint_0599.pth.tar")
 
 linear_ntu60_cross_view() { # linear probe (Table 1)
-    run $linear $ntu60_view $of_ntu60_view $seq
+    run "${linear[@]}" "${ntu60_view[@]}" "${of_ntu60_view[@]}" "${seq[@]}"
 }
 linear_ntu60_cross_subject() { # linear probe (Table 1)
-    run $linear $ntu60_subject $of_ntu60_subject $seq
+    run "${linear[@]}" "${ntu60_subject[@]}" "${of_ntu60_subject[@]}" "${seq[@]}"
 }
 linear_ntu120_cross_setup() { # linear probe (Table 1)
-    run $linear $ntu120_setup $of_ntu120_setup $seq
+    run "${linear[@]}" "${ntu120_setup[@]}" "${of_ntu120_setup[@]}" "${seq[@]}"
 }
 linear_ntu120_cross_subject() { # linear probe (Table 1)
-    run $linear $ntu120_subject $of_ntu120_subject $seq
+    run "${linear[@]}" "${ntu120_subject[@]}" "${of_ntu120_subject[@]}" "${seq[@]}"
 }
 linear_pku1_cross_subject() { # linear probe (Table 1)
-    run $linear $pku1 $of_pku1 $seq
+    run "${linear[@]}" "${pku1[@]}" "${of_pku1[@]}" "${seq[@]}"
 }
 linear_pku2_cross_subject() { # linear probe (Table 1)
-    run $linear $pku2 $of_pku2 $seq
+    run "${linear[@]}" "${pku2[@]}" "${of_pku2[@]}" "${seq[@]}"
 }
 
 finetune_ntu60_cross_view() { # fine-tuning and supervised only (Table 7)
-    run $finetune $ntu60_view $of_ntu60_view $seq
-    run $supervised $ntu60_view $seq
+    run "${finetune[@]}" "${ntu60_view[@]}" "${of_ntu60_view[@]}" "${seq[@]}"
+    run "${supervised[@]}" "${ntu60_view[@]}" "${seq[@]}"
 }
 finetune_ntu60_cross_subject() { # fine-tuning and supervised only (Table 7)
-    run $finetune $ntu60_subject $of_ntu60_subject $seq
-    run $supervised $ntu60_subject $seq
+    run "${finetune[@]}" "${ntu60_subject[@]}" "${of_ntu60_subject[@]}" "${seq[@]}"
+    run "${supervised[@]}" "${ntu60_subject[@]}" "${seq[@]}"
 }
 finetune_ntu120_cross_setup() { # fine-tuning and supervised only (Table 7)
-    run $finetune $ntu120_setup $of_ntu120_setup $seq
-    run $supervised $ntu120_setup $seq
+    run "${finetune[@]}" "${ntu120_setup[@]}" "${of_ntu120_setup[@]}" "${seq[@]}"
+    run "${supervised[@]}" "${ntu120_setup[@]}" "${seq[@]}"
 }
 finetune_ntu120_cross_subject() { # fine-tuning and supervised only (Table 7)
-    run $finetune $ntu120_subject $of_ntu120_subject $seq
-    run $supervised $ntu120_subject $seq
+    run "${finetune[@]}" "${ntu120_subject[@]}" "${of_ntu120_subject[@]}" "${seq[@]}"
+    run "${supervised[@]}" "${ntu120_subject[@]}" "${seq[@]}"
 }
 
-# Fractions of the labels, five random subsets of each: semi FRACTIONS DATA PRETRAINED
+# Five random subsets of a fraction of the labels: semi FRACTION DATASET PROTOCOL CHECKPOINT
 semi() {
-    local fraction seed
-    for fraction in $1; do
-        for seed in 0 1 2 3 4; do
-            local labels="--label-fraction $fraction --label-seed $seed --seed $seed"
-            run $finetune $2 $3 $seq $labels
-            run $supervised $2 $seq $labels
-        done
+    local seed
+    for seed in 0 1 2 3 4; do
+        local common=(--finetune-dataset "$2" --protocol "$3" "${seq[@]}")
+        common+=(--label-fraction "$1" --label-seed "$seed" --seed "$seed")
+        run "${finetune[@]}" "${common[@]}" --pretrained "$4"
+        run "${supervised[@]}" "${common[@]}"
     done
 }
 semi_ntu60_cross_view() { # 1, 5, 10 and 20% of the labels (Table 2)
-    semi "0.01 0.05 0.1 0.2" "$ntu60_view" "$of_ntu60_view"
+    local fraction
+    for fraction in 0.01 0.05 0.1 0.2; do semi "$fraction" ntu60 cross_view "${of_ntu60_view[1]}"; done
 }
 semi_ntu60_cross_subject() { # 1, 5, 10 and 20% of the labels (Table 2)
-    semi "0.01 0.05 0.1 0.2" "$ntu60_subject" "$of_ntu60_subject"
+    local fraction
+    for fraction in 0.01 0.05 0.1 0.2; do semi "$fraction" ntu60 cross_subject "${of_ntu60_subject[1]}"; done
 }
 semi_pku1_cross_subject() { # 1 and 10% of the labels (Table 2)
-    semi "0.01 0.1" "$pku1" "$of_pku1"
+    local fraction
+    for fraction in 0.01 0.1; do semi "$fraction" pku1 cross_subject "${of_pku1[1]}"; done
 }
 
 transfer_pku1_to_pku2() { # pretrained on PKU-MMD I, fine-tuned on II (Table 4)
-    run $finetune $pku2 $of_pku1 $seq
+    run "${finetune[@]}" "${pku2[@]}" "${of_pku1[@]}" "${seq[@]}"
 }
 transfer_ntu60_to_pku2() { # pretrained on NTU-60, fine-tuned on PKU-MMD II (Table 4)
-    run $finetune $pku2 $of_ntu60_subject $seq
+    run "${finetune[@]}" "${pku2[@]}" "${of_ntu60_subject[@]}" "${seq[@]}"
 }
 
 # NTU-60 cross-view ablations: probe CHECKPOINT_FOLDER REPRESENTATION
 probe() {
-    run $linear $ntu60_view --pretrained "$checkpoints/ntu_60_cross_view/$1/checkpoint_0450.pth.tar" \
+    run "${linear[@]}" "${ntu60_view[@]}" --pretrained "$checkpoints/ntu_60_cross_view/$1/checkpoint_0450.pth.tar" \
         --finetune-skeleton-representation "$2"
 }
 table6_contrasts() { # intra- and inter-skeleton, every representation (Table 6)
@@ -119,7 +122,7 @@ table10_combinations() { # two concatenated representations (Table 10)
     for names in "seq graph" "seq image" "graph image"; do
         read -r a b <<<"$names"
         probe interskeleton_${a}_based_${b}_based ${a}-based_and_${b}-based
-        run $linear $ntu60_view --finetune-skeleton-representation ${a}-based_and_${b}-based --pretrained \
+        run "${linear[@]}" "${ntu60_view[@]}" --finetune-skeleton-representation ${a}-based_and_${b}-based --pretrained \
             "$folder/intraskeleton_${a}_based/checkpoint_0450.pth.tar" \
             "$folder/intraskeleton_${b}_based/checkpoint_0450.pth.tar"
     done
@@ -144,7 +147,7 @@ table9_shortest_crop() { # image, cropping only (Table 9)
 streams_ntu60_cross_view() { # linear probe of each stream, then the fusion
     local folder="$checkpoints/ntu_60_cross_view" name
     for name in intraskeleton_seq_based intraskeleton_seq_based_bone intraskeleton_seq_based_motion; do
-        run $linear $ntu60_view --pretrained "$folder/$name/checkpoint_0450.pth.tar" \
+        run "${linear[@]}" "${ntu60_view[@]}" --pretrained "$folder/$name/checkpoint_0450.pth.tar" \
             --save-scores "$folder/$name/scores.npz"
     done
     run ensemble.py "$folder"/intraskeleton_seq_based{,_bone,_motion}/scores.npz \

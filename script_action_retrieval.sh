@@ -8,27 +8,27 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/script_experiments.sh"
 
 checkpoints="${CHECKPOINTS:-./checkpoints}"
-retrieval="action_retrieval.py --data-root ${DATA_ROOT:-data} --knn-neighbours 1
-    --finetune-skeleton-representation seq-based"
+retrieval=(action_retrieval.py --data-root "${DATA_ROOT:-data}" --knn-neighbours 1
+    --finetune-skeleton-representation seq-based)
 pair=interskeleton_seq_based_graph_based
 
 ntu60_cross_view() { # sequence encoder
-    run $retrieval --finetune-dataset ntu60 --protocol cross_view \
+    run "${retrieval[@]}" --finetune-dataset ntu60 --protocol cross_view \
         --pretrained "$checkpoints/ntu_60_cross_view/$pair/checkpoint_0450.pth.tar"
 }
 
 ntu60_cross_subject() { # sequence encoder
-    run $retrieval --finetune-dataset ntu60 --protocol cross_subject \
+    run "${retrieval[@]}" --finetune-dataset ntu60 --protocol cross_subject \
         --pretrained "$checkpoints/ntu_60_cross_subject/$pair/checkpoint_0450.pth.tar"
 }
 
 ntu120_cross_setup() { # sequence encoder
-    run $retrieval --finetune-dataset ntu120 --protocol cross_setup \
+    run "${retrieval[@]}" --finetune-dataset ntu120 --protocol cross_setup \
         --pretrained "$checkpoints/ntu_120_cross_setup/$pair/checkpoint_0350.pth.tar"
 }
 
 ntu120_cross_subject() { # sequence encoder
-    run $retrieval --finetune-dataset ntu120 --protocol cross_subject \
+    run "${retrieval[@]}" --finetune-dataset ntu120 --protocol cross_subject \
         --pretrained "$checkpoints/ntu_120_cross_subject/$pair/checkpoint_0350.pth.tar"
 }
 

@@ -3,7 +3,7 @@
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 run() { # print and run a command; with DRY_RUN=1 only print it
-    printf '+ python %s\n' "$*"
+    printf '+ python%s\n' "$(printf ' %q' "$@")"
     [ -n "${DRY_RUN:-}" ] && return
     [ -n "${PYTHON:-}" ] || source ./script_environment.sh
     "$PYTHON" "$@"

@@ -12,24 +12,38 @@
 #SBATCH --output=%x_%j.log
 #SBATCH --open-mode=append
 # Slurm sends SIGTERM two minutes before the time limit and on preemption. torchrun forwards it and the
-# run saves. The same command then resumes, also on a different number of nodes: the batches and their
-# views do not depend on the number of processes.
+# run saves and exits with 75. The same command then resumes, also on a different number of nodes: the
+# batches and their views do not depend on the number of processes.
 set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
-folder=checkpoints/ntu_60_cross_view/interskeleton_seq_based_graph_based
+folder="${CHECKPOINTS:-checkpoints}/ntu_60_cross_view/interskeleton_seq_based_graph_based"
 first_node="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 
+# torchrun exits with 1, whatever the exit code of its processes: the first one leaves its own in a file.
+export EXIT_CODE="$folder/.exit_code_$SLURM_JOB_ID"
+process() {
+    trap : TERM # the run gets the signal, too; wait for it
+    python "$@"
+    local code=$?
+    [ "$RANK" = 0 ] && echo "$code" >"$EXIT_CODE"
+    exit "$code"
+}
+export -f process
+
+mkdir -p "$folder"
+rm -f "$EXIT_CODE"
 srun python -m torch.distributed.run \
     --nnodes="$SLURM_NNODES" --nproc-per-node="${SLURM_GPUS_ON_NODE:-4}" \
     --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$first_node:29500" \
-    main_moco_inter_skeleton.py --mlp --amp bf16 --batch-size 64 --seed 0 \
+    --no-python bash -c 'process "$@"' process \
+    main_moco_inter_skeleton.py --mlp --amp bf16 --batch-size 64 --seed 0 --data-root "${DATA_ROOT:-data}" \
     --pre-dataset ntu60 --protocol cross_view --skeleton-representation seq-based_and_graph-based \
     --checkpoint-path "$folder" --resume auto
 code=$?
 
-# torchrun exits with 1 for a stopped and for a failed run. A stopped run has just saved.
-if [ "$code" != 0 ] && [ -n "$(find "$folder" -name checkpoint_last.pth.tar -mmin -5 2>/dev/null)" ]; then
+if [ "$(cat "$EXIT_CODE" 2>/dev/null)" = 75 ]; then
     echo "stopped and saved: requeueing"
     scontrol requeue "$SLURM_JOB_ID"
 fi
+rm -f "$EXIT_CODE"
 exit "$code"

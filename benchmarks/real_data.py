@@ -63,6 +63,8 @@ COLUMNS = ["pretraining", "flags", "encoder", "steps", "minutes", "1-NN", "linea
 # Factor -> pairs, the representations that are contrasted, and flags that replace those of the preset.
 JITTER = ((4, 0.2), (8, 0.2), (12, 0.2), (8, 0.5), (15, 0.5))
 IMAGE_RATES = ((0.003, 0.1), (0.01, 0.1), (0.03, 0.1), (0.1, 0.1), (0.01, 0.5))
+INPUT_NORM, DISTILL = "--gru-input-norm batch", "--distill inter --distill-start 200"
+JOINT_STREAMS = tuple(with_stream(SEQ, stream) for stream in STREAMS)
 STUDY: dict[str, tuple[str, tuple[str, ...], list[str]]] = {
     "momentum": ("intra", (SEQ,), [f"--moco-m {m}" for m in (0.99, 0.996, 0.999)]),
     "temperature": ("intra", (SEQ,), [f"--moco-t {t}" for t in (0.07, 0.1, 0.2, 0.4)]),
@@ -77,6 +79,13 @@ STUDY: dict[str, tuple[str, tuple[str, ...], list[str]]] = {
     "hidden units": ("intra", (SEQ,), [f"--gru-hidden-size {n}" for n in (64, 128)]),
     "queue, inter": ("inter", (SEQ, GRAPH), ["", "--moco-k 256"]),
     "queue, all": ("all", (SEQ, GRAPH), ["", "--moco-k 256"]),
+    "alone": ("intra", (SEQ,), ["", INPUT_NORM]),
+    "streams jointly": ("intra", JOINT_STREAMS, ["", DISTILL, INPUT_NORM, f"{DISTILL} {INPUT_NORM}"]),
+    "distillation start": (
+        "intra",
+        JOINT_STREAMS,
+        [f"--distill inter --distill-start {n}" for n in (0, 100, 200, 400)],
+    ),
     "image encoder": ("intra", (IMAGE,), [f"--lr {lr} --image-dropout {p}" for lr, p in IMAGE_RATES]),
 }
 
@@ -167,14 +176,14 @@ class Runs:
     def pretraining(self, recipe: Recipe, seed: int) -> Job:
         """Return the job of a pretraining; its output is the last checkpoint."""
         folder = self.folder / f"{recipe.name}_seed{seed}"
-        intra = recipe.pairs == "intra"
+        is_single = len(recipe.representations) == 1
         script, *given = script_command(
-            f"main_moco_{'intra' if intra else 'inter'}_skeleton.py",
+            f"main_moco_{'intra' if is_single else 'inter'}_skeleton.py",
             {
                 "pre_dataset": self.dataset,
                 **self.data,
                 "skeleton_representation": join_representations(recipe.representations),
-                "pairs": None if intra else recipe.pairs,
+                "pairs": None if is_single else recipe.pairs,
                 "steps": recipe.steps,
                 "seed": seed,
                 "monitor_knn": True,
@@ -249,7 +258,8 @@ def encoders_of(part: str, steps: int) -> list[Encoder]:
     if part in STUDY:
         pairs, names, factor = STUDY[part]
         recipes = [study_recipe(pairs, names, flags, steps) for flags in factor]
-        return [Encoder(name, (recipe,)) for recipe in recipes for name in names]
+        evaluated = [*names, join_representations(names)] if names == JOINT_STREAMS else names
+        return [Encoder(name, (recipe,)) for recipe in recipes for name in evaluated]
     if part == "reference":
         random = [Encoder(name, baseline=RANDOM) for name in REPRESENTATIONS]
         return [Encoder(SEQ, baseline=COORDINATES), *random]

@@ -2,10 +2,10 @@
 
     python data_gen/arrays_gendata.py --dataset mine --data_path clips.npz --clips clips.csv
 
---data_path is an .npz file with one array per clip, or a folder with one <name>.npy per clip: (frames,
-joints, 3, people) in meters, zero for joints and people that are not tracked. The joints are those of Kinect
-v2 unless --skeleton is given; for a 2D skeleton the third axis is x, y and optionally a score. --clips lists
-the names and labels of the clips, with one column per protocol:
+--data_path is an .npz file with one array per clip, or a folder with one .npy file per clip: (frames, joints,
+3, people) in meters, NaN or zero for joints and people that are missing. The joints are those of Kinect v2
+unless --skeleton is given; for a 2D skeleton the third axis is x, y and optionally a score. --clips lists the
+names of the clips, which are paths below --data_path, and their labels, with one column per protocol:
 
     name,label,cross_subject
     walk-anna,0,train
@@ -27,10 +27,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen import command_line as flags
-from data_gen.own_clips import TableRow, class_names_of, frames_of_array, read_table
+from data_gen.own_clips import TableRow, class_names_of, prepare_clip, read_table
 from data_gen.sources import Issue, find_arrays, load_contents, resolve_names, split_suffix
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, prepare
-from data_gen.units import body_size
 from facts.datasets import DATASETS
 from facts.skeletons import KINECT_V2, Skeleton, load_skeleton
 from options.parser import Parser
@@ -59,13 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_target(args.out_folder, args.overwrite)
     skeleton = load_skeleton(args.skeleton)
     class_names = flags.read_class_flags(args)
-    rows, protocols, left_out = read_table(args.clips, args.num_classes)
+    table = read_table(args.clips, args.num_classes)
+    rows, left_out = table.rows, table.left_out
     arrays = find_arrays(args.data_path, left_out)
     array_of = resolve_names(rows, arrays)
     used = {array.display_name for array in array_of.values()}
+    examples = ", ".join(array.full_name for array in arrays[:3])
     for names, reason in (
-        ({f"{args.data_path.name}/{name}" for name in rows.keys() - array_of.keys()}, "array not found"),
-        ({array.display_name for array in arrays} - used, f"no row in {args.clips.name}"),
+        (
+            {f"{args.data_path.name}/{name}" for name in rows.keys() - array_of.keys()},
+            f"array not found; there are {examples}",
+        ),
+        ({array.display_name for array in arrays} - used, f"no valid row in {args.clips.name}"),
     ):
         left_out += [Issue(name, None, reason) for name in sorted(names)]
     labels = [row.label for row in rows.values()]
@@ -73,10 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     content_flags = ("dataset", "data_path", "clips", "num_classes", "keep_coordinates")
     origin = flags.provenance("data_gen/arrays_gendata.py", args, content_flags)
     store = StoreWriter(
-        args.out_folder, args.dataset, num_classes, protocols, origin, args.overwrite, skeleton
+        args.out_folder, args.dataset, num_classes, table.protocols, origin, args.overwrite, skeleton
     )
     store.class_names = class_names or class_names_of(rows.values(), num_classes)
     store.left_out += left_out
+    store.notes += table.notes
     if min(labels, default=0) > 0:
         store.warnings.append(
             "no clip has label 0, but labels count from 0; if yours count from 1, subtract 1"
@@ -93,9 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def read_clip(row: TableRow, normalize: bool, skeleton: Skeleton) -> FileResult:
     """Read the array of a row into a clip. Raises ``BadFile`` if it is not one."""
-    array = row.file.read_array()
-    clip = Clip(row.name, row.label, frames_of_array(array, normalize, skeleton), row.splits)
-    return FileResult([clip], body_sizes=[body_size(array, skeleton)])
+    clip = Clip(row.name, row.label, row.file.read_array(), row.splits)
+    return prepare_clip(clip, row.display_name, normalize, skeleton)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen import command_line as flags
-from data_gen.own_clips import frames_of_array
+from data_gen.own_clips import prepare_clip
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, prepare, preview
 from facts.datasets import DATASETS, MAX_FRAMES, NUM_COORDINATES, NUM_PEOPLE
 from facts.skeletons import KINECT_V2
@@ -203,8 +203,8 @@ def read_clip(row: Row) -> FileResult:
     if len(ones) != 1 or row.one_hot[ones[0]] != 1:
         raise BadFile("the label is not one-hot")
     bodies = row.frames.reshape(-1, NUM_PEOPLE, *PERSON_SHAPE)
-    frames = frames_of_array(bodies.transpose(0, 2, 3, 1))
-    return FileResult([Clip(row.display_name, int(ones[0]), frames, row.splits)])
+    clip = Clip(row.display_name, int(ones[0]), bodies.transpose(0, 2, 3, 1), row.splits)
+    return prepare_clip(clip, row.display_name)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,15 @@ from data_gen.sources import BadFile
 from facts.datasets import NUM_COORDINATES, NUM_PEOPLE
 from facts.skeletons import KINECT_V2, Skeleton
 
+MAX_GAP = 10  # frames in which a person is missing that are interpolated: a third of a second
+
 
 def normalize_clip(bodies: np.ndarray, skeleton: Skeleton = KINECT_V2) -> np.ndarray:
     """Select, fill, center and rotate or scale the two people of a clip.
 
     Args:
-        bodies: float64 (bodies, frames, V, 3); zero for bodies and joints that are not tracked. For a 2D
-            skeleton see ``visible_coordinates``.
+        bodies: float64 (bodies, frames, V, C), C as the skeleton has dimensions; zero for bodies and joints
+            that are not tracked.
         skeleton: the joints V, and how they are centered, rotated or scaled.
 
     Returns:
@@ -32,7 +34,6 @@ def normalize_clip(bodies: np.ndarray, skeleton: Skeleton = KINECT_V2) -> np.nda
     Raises:
         BadFile: no frame has a body, the coordinates overflow, or no frame has the torso of a 2D skeleton.
     """
-    bodies = visible_coordinates(bodies, skeleton)
     if not bodies.any():
         raise BadFile("no body in any frame")
     with np.errstate(over="ignore", invalid="ignore"):  # checked below
@@ -56,20 +57,6 @@ def stored_frames(people: np.ndarray) -> np.ndarray:
     if not np.isfinite(frames).all():
         raise BadFile("the coordinates are too large")
     return frames
-
-
-def visible_coordinates(bodies: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """Return the coordinates of the joints (..., V, C), zero for those that are not visible.
-
-    The third number of a 2D joint is the score of a pose estimator: joints whose score is not positive become
-    zero. Raises ``BadFile`` if no score is positive, as in an array of x, y and a z of zero.
-    """
-    if bodies.shape[-1] == skeleton.dimensions:
-        return bodies
-    scored = bodies[..., 2:] > 0
-    if not scored.any():
-        raise BadFile("no joint has a positive score, the third number of a 2D joint; give x and y only")
-    return np.where(scored, bodies[..., :2], 0)
 
 
 def select_people(bodies: np.ndarray) -> np.ndarray:
@@ -107,6 +94,26 @@ def fill_missing_frames(person: np.ndarray) -> None:
     else:
         length = int(np.flatnonzero(tracked)[-1]) + 1
     person[length:] = person[np.arange(len(person) - length) % length]
+
+
+def interpolate_gaps(body: np.ndarray) -> int:
+    """Fill short gaps between the tracked frames of a body (frames, V, C), in place.
+
+    Joints that are tracked before and after a gap of at most ``MAX_GAP`` frames are interpolated. Returns the
+    length of the longest gap that is not filled; 0 if there is none. The official code does not do this.
+    """
+    tracked = np.flatnonzero(body.any(axis=(1, 2)))
+    longest = 0
+    for before in np.flatnonzero(np.diff(tracked) > 1):
+        start, end = tracked[before], tracked[before + 1]
+        if end - start - 1 > MAX_GAP:
+            longest = max(longest, int(end - start - 1))
+            continue
+        known = body[start].any(axis=1) & body[end].any(axis=1)
+        weights = np.arange(1, end - start)[:, None, None] / (end - start)
+        filled = body[start] * (1 - weights) + body[end] * weights
+        body[start + 1 : end] = filled * known[:, None]
+    return longest
 
 
 def center(people: np.ndarray, tracked: np.ndarray, skeleton: Skeleton) -> None:

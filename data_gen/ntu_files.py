@@ -107,7 +107,8 @@ def find_missing_list(dataset: str, found: Found, path: Path | None) -> MissingL
         print(f"list of missing skeletons: {path}")
         return MissingList(path, given)
     lists, hint = [], ""
-    for file in load_contents(list(filter(_may_be_missing_list, found.others))):
+    texts = [file for file in found.others if file.suffix in TEXT_SUFFIXES or "missing" in _title_of(file)]
+    for file in load_contents(texts):
         text = _text_of(file)
         names = set(_names_in(text))
         if not names:
@@ -136,10 +137,6 @@ def find_missing_list(dataset: str, found: Found, path: Path | None) -> MissingL
 
 def _title_of(file: RawFile) -> str:
     return file.display_name.rpartition("/")[2].lower()
-
-
-def _may_be_missing_list(file: RawFile) -> bool:
-    return ("missing" in _title_of(file) or file.suffix in TEXT_SUFFIXES) and file.size <= MAX_LIST_BYTES
 
 
 def _is_of_ntu60_only(file: RawFile, names: set[str]) -> bool:
@@ -172,25 +169,25 @@ def select_files(files: Iterable[RawFile], dataset: str, missing: set[str]) -> S
     selection = Selection()
     num_classes = DATASETS[dataset].num_classes
 
-    def leave_out(file: RawFile, reason: str, failed_clips: int = 1) -> None:
-        selection.left_out.append(Issue(file.display_name, None, reason, failed_clips))
-
     for file in files:
         name = parse_ntu_name(file.name)
+        failed_clips = 1
         if name is None:
-            leave_out(file, "the name is not of the form SsssCcccPpppRrrrAaaa")
+            reason = "the name is not of the form SsssCcccPpppRrrrAaaa"
         elif dataset == "ntu60" and name.setup > NTU60_LAST_SETUP:
             selection.num_other_files += 1
+            continue
         elif not 1 <= name.action <= num_classes:
-            leave_out(file, f"action {name.action} is not one of the {num_classes} of {dataset}")
+            reason = f"action {name.action} is not one of the {num_classes} of {dataset}"
         elif file.name in missing:
             selection.listed_as_missing.add(file.name)
-            leave_out(file, "listed as a missing skeleton", failed_clips=0)
+            reason, failed_clips = "listed as a missing skeleton", 0
         elif selection.files and selection.files[-1].name == file.name:
-            used = selection.files[-1].display_name
-            leave_out(file, f"the same name as {used}, which is used", failed_clips=0)
+            reason, failed_clips = f"the same name as {selection.files[-1].display_name}, which is used", 0
         else:
             selection.files.append(file)
+            continue
+        selection.left_out.append(Issue(file.display_name, None, reason, failed_clips))
     if selection.num_other_files and not selection.files:
         raise UserError(
             f"no file belongs to {dataset}, which is setups 1 to {NTU60_LAST_SETUP}: "

@@ -7,7 +7,7 @@
         Clip("wave-ben", 1, other, {"cross_subject": "val"}),
     ])
 
-An array is (frames, V joints, 3, people) in meters, zero for joints and people that are not tracked. The
+An array is (frames, V joints, 3, people) in meters, NaN or zero for joints and people that are missing. The
 joints are those of Kinect v2 unless another skeleton is given. For a 2D skeleton the third axis is x, y and
 optionally the score of the pose estimator. ``data_gen/arrays_gendata.py`` does the same with files; the table
 that it reads is parsed here.
@@ -16,6 +16,7 @@ that it reads is parsed here.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -23,11 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.normalize import normalize_clip, stored_frames, visible_coordinates
+from data_gen.normalize import interpolate_gaps, normalize_clip, stored_frames
 from data_gen.sources import Issue, RawFile
-from data_gen.store_writer import Clip, StoreWriter
-from data_gen.units import body_size, unit_warning
-from dataset.store_format import CLIP_COLUMNS, SPLITS
+from data_gen.store_writer import Clip, FileResult, StoreWriter
+from dataset.store_format import CLIP_COLUMNS, MAX_CLASSES, SPLITS
 from facts.class_names import is_class_name
 from facts.datasets import NUM_COORDINATES, NUM_PEOPLE
 from facts.skeletons import KINECT_V2, Skeleton
@@ -35,7 +35,6 @@ from utils.csv_tables import read_csv
 from utils.errors import BadFile, UserError, parse_errors
 
 CLASS_NAME_COLUMN = "class_name"  # of the table of clips
-MAX_CLASSES = 10_000
 
 
 def write_store(
@@ -52,8 +51,8 @@ def write_store(
 
     Args:
         folder: the store to write; its name becomes the name of the dataset.
-        clips: a list, or an iterator in the order of the names, so that not all clips need to be in memory.
-            Labels count from 0; ``splits`` maps protocols to "train" or "val".
+        clips: a list, or an iterator, so that not all clips need to be in memory. Labels count from 0;
+            ``splits`` maps protocols to "train" or "val".
         num_classes: labels are less than this.
         protocols: the names of the protocols.
         normalize: select two people, center and rotate every clip as for NTU RGB+D, or scale it if the
@@ -66,8 +65,6 @@ def write_store(
         ValueError: a clip cannot be stored; nothing is written.
         utils.errors.UserError: the folder cannot be written; nothing is left there.
     """
-    if isinstance(clips, (list, tuple)):
-        clips = sorted(clips, key=lambda clip: clip.name)
     folder = Path(folder)
     # "normalise" is the key that existing stores have
     provenance = {"script": "data_gen.own_clips.write_store", "normalise": normalize}
@@ -76,45 +73,69 @@ def write_store(
     with store:
         for clip in clips:
             try:
-                store.add(replace(clip, frames=frames_of_array(clip.frames, normalize, skeleton)))
+                store.add_result(prepare_clip(clip, clip.name, normalize, skeleton))
             except BadFile as error:
                 raise ValueError(f"clip {clip.name}: {error.reason}") from error
-            store.body_sizes.append(body_size(clip.frames, skeleton))
-    if warning := unit_warning(store.body_sizes):
+    if warning := store.units.warning():
         warnings.warn(warning, stacklevel=2)
+
+
+def prepare_clip(
+    clip: Clip, display_name: str, normalize: bool = True, skeleton: Skeleton = KINECT_V2
+) -> FileResult:
+    """Convert a clip whose ``frames`` are an array, see ``frames_of_array``, to one of a store.
+
+    A person who is missing for longer than can be interpolated is noted. Raises ``BadFile``.
+    """
+    bodies = bodies_of_array(clip.frames, normalize, skeleton)
+    x_y, z = bodies[..., :2], bodies[..., 2:]
+    is_normalized = bool(x_y.min() >= 0 and x_y.max() <= 1 and np.abs(z).max(initial=0) <= 1)
+    gap = max(map(interpolate_gaps, bodies)) if normalize else 0
+    frames = normalize_clip(bodies, skeleton) if normalize else stored_frames(bodies)
+    note = Issue(display_name, None, f"a person is missing in {gap} frames in a row, which stay empty")
+    clip = replace(clip, frames=frames, is_normalized=is_normalized)
+    return FileResult([clip], notes=[note] if gap else [])
 
 
 def frames_of_array(array: np.ndarray, normalize: bool = True, skeleton: Skeleton = KINECT_V2) -> np.ndarray:
     """Convert an array to the frames of a store, float32 (frames, V, 3, 2).
 
     Args:
-        array: (frames, V, 3, people), or (frames, V, 3) for one person. For a 2D skeleton also 2 instead of
-            3, and the third number is a score.
+        array: (frames, V, 3, people), or (frames, V, 3) for one person; NaN or zero for joints and people
+            that are missing. For a 2D skeleton also 2 instead of 3, and the third number is a score.
         normalize, skeleton: see ``write_store``.
 
     Raises:
-        BadFile: the array has another shape, contains non-finite values, or has no body in any frame.
+        BadFile: the array has another shape, values that are no coordinates or scores, or no body.
     """
+    return prepare_clip(Clip("", 0, array, {}), "", normalize, skeleton).clips[0].frames
+
+
+def bodies_of_array(array: np.ndarray, normalize: bool, skeleton: Skeleton) -> np.ndarray:
+    """Return a copy of the coordinates, float64 (people, frames, V, C), zero for what is missing."""
     if array.ndim == 3:
         array = array[..., None]
     sizes = range(skeleton.dimensions, NUM_COORDINATES + 1)
-    expected = f"(frames, {skeleton.num_joints}, {' or '.join(map(str, sizes))}, people)"
-    if (
-        array.ndim != 4
-        or array.shape[1] != skeleton.num_joints
-        or array.shape[2] not in sizes
-        or not array.size
-    ):
+    shape = array.shape[1:3] if array.ndim == 4 and array.size else ()
+    if shape not in [(skeleton.num_joints, size) for size in sizes]:
+        expected = f"(frames, {skeleton.num_joints}, {' or '.join(map(str, sizes))}, people)"
         raise BadFile(f"the array is {array.shape} instead of {expected} for the skeleton {skeleton.name}")
     if not normalize and array.shape[3] > NUM_PEOPLE:
-        raise BadFile(
-            f"it has {array.shape[3]} people; without normalization at most {NUM_PEOPLE} can be stored"
-        )
+        reason = f"without normalization at most {NUM_PEOPLE} can be stored"
+        raise BadFile(f"it has {array.shape[3]} people; {reason}")
     with parse_errors("the array does not consist of numbers", BadFile), np.errstate(invalid="ignore"):
-        bodies = np.asarray(array, np.float64).transpose(3, 0, 1, 2)
-    if normalize:
-        return normalize_clip(bodies, skeleton)
-    return stored_frames(visible_coordinates(bodies, skeleton))
+        bodies = np.array(array, np.float64).transpose(3, 0, 1, 2)
+    bodies[np.isnan(bodies).any(axis=-1)] = 0
+    coordinates, scores = bodies[..., : skeleton.dimensions], bodies[..., skeleton.dimensions :]
+    if not scores.size:
+        return coordinates
+    if scores.min() < 0 or scores.max() > 1 or not scores.any():
+        raise BadFile(
+            f"the third number of a joint of {skeleton.name} is a score from 0 to 1, and not 0 for all, but "
+            f"here it is from {scores.min():.3g} to {scores.max():.3g}: for 3D joints, define a 3D skeleton "
+            "in a file and give it with --skeleton (docs/data.md); otherwise give x and y only"
+        )
+    return np.where(scores > 0, coordinates, 0)
 
 
 @dataclass(frozen=True)
@@ -132,43 +153,61 @@ class TableRow:
         return self.file.display_name if self.file else self.name
 
 
-def read_table(path: Path, num_classes: int | None) -> tuple[dict[str, TableRow], list[str], list[Issue]]:
+@dataclass
+class ClipTable:
+    """The table of clips: its rows by name, the protocols, and the issues of rows and columns."""
+
+    rows: dict[str, TableRow]
+    protocols: list[str]
+    left_out: list[Issue]
+    notes: list[Issue]
+
+
+def read_table(path: Path, num_classes: int | None) -> ClipTable:
     """Read the table of clips, a CSV file with the columns name, label and one per protocol.
 
-    A column class_name is optional.
+    A column class_name is optional. Columns without a name, such as the index of pandas, are ignored, and so
+    are those without any split, with a note. Rows that have the same name are all left out.
 
-    Returns the rows by name, the protocols, and the issues of invalid rows. Raises ``UserError`` if the file
-    is not such a table.
+    Raises:
+        UserError: the file is not such a table.
     """
     advice = "see data_gen/arrays_gendata.py --help"
     table = read_csv(path, ("name", "label"), advice)
-    protocols = [column for column in table.columns if column not in (*CLIP_COLUMNS, CLASS_NAME_COLUMN)]
-    if not {"name", "label"} <= set(table.columns) or not protocols or "" in protocols:
-        raise UserError(
-            f"{path} needs the columns name, label, and one for each protocol with train or val, but has "
-            f"{', '.join(table.columns)[:100] or 'none'}; {advice}"
-        )
-    rows: dict[str, TableRow] = {}
-    left_out: list[Issue] = []
-    for line, cells in table.rows:
-        row = dict(zip_longest(table.columns, cells))  # column None if there are more cells than columns
-        name, label = row["name"], row["label"] or ""
-        splits = {protocol: cell.lower() for protocol in protocols if (cell := row[protocol])}
-        if None in row:
-            reason = f"{len(cells)} cells, the header has {len(table.columns)}"
-        elif not name:
-            reason = "the name is empty"
+    rows = {line: dict(zip_longest(table.columns, cells, fillvalue="")) for line, cells in table.rows}
+    too_long = {line for line, cells in table.rows if len(cells) > len(table.columns)}
+    names = Counter(row["name"] for row in rows.values())
+    protocols, notes = [], []
+    for column in table.columns:
+        values = {row[column].lower() for row in rows.values()} - {""}
+        if column in (*CLIP_COLUMNS, CLASS_NAME_COLUMN) or not column or column.startswith("Unnamed:"):
+            continue
+        if values and not values & set(SPLITS):
+            reason = f"the column {column} contains neither {' nor '.join(SPLITS)} and is ignored"
+            notes.append(Issue(path.name, None, reason))
+        else:
+            protocols.append(column)
+    if not protocols:
+        columns = ", ".join(table.columns)[:100]
+        raise UserError(f"{path} has no column with train or val, for a protocol, but {columns}; {advice}")
+    found = ClipTable({}, protocols, [], notes)
+    for line, row in rows.items():
+        name, label = row["name"], row["label"]
+        splits = {protocol: row[protocol].lower() for protocol in protocols if row[protocol]}
+        wrong = [f"{column} is '{split:.40}'" for column, split in splits.items() if split not in SPLITS]
+        if line in too_long:
+            reason = "it has more cells than the header"
+        elif not name or names[name] > 1:
+            reason = f"{names[name]} rows have the name '{name:.40}'"
         elif not label.isdecimal() or int(label) >= (num_classes or MAX_CLASSES):
             reason = f"label '{label:.40}' is not a whole number from 0 to {(num_classes or MAX_CLASSES) - 1}"
-        elif not set(splits.values()) <= set(SPLITS):
-            reason = f"protocol columns must contain {' or '.join(SPLITS)}, or be empty"
-        elif name in rows:
-            reason = f"{name} is listed twice"
+        elif wrong:
+            reason = f"{wrong[0]}, but must be {', '.join(SPLITS)} or empty"
         else:
-            rows[name] = TableRow(name, int(label), splits, row.get(CLASS_NAME_COLUMN) or "")
+            found.rows[name] = TableRow(name, int(label), splits, row.get(CLASS_NAME_COLUMN, ""))
             continue
-        left_out.append(Issue(path.name, line, reason))
-    return rows, protocols, left_out
+        found.left_out.append(Issue(path.name, line, reason))
+    return found
 
 
 def class_names_of(rows: Iterable[TableRow], num_classes: int) -> tuple[str, ...]:

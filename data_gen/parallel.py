@@ -100,7 +100,7 @@ def _keep_freed_memory() -> None:
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # not the GNU C library
+    except (AttributeError, OSError, TypeError):  # not the GNU C library
         return
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     mallopt(trim_threshold, 1 << 27)

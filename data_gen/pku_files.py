@@ -81,13 +81,10 @@ def find_videos(
             f"no video has a skeleton file below --data_path ({skeleton_counts}) and a label file of the "
             f"same name below --label_path ({label_counts}){first_reason(left_out)}"
         )
-    for files, others, reason in (
-        (skeletons, labels, "no label file has this name"),
-        (labels, skeletons, "no skeleton file has this name"),
-    ):
-        left_out += [
-            Issue(files[name].display_name, None, reason) for name in sorted(files.keys() - others.keys())
-        ]
+    for files, others, kind in ((skeletons, labels, "label"), (labels, skeletons, "skeleton")):
+        unmatched = [files[key] for key in sorted(files.keys() - others.keys())]
+        reason = f"no {kind} file has this name"
+        left_out += [Issue(file.display_name, None, reason) for file in unmatched]
     videos = []
     for key in keys:
         video_splits = {protocol: split[key] for protocol, split in splits.items() if key in split}

@@ -29,9 +29,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen import command_line as flags
-from data_gen.own_clips import MAX_CLASSES, frames_of_array
+from data_gen.own_clips import prepare_clip
 from data_gen.sources import Issue
 from data_gen.store_writer import Clip, FileResult, StoreWriter, count_splits, prepare, preview
+from dataset.store_format import MAX_CLASSES
 from facts.datasets import DATASETS, MAX_FRAMES, parse_ntu_name
 from facts.skeletons import KINECT_V2, SKELETONS, Skeleton, load_skeleton
 from options.parser import Parser
@@ -110,21 +111,21 @@ def read_annotations(
     with parse_errors(f"{path} is not a pickle of pyskl, with a dictionary 'split' and a list 'annotations'"):
         lists, items = dict(content["split"]), list(content["annotations"])
     splits, left_out = read_splits(lists, path.name)
+    given = [item.get("frame_dir") if isinstance(item, dict) else None for item in items]
+    names = [name if _is_name(name) else None for name in given]
+    counts = Counter(filter(None, names))
     annotations: dict[str, Annotation] = {}
-    for number, item in enumerate(items):
-        name = item.get("frame_dir") if isinstance(item, dict) else None
-        display_name = f"{path.name}/{name}" if _is_name(name) else f"{path.name}, annotation {number}"
+    for number, (name, item) in enumerate(zip(names, items)):
+        display_name = f"{path.name}/{name}" if name else f"{path.name}, annotation {number}"
         try:
-            ntu_name = parse_ntu_name(name) if dataset in NTU_DATASETS and _is_name(name) else None
+            ntu_name = parse_ntu_name(name) if dataset in NTU_DATASETS and name else None
             labels = range(num_classes or MAX_CLASSES)
             labels = labels[ntu_name.label :][:1] if ntu_name else labels
-            annotation = parse_annotation(item, display_name, splits, labels)
+            if counts[name] > 1:
+                raise BadFile(f"{counts[name]} annotations have this name")
+            annotations[name] = parse_annotation(item, display_name, splits, labels)
         except BadFile as error:
             left_out.append(Issue.of(error, display_name))
-            continue
-        if annotations.setdefault(annotation.name, annotation) is not annotation:
-            reason = "the same name as an annotation before it, which is used"
-            left_out.append(Issue(display_name, None, reason, failed_clips=0))
     found = annotations.keys() | {issue.file.removeprefix(f"{path.name}/") for issue in left_out}
     for protocol, names in splits.items():
         absent = names.keys() - found
@@ -148,7 +149,8 @@ def read_splits(lists: dict[Any, Any], file_name: str) -> tuple[dict[str, dict[s
 
     for key, names in lists.items():
         match = _SPLIT_NAME.fullmatch(key) if _is_name(key) else None
-        if match is None or not isinstance(names, (list, tuple)):
+        names = names.astype(str).ravel().tolist() if isinstance(names, np.ndarray) else names
+        if match is None or not isinstance(names, (list, tuple, set)):
             leave_out(key, "is not a list of names for train, val or test")
             continue
         if match["split"] == "test" and f"{key[: match.start('split')]}val{match['number']}" in lists:
@@ -204,12 +206,14 @@ def read_clip(annotation: Annotation, skeleton: Skeleton, max_frames: int | None
     keypoint, score = annotation.keypoint, annotation.score
     with parse_errors("'keypoint' is not an array (people, frames, joints, coordinates)", BadFile):
         if score is not None and keypoint.shape[-1] == skeleton.dimensions == 2:
+            # the peak of a heatmap, which is the score of some estimators, is sometimes just outside [0, 1]
+            score = np.where(np.abs(score - 0.5) < 0.75, np.clip(score, 0, 1), score)
             keypoint = np.concatenate([keypoint, score[..., None]], axis=-1)
         array = keypoint.transpose(1, 2, 3, 0)
-    frames = frames_of_array(array[:max_frames], skeleton=skeleton)
-    result = FileResult([Clip(annotation.name, annotation.label, frames, annotation.splits)])
-    if len(array) > len(frames):
-        reason = f"{len(array)} frames, cut to the first {len(frames)}"
+    clip = Clip(annotation.name, annotation.label, array[:max_frames], annotation.splits)
+    result = prepare_clip(clip, annotation.display_name, skeleton=skeleton)
+    if len(array) > len(clip.frames):
+        reason = f"{len(array)} frames, cut to the first {max_frames}"
         result.notes.append(Issue(annotation.display_name, None, reason))
     return result
 

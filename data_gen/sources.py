@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -74,10 +73,7 @@ def first_reason(issues: Sequence[object]) -> str:
 
 @dataclass(frozen=True, order=True)
 class RawFile:
-    """One raw file, in a folder or an archive.
-
-    ``load_contents`` fills in the ``content`` of files in tar archives, which it reads together.
-    """
+    """One raw file; ``load_contents`` fills in the ``content`` of those in tar archives."""
 
     name: str  # of the file, without folder and suffix
     display_name: str  # in reports
@@ -91,13 +87,6 @@ class RawFile:
     def is_streamed(self) -> bool:
         """Whether the file is in a tar archive, which can only be read from its beginning."""
         return isinstance(self.place, TarPlace)
-
-    @property
-    def size(self) -> int:
-        """The number of bytes of the content."""
-        if isinstance(self.place, zipfile.ZipInfo):
-            return self.place.file_size
-        return self.place.size if self.place else os.path.getsize(self.path)
 
     def read(self, size: int = -1) -> bytes:
         """Return the content of the file, or its first ``size`` bytes. Raises ``BadFile`` on failure."""

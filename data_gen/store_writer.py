@@ -26,8 +26,16 @@ from tqdm import tqdm
 from data_gen.output_folder import atomic_folder, check_folder, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.sources import Issue, first_reason
-from data_gen.units import unit_warning
-from dataset.store_format import CLIP_COLUMNS, CLIPS_FILE, FORMAT_VERSION, FRAMES_FILE, INFO_FILE, SPLITS
+from data_gen.units import UnitCheck
+from dataset.store_format import (
+    CLIP_COLUMNS,
+    CLIPS_FILE,
+    FORMAT_VERSION,
+    FRAMES_FILE,
+    INFO_FILE,
+    MAX_CLASSES,
+    SPLITS,
+)
 from facts.class_names import published_class_names
 from facts.datasets import DATASETS
 from facts.skeletons import KINECT_V2, Skeleton
@@ -57,19 +65,16 @@ class Clip:
     label: int
     frames: np.ndarray
     splits: Mapping[str, str]  # protocol -> "train" or "val"; a clip may be absent from a protocol
+    is_normalized: bool = False  # all coordinates of the input were between 0 and 1, see data_gen.units
 
 
 @dataclass
 class FileResult:
-    """The result of reading one input file: its clips, errors, and notes.
-
-    ``body_sizes`` are those of the clips if their unit is not known, see ``data_gen.units``.
-    """
+    """The result of reading one input file: its clips, errors, and notes."""
 
     clips: list[Clip] = field(default_factory=list)
     left_out: list[Issue] = field(default_factory=list)
     notes: list[Issue] = field(default_factory=list)
-    body_sizes: list[float] = field(default_factory=list)
 
 
 def prepare(
@@ -139,20 +144,16 @@ def report(store: StoreWriter, seconds: float) -> int:
     for reason, count in Counter(issue.reason for issue in on_purpose).most_common(MAX_PRINTED_ISSUES):
         example = next(issue for issue in on_purpose if issue.reason == reason)
         print(f"  left out: {f'{count:,} files, such as ' if count > 1 else ''}{example}")
-    for warning in filter(None, [*store.warnings, unit_warning(store.body_sizes)]):
+    for warning in filter(None, [*store.warnings, store.units.warning()]):
         print(f"WARNING: {warning}")
     containers = sum(issue.is_container for issue in store.left_out)
-    if containers:
-        print(
-            f"{containers:,} archives or folders could not be read completely (all are in store.json): the "
-            "store was written, but may lack any number of clips (exit code 1)"
-        )
+    problems = [f"{containers:,} archives or folders could not be read completely"] if containers else []
     if store.failed_share > MAX_FAILED_SHARE:
-        print(
-            f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}: the "
-            "store was written, but check the reasons before using it (exit code 1)"
-        )
-    return 1 if containers or store.failed_share > MAX_FAILED_SHARE else 0
+        share = f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}"
+        problems.append(share)
+    for problem in problems:
+        print(f"{problem}: the store was written, but check the reasons in store.json (exit code 1)")
+    return min(len(problems), 1)
 
 
 def count_splits(protocols: Sequence[str], splits: Iterable[Mapping[str, str]]) -> dict[str, dict[str, int]]:
@@ -231,12 +232,14 @@ class StoreWriter:
         self.class_names: Sequence[str] = published_class_names(dataset, num_classes)
         self.left_out: list[Issue] = []
         self.notes: list[Issue] = []
-        self.body_sizes: list[float] = []
+        self.units = UnitCheck(skeleton)
         self.warnings: list[str] = []  # printed at the end by ``report``
         self.rows: dict[str, tuple[int, int, int, Mapping[str, str]]] = {}  # see ``add``
         self.num_frames = 0
         self.split_counts = count_splits(self.protocols, [])
         self._overwrite = overwrite
+        if num_classes > MAX_CLASSES:
+            raise UserError(f"{num_classes:,} classes; a store has at most {MAX_CLASSES:,}")
         reserved = {*CLIP_COLUMNS, *TOTALS, ""}
         if len(set(self.protocols) - reserved) < len(self.protocols):
             raise UserError(
@@ -303,6 +306,7 @@ class StoreWriter:
             self._frames.write(np.ascontiguousarray(frames).data)
         self.rows[clip.name] = (clip.label, self.num_frames, len(frames), clip.splits)
         self.num_frames += len(frames)
+        self.units.add(frames, clip.is_normalized)
         for protocol, split in clip.splits.items():
             self.split_counts[protocol][split] += 1
 
@@ -312,7 +316,6 @@ class StoreWriter:
             self.add(clip)
         self.left_out += result.left_out
         self.notes += result.notes
-        self.body_sizes += result.body_sizes
 
     def _finish(self, folder: Path) -> None:
         if not self.num_clips:

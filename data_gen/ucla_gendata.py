@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen import command_line as flags
-from data_gen.own_clips import frames_of_array
+from data_gen.own_clips import prepare_clip
 from data_gen.sources import Issue, RawFile, find_raw_files, first_reason, load_contents
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, count_splits, prepare, preview
 from facts.datasets import DATASETS
@@ -76,13 +76,14 @@ def select_files(files: Sequence[RawFile], left_out: list[Issue]) -> list[RawFil
     for file in files:
         try:
             parse_name(file.name)
+            used = selected.setdefault(file.name, file)
+            if used is not file:
+                if file.read() != used.read():
+                    raise BadFile(f"the same name as {used.display_name}, which is used, but another content")
+                reason = f"a copy of {used.display_name}, which is used"
+                left_out.append(Issue(file.display_name, None, reason, failed_clips=0))
         except BadFile as error:
             left_out.append(Issue.of(error, file.display_name))
-            continue
-        used = selected.setdefault(file.name, file)
-        if used is not file:
-            reason = f"the same name as {used.display_name}, which is used"
-            left_out.append(Issue(file.display_name, None, reason, failed_clips=0))
     if not selected:
         raise UserError(
             "no file is named like a01_s01_e00_v01.json; set --data_path to the folder or zip archive of the "
@@ -116,7 +117,7 @@ def read_clip(file: RawFile) -> FileResult:
         joints = np.array(content["skeletons"], dtype=np.float64)
     if given != (file.name, label + 1):
         raise BadFile(f"it contains the clip {given[0]!s:.40} with label {given[1]!s:.9}, unlike its name")
-    return FileResult([Clip(file.name, label, frames_of_array(joints, skeleton=KINECT_V1), splits)])
+    return prepare_clip(Clip(file.name, label, joints, splits), file.display_name, skeleton=KINECT_V1)
 
 
 if __name__ == "__main__":

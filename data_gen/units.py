@@ -1,66 +1,81 @@
-"""Detect arrays that are not in meters, by the size of the bodies."""
+"""Detect coordinates that are not in meters, by the length of the bones.
+
+Bones have the same length before and after the normalization, so the check is made where clips are stored or
+read, for all sources and all 3D skeletons. 2D skeletons are scaled, so their unit does not matter.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
-from facts.skeletons import KINECT_V2, SKELETONS, Skeleton
+from facts.datasets import NUM_COORDINATES
+from facts.skeletons import Skeleton
 
-PLAUSIBLE_METERS = (0.3, 4.0)  # of the diagonal of a body's bounding box: from a crouching child to a giant
+PLAUSIBLE_METERS = (0.05, 8.0)  # of the longest chain of bones: from a hand to a giant
+TYPICAL_METERS = 1.7
 UNITS = {"meters": 1, "centimeters": 100, "millimeters": 1000, "inches": 39.37}
+SAMPLED_FRAMES = 8  # of each clip
+MAX_SCORE_DEVIATION = 0.5  # standard deviation of numbers from 0 to 1
 
 
-def body_size(array: np.ndarray, skeleton: Skeleton = KINECT_V2) -> float:
-    """Return the median diagonal of the bounding boxes of bodies.
+class UnitCheck:
+    """Collect the sizes of the bodies of clips, which have the same skeleton, and warn about them."""
 
-    It is 0 if there is no body, if the skeleton is 2D, because it is scaled so that its unit does not matter,
-    and if it is not in ``SKELETONS``, because it may be a part of a body.
+    def __init__(self, skeleton: Skeleton) -> None:
+        self.skeleton = skeleton
+        self.parents = list(skeleton.parents)
+        self.chains = np.eye(skeleton.num_joints)  # joint x the bones between it and the root
+        for joint in range(skeleton.num_joints):
+            ancestor = joint
+            while self.parents[ancestor] != ancestor:
+                ancestor = self.parents[ancestor]
+                self.chains[joint, ancestor] = 1
+        self.lengths: list[float] = []  # of the longest chains of bones
+        self.num_flat = self.num_normalized = 0
 
-    Args:
-        array: (frames, joints, 3, people), or (frames, joints, 3) for one person; zero for joints and people
-            that are not tracked.
-    """
-    if skeleton.dimensions == 2 or skeleton not in SKELETONS.values():
-        return 0.0
-    if array.ndim == 3:
-        array = array[..., None]
-    points = np.moveaxis(array.astype(np.float64), 3, 1).reshape(-1, *array.shape[1:3])
-    tracked = points.any(axis=2, keepdims=True)
-    complete = tracked.sum(axis=(1, 2)) > array.shape[1] / 2
-    if not complete.any():
-        return 0.0
-    low = np.where(tracked, points, np.inf)[complete].min(axis=1)
-    high = np.where(tracked, points, -np.inf)[complete].max(axis=1)
-    return float(np.median(np.linalg.norm(high - low, axis=1)))
+    def add(self, frames: np.ndarray, is_normalized: bool = False) -> None:
+        """Add a clip; ``frames`` (frames, V, 3, 2 people), before or after the normalization.
 
+        ``is_normalized``: all coordinates were between 0 and 1, as those relative to the size of an image.
+        """
+        if self.skeleton.dimensions == 2:
+            return
+        person = frames[:: -(-len(frames) // SAMPLED_FRAMES), :, :, 0].astype(np.float64)
+        tracked = person.any(axis=2)
+        tracked[:, list(self.skeleton.center)] |= tracked.any(axis=1, keepdims=True)  # it is the origin
+        known = tracked & tracked[:, self.parents]
+        bones = np.linalg.norm(person - person[:, self.parents], axis=2)
+        bones = (bones * known).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        self.lengths.append(float((self.chains @ bones).max()))
+        self.num_normalized += is_normalized
+        if self.lengths[-1] > PLAUSIBLE_METERS[1]:
+            points = person[tracked.any(axis=1)]
+            points = (points - points.mean(axis=1, keepdims=True)).reshape(-1, NUM_COORDINATES)
+            thickness = np.sqrt(np.linalg.eigvalsh(points.T @ points / len(points))[0].clip(0))
+            self.num_flat += bool(thickness < MAX_SCORE_DEVIATION)
 
-def unit_warning(sizes: Iterable[float]) -> str | None:
-    """Return a warning if the bodies of most clips do not have a plausible size in meters.
-
-    Args:
-        sizes: the ``body_size`` of every clip.
-    """
-    known = [size for size in sizes if size > 0]
-    low, high = PLAUSIBLE_METERS
-    implausible = [size for size in known if not low <= size <= high]
-    if not implausible:
-        return None
-    median = float(np.median(implausible))
-    size = f"{median:,.0f}" if median >= 10 else f"{median:.2g}"
-    # the unit in which a body would be closest to 1.7 m
-    unit = min(UNITS, key=lambda unit: abs(np.log(median / UNITS[unit] / 1.7)))
-    meters = median / UNITS[unit]
-    if unit != "meters" and low <= meters <= high:
-        fit = (
-            f"in {unit} that would be {meters:.1f} m, so divide the coordinates by {UNITS[unit]:,} (unless "
-            "the third one is zero or a score: then they are pixels)"
+    def warning(self) -> str | None:
+        """Return what is wrong with the unit, or None if the coordinates can be meters."""
+        low, high = PLAUSIBLE_METERS
+        implausible = [length for length in self.lengths if length and not low <= length <= high]
+        median = float(np.median(implausible or [TYPICAL_METERS]))
+        unit = min(UNITS, key=lambda unit: abs(np.log(median / UNITS[unit] / TYPICAL_METERS)))
+        meters = median / UNITS[unit]
+        size = f"{median:,.0f}" if median >= 10 else f"{median:.2g}"
+        found, count = f"the longest chain of bones has a length of {size}", len(implausible)
+        if 2 * self.num_normalized > len(self.lengths):
+            found, count = "all coordinates are within [0, 1], as if normalized", self.num_normalized
+            advice = "scale them to meters, or give joints of an image as a 2D skeleton (docs/data.md)"
+        elif not implausible:
+            return None
+        elif 2 * self.num_flat > count:
+            found += ", and the joints are in a plane, as pixels with a score or zero as the third number"
+            advice = "give them as a 2D skeleton (docs/data.md)"
+        elif unit != "meters" and low <= meters <= high:
+            advice = f"in {unit} that would be {meters:.1f} m, so divide the coordinates by {UNITS[unit]:,}"
+        else:
+            advice = "that fits no common unit; if they are pixels or normalized, scale them to meters"
+        return (
+            f"in {count:,} of {len(self.lengths):,} clips {found}, although coordinates are expected in "
+            f"meters: {advice}. In another unit the features of pretrained encoders are wrong"
         )
-    else:
-        fit = "that fits no common unit; if the coordinates are pixels or normalized, scale them to meters"
-    return (
-        f"in {len(implausible):,} of {len(known):,} clips a body is about {size} units large, although "
-        f"coordinates are expected in meters and people are about 1.7 m tall: {fit}. In another unit the "
-        "features of pretrained encoders are wrong"
-    )

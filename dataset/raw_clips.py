@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,40 +11,29 @@ import torch
 from tqdm import tqdm
 
 from data_gen.normalize import normalize_clip
-from data_gen.own_clips import frames_of_array
+from data_gen.own_clips import prepare_clip
 from data_gen.skeleton_file import read_skeleton
 from data_gen.sources import Issue, RawFile, find_raw_files, first_reason, load_contents
-from data_gen.units import body_size, unit_warning
+from data_gen.store_writer import Clip, FileResult
+from data_gen.units import UnitCheck
 from dataset.clips import ClipSet
 from facts.skeletons import KINECT_V2, Skeleton
 from utils.errors import BadFile, UserError
 
 SUFFIXES = ".skeleton", ".npy"
+NO_LABEL = -1
 
 
-@dataclass(frozen=True)
-class RawClip:
-    """A normalized clip: ``frames`` is (frames, V, 3, 2) float32.
-
-    ``path`` includes the folder or archive; it is shown if ``name`` is not unique.
-    """
-
-    name: str
-    path: str
-    frames: np.ndarray
-    body_size: float = 0.0  # of arrays, see data_gen.units
-
-
-def read_clip(file: RawFile, skeleton: Skeleton, normalize: bool) -> RawClip:
+def read_clip(file: RawFile, skeleton: Skeleton, normalize: bool) -> FileResult:
     """Read the clip in a file. Raises ``BadFile`` if it is not one of this skeleton."""
     if file.suffix == ".npy":
-        array = file.read_array()
-        frames = frames_of_array(array, normalize, skeleton)
-        return RawClip(file.name, file.display_name, frames, body_size(array, skeleton))
+        clip = Clip(file.name, NO_LABEL, file.read_array(), {})
+        return prepare_clip(clip, file.display_name, normalize, skeleton)
     if skeleton != KINECT_V2 or not normalize:
         taken = f"{skeleton}{'' if normalize else ' in coordinates that are not normalized'}"
         raise BadFile(f"it contains the skeleton {KINECT_V2}, but the encoders take {taken}; give arrays")
-    return RawClip(file.name, file.display_name, normalize_clip(read_skeleton(file.read())[0]))
+    bodies, _ = read_skeleton(file.read())
+    return FileResult([Clip(file.name, NO_LABEL, normalize_clip(bodies), {})])
 
 
 def read_raw_clips(
@@ -65,15 +53,23 @@ def read_raw_clips(
         UserError: a root does not exist, or no clip can be used.
     """
     left_out: list[Issue] = []
-    clips: list[RawClip] = []
+    clips: list[Clip] = []
+    paths: list[str] = []
+    units = UnitCheck(skeleton)
     files = find_raw_files(roots, SUFFIXES, flag, left_out)
     files.sort(key=lambda file: SUFFIXES.index(file.suffix))
     for file in tqdm(load_contents(files), desc="reading", leave=False, disable=None, unit="file"):
         try:
-            clips.append(read_clip(file, skeleton, normalize))
+            result = read_clip(file, skeleton, normalize)
         except BadFile as error:
             left_out.append(Issue.of(error, file.display_name))
-    if warning := unit_warning(clip.body_size for clip in clips):
+            continue
+        clips += result.clips
+        paths.append(file.display_name)
+        units.add(clips[-1].frames, clips[-1].is_normalized)
+        for note in result.notes:
+            print(f"note: {note}")
+    if warning := units.warning():
         print(f"WARNING: {warning}")
     if not clips:
         reason = first_reason(left_out) or f"; no {', '.join(SUFFIXES)} or .npz file"
@@ -85,8 +81,8 @@ def read_raw_clips(
         protocol="",
         split="raw",
         num_classes=0,
-        names=[clip.name if count[clip.name] == 1 else clip.path for clip in clips],
-        labels=torch.full((len(clips),), -1),
+        names=[clip.name if count[clip.name] == 1 else path for clip, path in zip(clips, paths)],
+        labels=torch.full((len(clips),), NO_LABEL),
         num_frames=lengths,
         frames=torch.from_numpy(np.concatenate([clip.frames for clip in clips])),
         first_frame=lengths.cumsum(0) - lengths,

@@ -15,7 +15,9 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from utils.errors import UserError, first_line, out_of_memory
@@ -53,6 +55,26 @@ class RollingCheckpoint:
             self._due = time.monotonic() + self._seconds
 
 
+def numpy_scalar(module: str) -> Callable:
+    """Return NumPy's constructor of scalars under the name that a pickle of NumPy 1 or 2 has for it."""
+
+    def scalar(dtype: np.dtype, data: bytes) -> Any:
+        return np.frombuffer(data, dtype)[0]
+
+    scalar.__module__, scalar.__qualname__ = module, "scalar"
+    return scalar
+
+
+# Official code stores accuracies as NumPy scalars; their construction runs no code of a file.
+torch.serialization.add_safe_globals(
+    [
+        np.dtype,
+        *(type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"),
+        *(numpy_scalar(module) for module in ("numpy.core.multiarray", "numpy._core.multiarray")),
+    ]
+)
+
+
 def load_checkpoint(path: Path) -> dict:
     """Load a checkpoint of this repository or of the official code onto the CPU.
 
@@ -82,9 +104,14 @@ def load_checkpoint(path: Path) -> dict:
     except Exception as error:  # a corrupted file can raise almost anything
         if intact and out_of_memory(error):
             raise
-        raise UserError(
-            f"{path} is corrupted or not a checkpoint ({load_error(error)}); use another one"
-        ) from error
+        reason, name = load_error(error), forbidden_name(error)
+        if intact and name:
+            raise UserError(
+                f"{path} is intact, but contains {name}, which is not allowed in a checkpoint: loading it "
+                "could run code; if you trust the file, save only its weights: torch.save({'state_dict': "
+                "torch.load(FILE, weights_only=False)['state_dict']}, NEW_FILE)"
+            ) from error
+        raise UserError(f"{path} is corrupted or not a checkpoint ({reason}); use another one") from error
     check_content(path, content)
     content["state_dict"] = without_wrappers(content["state_dict"])
     return content
@@ -101,14 +128,19 @@ def without_wrappers(state: dict) -> dict:
     return plain if changed else state
 
 
+def forbidden_name(error: Exception) -> str | None:
+    """Return the class or function for which torch rejected a file, or None."""
+    asked = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+    return asked[1] if asked and isinstance(error, pickle.UnpicklingError) else None
+
+
 def load_error(error: Exception) -> str:
     """Describe why torch rejected a file, without its advice to load it unsafely."""
     if not isinstance(error, pickle.UnpicklingError):
         return first_line(error)
-    asked = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
-    if asked is None:
-        return "its pickle contains more than tensors and plain data"
-    return f"it contains {asked[1]}, which is not allowed in a checkpoint"
+    if name := forbidden_name(error):
+        return f"it contains {name}, which is not allowed in a checkpoint"
+    return "its pickle contains more than tensors and plain data"
 
 
 def check_content(path: Path, content: object) -> None:

@@ -20,7 +20,8 @@ from utils.errors import UserError
 
 from .checkpoint import SAVE_MINUTES, RollingCheckpoint, checkpoint_errors, load_checkpoint, save_checkpoint
 from .device import memory_metrics
-from .evaluation import FREE_FLAGS, Evaluation, results_folder
+from .encoders import FINE_TUNING
+from .evaluation import Evaluation, earlier_file
 from .features import TrainingFeatures, random_crops
 from .log import RunLog, step_bar
 from .optimization import (
@@ -32,7 +33,8 @@ from .optimization import (
     sync_interval,
 )
 from .randomness import DROPOUT, WEIGHTS, generator, seed_globally
-from .report import numbers_in_errors
+from .report import FREE_FLAGS, numbers_in_errors
+from .retrieve import mean_class_accuracy
 from .signals import StopRequest
 
 PROBE_FILE, FINETUNE_FILE = "probe_last.pth.tar", "finetune_last.pth.tar"
@@ -49,14 +51,25 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def topk_accuracy(logits: Tensor, labels: Tensor, ks: tuple[int, ...] = (1, 5)) -> dict[str, float]:
-    """Return top-k accuracies in percent as ``{"top1": ..., "top5": ...}``.
+def accuracies(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return ``{"top1": ..., "top5": ..., "mean_class": ...}`` in percent.
 
-    With fewer than k classes, k is the number of classes.
+    With fewer than five classes, top-5 is 100%. Mean class accuracy is the mean of the classes' top-1.
     """
-    best = logits.topk(min(max(ks), logits.shape[1]), dim=1).indices  # N x K
+    best = logits.topk(min(5, logits.shape[1]), dim=1).indices  # N x 5
     hit = best == labels[:, None]
-    return {f"top{k}": 100.0 * hit[:, :k].any(dim=1).float().mean().item() for k in ks}
+    top = {f"top{k}": 100.0 * hit[:, :k].any(dim=1).float().mean().item() for k in (1, 5)}
+    return {**top, "mean_class": mean_class_accuracy(best[:, 0], labels)}
+
+
+def class_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Return the weight ``(C,)`` of each class in the loss: inverse to its number of clips, on average 1.
+
+    The average is over the clips. Classes without a clip have weight 0.
+    """
+    counts = labels.bincount(minlength=num_classes)
+    present = counts > 0
+    return torch.where(present, len(labels) / (present.sum() * counts.clamp(min=1)), 0.0)
 
 
 def linear_head(num_features: int, num_classes: int, seed: int) -> nn.Linear:
@@ -92,6 +105,9 @@ class ClassifierTraining(ABC):
         self.encoder_sha256 = fingerprint(encoders)  # before training
         self.head = linear_head(encoders.num_features, run.train.num_classes, run.seed).to(device)
         self.module = self.trained_module()
+        self.class_weights = None
+        if run.args.class_weights:
+            self.class_weights = class_weights(run.train.labels, run.train.num_classes).to(device)
         self.optimizer = GuardedOptimizer(make_optimizer(self.module, run.args), "off", device)
         self.epoch, self.step = run.args.start_epoch, 0
         self.history: list[dict[str, float]] = []
@@ -138,7 +154,7 @@ class ClassifierTraining(ABC):
                 loss = self.train_epoch(stop, rolling)
                 if self.step > 0:  # stopped within the epoch
                     break
-                accuracy = topk_accuracy(self.val_logits(), labels)
+                accuracy = accuracies(self.val_logits(), labels)
                 metrics = {"loss": loss, "learning_rate": rate, **accuracy}
                 metrics["seconds"] = time.monotonic() - start
                 metrics |= memory_metrics(self.run.extractor.device)
@@ -164,6 +180,7 @@ class ClassifierTraining(ABC):
             "history": self.history,
             "encoder_sha256": self.encoder_sha256,
             "flags": vars(self.args),
+            "encoders": self.run.extractor.encoders.description(),
             "state_dict": self.module.state_dict(),
             "optimizer": self.optimizer.optimizer.state_dict() if with_optimizer else {},
         }
@@ -195,7 +212,7 @@ class ClassifierTraining(ABC):
     def results(self) -> dict[str, Any]:
         """Return the accuracies of the best and of the last epoch.
 
-        They are ``{"best": {"top1": ..., "top5": ..., "epoch": ...}, "last": ...}``.
+        They are ``{"best": {"top1": ..., "top5": ..., "mean_class": ..., "epoch": ...}, "last": ...}``.
         """
         best = max(range(len(self.history)), key=lambda i: self.history[i]["top1"])
         first = self.epoch - len(self.history)
@@ -229,7 +246,7 @@ class LinearProbe(ClassifierTraining):
         total = torch.zeros((), device=features.device)
         batches = zip(features.split(self.args.batch_size), labels.split(self.args.batch_size))
         for step, (x, y) in enumerate(batches):
-            loss = F.cross_entropy(self.head(x), y)
+            loss = F.cross_entropy(self.head(x), y, self.class_weights)
             self.optimizer.step(loss, step)
             total += loss.detach() * len(y)
         if (nonfinite := self.optimizer.first_nonfinite_step()) is not None:
@@ -254,7 +271,7 @@ class LinearProbe(ClassifierTraining):
 class FineTuning(ClassifierTraining):
     """The training of encoders, pretrained or random, and classifier. A stop ends it after any step."""
 
-    kind, file = "fine-tuning", FINETUNE_FILE
+    kind, file = FINE_TUNING, FINETUNE_FILE
     keep_optimizer = False  # the state of Adam is two thirds of the file
 
     def trained_module(self) -> nn.Module:
@@ -278,7 +295,8 @@ class FineTuning(ClassifierTraining):
                 index = batches[self.step]
                 seed_globally(run.seed, DROPOUT, epoch, self.step)
                 labels = run.train.labels[index].to(extractor.device, non_blocking=True)
-                loss = F.cross_entropy(self.head(extractor.features(view)), labels)
+                logits = self.head(extractor.features(view))
+                loss = F.cross_entropy(logits, labels, self.class_weights)
                 self.optimizer.step(loss, self.step)
                 total += loss.detach() * len(index)
                 count += len(index)
@@ -311,10 +329,11 @@ def training_to_resume(
         return None
     path = Path(args.resume)
     if args.resume == "auto":
-        path = results_folder(args, args.mode) / method.file
-        if not path.exists():
-            print(f"--resume auto: no {path.name} in {path.parent} yet; starting a new run")
+        found = earlier_file(args, args.mode, method.file)
+        if found is None:
+            print(f"--resume auto: no {method.file} of this evaluation yet; starting a new run")
             return None
+        path = found
     checkpoint = load_checkpoint(path)
     if checkpoint.get("kind") != method.kind:
         raise UserError(f"--resume {path}: not a {method.kind} checkpoint")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +24,8 @@ AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def pick_device(gpu: int | None) -> torch.device:
     """Return GPU ``gpu`` if given, else the current GPU (with torchrun the one of this process) or the CPU.
 
+    The device becomes the current one: some optimizers open a context on whichever is.
+
     Raises:
         UserError: there is no such GPU.
     """
@@ -31,7 +35,7 @@ def pick_device(gpu: int | None) -> torch.device:
             raise UserError(
                 f"--gpu {gpu}: {visible or 'no'} GPUs are visible; omit --gpu to use all of them, or the CPU"
             )
-        return torch.device("cuda", gpu)
+        torch.cuda.set_device(gpu)
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
@@ -40,6 +44,16 @@ def pick_device(gpu: int | None) -> torch.device:
 def uses_data_parallel(device: torch.device, gpu: int | None) -> bool:
     """Return whether one process uses several GPUs: several are visible and ``--gpu`` is not given."""
     return device.type == "cuda" and gpu is None and torch.cuda.device_count() > 1
+
+
+def data_parallel_note() -> str:
+    """Return a note about the cost of several GPUs in one process, with the command that is faster."""
+    count = torch.cuda.device_count()
+    command = shlex.join(["python", "-m", "torch.distributed.run", "--nproc-per-node", str(count), *sys.argv])
+    return (
+        f"note: one process uses {count} GPUs and copies all weights to each of them in every step. Faster: "
+        f"one process per GPU ({command}) or a single GPU (--gpu 0)"
+    )
 
 
 def parallel(
@@ -96,8 +110,10 @@ def check_modes(args: argparse.Namespace, device: torch.device, group: Group) ->
         raise UserError(
             "--compile does not support several GPUs in one process: start with torchrun or add --gpu 0"
         )
-    if args.sync_bn and (group.size == 1 or device.type == "cpu"):
-        raise UserError("--sync-bn needs several processes on GPUs: start with torchrun")
+    if args.sync_bn and group.size == 1:
+        raise UserError("--sync-bn needs several processes: start with torchrun")
+    if group.size == 1 and uses_data_parallel(device, args.gpu):
+        print(data_parallel_note())
 
 
 def use_tf32(allow: bool) -> None:

@@ -6,6 +6,7 @@ evaluation mode and with separate random numbers, so that the training is not af
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dataset.augment import RandomCrop
 from dataset.clips import ClipSet
 from dataset.views import View, evaluation_view
 from moco.model import MomentumEncoders, unit
@@ -30,6 +32,7 @@ WINDOW = 20  # epochs; an epoch of a small dataset is a single step, whose loss 
 # Thresholds that separated collapsed from healthy runs on UTD-MHAD.
 CHANCE = 0.97  # loss / ln(1 + K)
 COLLAPSED_RANK, COLLAPSED_UNIFORMITY = 2.5, -0.5
+FEW_CLIPS = 20  # up to which similar clips are no sign of a collapse
 SHORTCUT_LOSS, SHORTCUT_ACCURACY = 0.8, 25.0
 
 
@@ -91,7 +94,7 @@ class Monitor:
         """Return effective ranks, alignment and uniformity (and 1-NN accuracy) per representation."""
         was_training = self.encoders.training
         self.encoders.eval()
-        metrics: dict[str, float] = {}
+        metrics: dict[str, float] = {"monitored_clips": len(self.index)}
         for name, encoder in self.encoders.query.items():
             short = short_name(name)
             _, first = self._encode(encoder, name, self.view, 0)
@@ -168,7 +171,10 @@ def problems(metrics: Mapping[str, float], has_queue: bool = True) -> dict[str, 
     ranks, uniformities = named(metrics, "feature_rank"), named(metrics, "uniformity")
     shortcut = [p for p, x in losses.items() if x > SHORTCUT_LOSS and accuracies[p] > SHORTCUT_ACCURACY]
     at_chance = [pair for pair, loss in losses.items() if loss > CHANCE]
-    collapsed = [n for n, x in ranks.items() if x < COLLAPSED_RANK or uniformities[n] > COLLAPSED_UNIFORMITY]
+    clips = metrics.get("monitored_clips", SAMPLE)
+    limit = min(COLLAPSED_RANK, 1.0 + 0.1 * (clips - 1))  # the rank is at most the number of clips
+    are_close = {n: clips > FEW_CLIPS and x > COLLAPSED_UNIFORMITY for n, x in uniformities.items()}
+    collapsed = [n for n, x in ranks.items() if x < limit or are_close[n]]
     if shortcut and has_queue:
         at_chance = [pair for pair in at_chance if pair not in shortcut]
         found["shortcut"] = (
@@ -187,3 +193,19 @@ def problems(metrics: Mapping[str, float], has_queue: bool = True) -> dict[str, 
             "data, lower --lr, or weaken the augmentation (--min-crop-ratio, --jitter-joints)"
         )
     return found
+
+
+def identical_views_note(clips: ClipSet, args: argparse.Namespace) -> list[str]:
+    """Return a note for the log if the two views of some clips are identical, because nothing is random."""
+    if not set(args.augmentations) <= {RandomCrop.name}:
+        return []
+    uncropped = torch.ones(len(clips), dtype=torch.bool)
+    if args.augmentations and args.min_crop_ratio < 1.0:
+        uncropped = clips.num_frames.cpu() <= args.min_crop_frames
+    share, shown = uncropped.double().mean().item(), " ".join(["--augmentations", *args.augmentations])
+    if share == 0.0:
+        return []
+    return [
+        f"note: {shown} leaves the two views of {100.0 * share:.0f}% of the clips identical; add an "
+        "augmentation, or lower --min-crop-frames or --min-crop-ratio"
+    ]

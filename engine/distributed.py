@@ -63,13 +63,41 @@ class Group:
             return flag
         return self.sum(torch.tensor(float(flag), device=device)).item() > 0
 
+    def gather_objects(self, value: Value) -> list[Value]:
+        """Return the ``value`` of every process, in the order of their ranks."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
     def first(self, value: Value) -> Value:
         """Return the ``value`` of the first process."""
-        if self.size == 1:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values)
-        return values[0]
+        return self.gather_objects(value)[0]
+
+    def agree(self, value: object, problem: str) -> None:
+        """Raise ``UserError`` in all processes unless they have the same ``value``."""
+        values = self.gather_objects(value)
+        for rank, other in enumerate(values):
+            if other != values[0]:
+                raise UserError(f"{problem}: {values[0]} in process 0, but {other} in process {rank}")
+
+    @contextmanager
+    def same_outcome(self) -> Iterator[None]:
+        """Raise an error of one process in all of them at the end of the ``with`` block.
+
+        Otherwise the others would wait in their next collective. The block must not contain any.
+        """
+        error = None
+        try:
+            yield
+        except Exception as caught:
+            error = caught
+        messages = self.gather_objects(error and str(error))
+        if error is not None:
+            raise error
+        for rank, message in enumerate(messages):
+            if message is not None:
+                raise UserError(f"{message} (in process {rank})")
 
 
 SINGLE_PROCESS = Group()
@@ -81,6 +109,12 @@ def processes() -> int:
     Those of other launchers are separate runs, of which the lock on the folder stops all but one.
     """
     return int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
+
+
+def require_one_process(task: str) -> None:
+    """Raise ``UserError`` if torchrun started several processes, which would all do the same ``task``."""
+    if processes() > 1:
+        raise UserError(f"{task} is one process that uses all visible GPUs: start it without torchrun")
 
 
 @contextmanager
@@ -107,9 +141,14 @@ def process_group() -> Iterator[Group]:
         stdout, sys.stdout = sys.stdout, sys.stdout if group.is_main else nowhere
         try:
             yield group
+        except RuntimeError as error:
+            if "by peer" not in str(error):  # closed or reset: the message of gloo
+                raise
+            raise UserError("another process of this run has ended; its message states the reason") from error
         finally:
             sys.stdout = stdout
-            dist.destroy_process_group()
+    # Not after an error: it would wait for the other processes before the message is printed.
+    dist.destroy_process_group()
 
 
 def check_shards(group: Group, batch_size: int) -> None:

@@ -1,4 +1,4 @@
-"""Load query encoders from checkpoints of this repository or of the official code."""
+"""Load encoders from checkpoints of this repository, of the official code or of CMD."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from .checkpoint import checkpoint_errors, is_official, load_checkpoint, newest_
 
 RANDOM = "random"  # --pretrained random: untrained encoders
 COORDINATES = "coordinates"  # --pretrained coordinates: no encoder, the normalized coordinates
+FINE_TUNING = "fine-tuning"  # the kind of the checkpoints of fine-tuning and supervised training
 
 # Names in official checkpoints of the query encoders of the first and the second representation.
 OFFICIAL_QUERY_ENCODERS = ("encoder_q", "encoder_r")
@@ -43,7 +44,7 @@ class ConcatenatedEncoders(nn.Module):
 
     Args:
         encoders: representation -> encoder. ``fc``, the projection head of the contrast, is removed.
-        num_frames: frames of the views that the encoders take.
+        sizes: representation -> all sizes of its encoder.
         title: where the encoders come from, for logs and results.
         skeleton: the skeleton of the clips that the encoders take.
         normalized: whether these clips are normalized, or stored with ``--keep_coordinates``.
@@ -54,20 +55,37 @@ class ConcatenatedEncoders(nn.Module):
     def __init__(
         self,
         encoders: dict[str, Any],
-        num_frames: int,
+        sizes: dict[str, dict[str, Any]],
         title: str,
         skeleton: Skeleton = KINECT_V2,
         normalized: bool = True,
     ) -> None:
         super().__init__()
-        self.num_frames, self.title = num_frames, title
+        self.sizes, self.title = sizes, title
         self.skeleton, self.normalized = skeleton, normalized
+        frames = sorted({size["num_frames"] for size in sizes.values()})
+        if len(frames) > 1:
+            raise UserError(
+                f"the encoders take views of {' and '.join(map(str, frames))} frames (--num-frames); to be "
+                "concatenated they must agree"
+            )
+        self.num_frames = frames[0]
         for encoder in encoders.values():
             encoder.fc = nn.Identity()
         self.encoders = nn.ModuleDict(encoders)
         self.representations = tuple(encoders)
         self.widths = [encoder.num_features for encoder in encoders.values()]
         self.num_features = sum(self.widths)
+
+    def description(self) -> dict[str, Any]:
+        """Return what a checkpoint stores to rebuild the encoders, next to their weights."""
+        skeleton = self.skeleton.to_dict()
+        return {
+            "title": self.title,
+            "sizes": self.sizes,
+            "skeleton": skeleton,
+            "normalized": self.normalized,
+        }
 
     def forward(self, views: Mapping[str, Tensor]) -> Tensor:
         """Encode ``views`` (representation -> batch); returns features ``(N, num_features)`` float32."""
@@ -89,18 +107,18 @@ class Coordinates(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class EncoderCheckpoint:
-    """The query encoders of one checkpoint: all encoder sizes, weights per representation, kind of clips."""
+    """The encoders of one checkpoint: sizes and weights per representation, and the kind of their clips."""
 
     path: str
     title: str
-    sizes: dict[str, Any]
+    sizes: dict[str, dict[str, Any]]
     weights: dict[str, dict[str, Tensor]]
     skeleton: Skeleton = KINECT_V2
     normalized: bool = True
 
     def build(self, representation: str) -> nn.Module:
         """Build one of the encoders and load its weights, except those of ``fc``."""
-        encoder = build_encoder(representation, 1, self.skeleton, **self.sizes)
+        encoder = build_encoder(representation, 1, self.skeleton, **self.sizes[representation])
         encoder.fc = nn.Identity()
         weights = self.weights[representation]
         try:
@@ -151,22 +169,38 @@ def contrast_title(pairs: str) -> str:
     return "intra- and inter-skeleton" if pairs == "all" else f"{pairs}-skeleton"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``1 epoch``, ``2 epochs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def read_pretraining(checkpoint: dict, path: str) -> EncoderCheckpoint:
     """Read the query encoders from ``checkpoint``, the content of a pretraining checkpoint ``path``."""
     if checkpoint.get("kind") != "pretraining":
         raise UserError(f"{path} is a checkpoint of a {checkpoint.get('kind')}, not of a pretraining run")
     names, state = checkpoint["representations"], checkpoint["state_dict"]
-    contrast = contrast_title(checkpoint["flags"].get("pairs", checkpoint["contrast"]))
-    title = f"{contrast} {join_representations(names)}, {checkpoint['epoch']} epochs"
+    pairs = "all" if checkpoint["flags"].get("pairs") == "all" else checkpoint["contrast"]
+    title = f"{contrast_title(pairs)} {join_representations(names)}, {counted(checkpoint['epoch'], 'epoch')}"
     if checkpoint.get("step"):  # saved within an epoch
-        title += f" and {checkpoint['step']} steps"
+        title += f" and {counted(checkpoint['step'], 'step')}"
     try:
         sizes = complete_sizes(checkpoint["sizes"])
     except UserError as error:
         raise UserError(f"{path}: {error}; use the version of the code that wrote the checkpoint") from error
     weights = {name: submodule_weights(state, f"encoders.query.{name}.") for name in names}
     skeleton, normalized = stored_skeleton(checkpoint, path), checkpoint.get("normalized", True)
-    return EncoderCheckpoint(path, title, sizes, weights, skeleton, normalized)
+    return EncoderCheckpoint(path, title, dict.fromkeys(names, sizes), weights, skeleton, normalized)
+
+
+def read_finetuned(checkpoint: dict, path: str) -> EncoderCheckpoint:
+    """Read the encoders from ``checkpoint``, the content of a checkpoint of fine-tuning ``path``."""
+    if "encoders" not in checkpoint:
+        raise UserError(f"{path} was fine-tuned by an older version, which stored no encoder sizes")
+    encoders, state = checkpoint["encoders"], checkpoint["state_dict"]
+    weights = {name: submodule_weights(state, f"encoders.encoders.{name}.") for name in encoders["sizes"]}
+    title = f"{encoders['title']}, fine-tuned for {counted(checkpoint['epoch'], 'epoch')}"
+    skeleton = stored_skeleton(encoders, path)
+    return EncoderCheckpoint(path, title, encoders["sizes"], weights, skeleton, encoders["normalized"])
 
 
 def read_official(checkpoint: dict, path: str, names: Sequence[str], sizes: dict) -> EncoderCheckpoint:
@@ -186,12 +220,12 @@ def read_official(checkpoint: dict, path: str, names: Sequence[str], sizes: dict
             f"{path} contains {len(found)} query encoders, but --pretrain-skeleton-representation lists "
             f"{len(names)}"
         )
-    title = f"official {join_representations(names)}"
-    return EncoderCheckpoint(path, title, complete_sizes(sizes), dict(zip(names, found)))
+    title, complete = f"official {join_representations(names)}", complete_sizes(sizes)
+    return EncoderCheckpoint(path, title, dict.fromkeys(names, complete), dict(zip(names, found)))
 
 
 def read_encoders(path: str, pretrain: str, stream: str | None, sizes: dict) -> EncoderCheckpoint:
-    """Read the query encoders from a checkpoint of this repository or of the official code.
+    """Read the query encoders from a checkpoint of this repository, of the official code or of CMD.
 
     Args:
         path: the file.
@@ -208,10 +242,12 @@ def read_encoders(path: str, pretrain: str, stream: str | None, sizes: dict) -> 
             read = read_pretraining(convert_checkpoint(checkpoint), path)
         elif is_official(checkpoint):
             read = read_official(checkpoint, path, names, sizes)
+        elif checkpoint.get("kind") == FINE_TUNING:
+            read = read_finetuned(checkpoint, path)
         else:
             read = read_pretraining(checkpoint, path)
     stored = {
-        **read.sizes,
+        **next(iter(read.sizes.values())),
         "pretrain_skeleton_representation": join_representations([*read.weights]),
         "stream": " and ".join(sorted({stream_of(name) for name in read.weights})),
     }
@@ -264,15 +300,10 @@ def concatenate_encoders(checkpoints: list[EncoderCheckpoint], finetune: str | N
             f"each checkpoint must be used; {contents}"
         )
     encoders = {name: found[0].build(name) for name, found in sources.items()}
-    frames = {checkpoint.sizes["num_frames"] for checkpoint in checkpoints}
-    if len(frames) > 1:
-        raise UserError(
-            f"the checkpoints take views of {' and '.join(map(str, sorted(frames)))} frames (--num-frames); "
-            "to be concatenated they must agree"
-        )
+    sizes = {name: found[0].sizes[name] for name, found in sources.items()}
     title = " + ".join(checkpoint.title for checkpoint in checkpoints)
     first = checkpoints[0]
-    return ConcatenatedEncoders(encoders, frames.pop(), title, first.skeleton, first.normalized)
+    return ConcatenatedEncoders(encoders, sizes, title, first.skeleton, first.normalized)
 
 
 def load_encoders(
@@ -288,7 +319,8 @@ def load_encoders(
     """Load the encoders of ``--pretrained``; the features of several are concatenated.
 
     Args:
-        pretrained: ``random``, ``coordinates``, or the paths of one or several checkpoints.
+        pretrained: ``random``, ``coordinates``, or the paths of one or several checkpoints or of folders of
+            pretrainings.
         pretrain_representations: the representations in each checkpoint; required for official ones.
         representations: those to take from the checkpoints; optional if each contains one.
         sizes: the size flags, None for those that are not given.
@@ -299,7 +331,7 @@ def load_encoders(
     Raises:
         UserError: among others, a checkpoint was trained on another skeleton.
     """
-    paths = [pretrained] if isinstance(pretrained, str) else list(pretrained)
+    paths = last_checkpoints([pretrained] if isinstance(pretrained, str) else pretrained)
     given = pretrain_representations or ["" for _ in paths]
     names = [given] if isinstance(given, str) else list(given)
     sizes = {name: value for name, value in (sizes or {}).items() if value is not None}
@@ -316,12 +348,13 @@ def load_encoders(
             )
         skeleton, name = skeleton or KINECT_V2, with_stream(SEQUENCE.name, stream or JOINT)
         title = "normalized coordinates"
-        return ConcatenatedEncoders({name: Coordinates(skeleton)}, NUM_FRAMES, title, skeleton)
+        sizes = {name: {"num_frames": NUM_FRAMES}}
+        return ConcatenatedEncoders({name: Coordinates(skeleton)}, sizes, title, skeleton)
     if paths == [RANDOM]:
         chosen = parse_representations(representations or names[0] or SEQUENCE.name, stream)
         skeleton, complete = skeleton or KINECT_V2, complete_sizes(sizes)
         untrained = {name: build_encoder(name, 1, skeleton, **complete) for name in chosen}
-        encoders = ConcatenatedEncoders(untrained, complete["num_frames"], "untrained", skeleton)
+        encoders = ConcatenatedEncoders(untrained, dict.fromkeys(chosen, complete), "untrained", skeleton)
     else:
         checkpoints = [read_encoders(path, name, stream, sizes) for path, name in zip(paths, names)]
         for checkpoint in checkpoints:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import glob
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from dataset.clips import ClipSet, open_clips
-from dataset.label_subset import classes_without_clip
+from dataset.label_subset import classes_without_clip, keep_clips
 from models.registry import join_representations
 from options.flags import CLASSIFIER_DEFAULTS, given_sizes
-from options.parser import Flags
-from utils.errors import UserError
+from options.parser import Flags, spelled
+from utils.errors import UserError, parse_errors
 from utils.files import check_output_folder, exclusive_folder, write_json
 
 from .checkpoint import checkpoints_in
@@ -27,33 +34,12 @@ from .device import (
     place_clips,
     use_tf32,
 )
-from .distributed import processes
+from .distributed import require_one_process
 from .encoders import COORDINATES, RANDOM, load_encoders
 from .features import FeatureExtractor
 from .log import CONFIG_FILE, config_text
 from .randomness import WEIGHTS, choose_seed, seed_globally
-from .report import RESULTS, read_result, write_results
-
-# Flags that do not change what is evaluated.
-FREE_FLAGS = {
-    "output_dir",
-    "resume",
-    "workers",
-    "gpu",
-    "data_device",
-    "tf32",
-    "print_freq",
-    "pretrain_skeleton_representation",  # official checkpoints do not store it
-    "save_scores",
-    "save_features",
-    "gallery",
-    "gallery_queries",
-    "tsne",
-    "tsne_classes",
-    "format",
-    "dpi",
-    "width",
-}
+from .report import FREE_FLAGS, RESULTS, read_result, write_results
 
 
 @dataclass(frozen=True)
@@ -87,9 +73,17 @@ class Evaluation:
             )
 
     @contextmanager
-    def locked_folder(self) -> Iterator[None]:
-        """Lock the folder of the results in a ``with`` block, after writing and printing the flags."""
+    def locked_folder(self, resumed: Path | None = None) -> Iterator[None]:
+        """Lock the folder of the results in a ``with`` block, after writing and printing the flags.
+
+        ``resumed`` is the checkpoint of the training that is resumed, which was found to have the same flags.
+
+        Raises:
+            UserError: another run is writing to the folder, or it contains results of other flags.
+        """
         with exclusive_folder(self.folder, "--output-dir"):
+            if resumed is None or resumed.resolve().parent != self.folder.resolve():
+                claim_folder(self.folder, {**vars(self.args), "seed": self.seed})
             write_json(self.folder / CONFIG_FILE, vars(self.config))
             print(config_text(self.config), flush=True)
             yield
@@ -113,10 +107,45 @@ class Evaluation:
         return write_results(self.folder, self.task, metadata, numbers)
 
 
-def default_folder(args: argparse.Namespace, task: str) -> Path:
+def claim_folder(folder: Path, flags: Mapping[str, Any]) -> None:
+    """Check that ``folder`` contains no results of other flags; ``--overwrite`` removes them.
+
+    Results of the same flags, including the seed, may be replaced.
+
+    Raises:
+        UserError: the folder contains results of other flags.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        return
+    with parse_errors(f"{path} cannot be read"):
+        stored = dict(json.loads(path.read_text(encoding="utf-8")))
+    spell = partial(spelled, dataset_flag="finetune-dataset")
+    differ = [
+        f"{spell(name, stored.get(name))} instead of {spell(name, value)}"
+        for name, value in flags.items()
+        if name not in FREE_FLAGS and normal(stored.get(name)) != normal(value)
+    ]
+    if differ and not flags["overwrite"]:
+        raise UserError(
+            f"{folder} contains results of other flags: {', '.join(differ)}; choose another --output-dir, or "
+            "add --overwrite to replace them"
+        )
+    for old in [folder / RESULTS, *folder.glob("*_last.pth.tar")] if differ else []:
+        old.unlink(missing_ok=True)
+
+
+def normal(value: Any) -> Any:
+    """Return a flag with its paths in normal form, so that ``./runs/x`` equals ``runs/x``."""
+    if isinstance(value, list):
+        return [normal(item) for item in value]
+    return os.path.normpath(value) if isinstance(value, str) else value
+
+
+def default_folder(args: argparse.Namespace, task: str, seed: int | None) -> Path:
     """Return a folder next to the first checkpoint, or under ``runs/`` without one.
 
-    Its name distinguishes evaluations of the same checkpoint.
+    Its name distinguishes evaluations of the same checkpoint by the flags that vary most often, and the seed.
     """
     first, *others = (Path(path) for path in args.pretrained)
     base = Path("runs") / first
@@ -134,18 +163,18 @@ def default_folder(args: argparse.Namespace, task: str) -> Path:
         parts.append(f"lr{args.lr:g}")
     if given.get("knn_neighbours", 1) != 1:
         parts.append(f"k{args.knn_neighbours}")
-    if args.seed is not None:
-        parts.append(f"seed{args.seed}")
+    if seed is not None:
+        parts.append(f"seed{seed}")
     return base / "_".join(part for part in parts if part)
 
 
-def results_folder(args: argparse.Namespace, task: str) -> Path:
-    """Return ``--output-dir`` or its default.
+def results_folder(args: argparse.Namespace, task: str, seed: int | None) -> Path:
+    """Return ``--output-dir`` or its default for ``seed``.
 
     Raises:
         UserError: it is not writable, or contains a pretraining run or the results of another task.
     """
-    folder = Path(args.output_dir) if args.output_dir else default_folder(args, task)
+    folder = Path(args.output_dir) if args.output_dir else default_folder(args, task, seed)
     check_output_folder(folder, "--output-dir")
     if checkpoints_in(folder):
         raise UserError(
@@ -157,6 +186,37 @@ def results_folder(args: argparse.Namespace, task: str) -> Path:
     return folder
 
 
+def earlier_file(args: argparse.Namespace, task: str, name: str) -> Path | None:
+    """Return the file ``name`` in the folder of the results, if it exists.
+
+    Without ``--seed`` and ``--output-dir``, it is the latest one of any seed.
+    """
+    folder = results_folder(args, task, args.seed)
+    found = [folder / name]
+    if args.output_dir is None and args.seed is None:
+        found = [*folder.parent.glob(f"{glob.escape(folder.name)}_seed*/{name}")]
+    return max((path for path in found if path.is_file()), key=os.path.getmtime, default=None)
+
+
+def clips_of_classes(clips: ClipSet, classes: Sequence[str]) -> ClipSet:
+    """Return the clips of ``classes``: their names, or their numbers counted from 0.
+
+    Raises:
+        UserError: there is no such class, or no clip of these classes.
+    """
+    numbers = {**{name: i for i, name in enumerate(clips.class_names)}}
+    numbers |= {str(i): i for i in range(clips.num_classes)}
+    if unknown := [name for name in classes if name not in numbers]:
+        raise UserError(
+            f"--classes: there is no class {', '.join(unknown)}; give names or numbers from 0 to "
+            f"{clips.num_classes - 1}"
+        )
+    kept = torch.isin(clips.labels, torch.tensor([numbers[name] for name in classes])).nonzero()[:, 0]
+    if not len(kept):
+        raise UserError(f"--classes {' '.join(classes)}: the '{clips.split}' split has no clip of them")
+    return keep_clips(clips, kept)
+
+
 def prepare_evaluation(args: Flags, task: str, seed: int | None = None, frozen: bool = True) -> Evaluation:
     """Load encoders and clips; all flags are checked before anything is written.
 
@@ -166,16 +226,17 @@ def prepare_evaluation(args: Flags, task: str, seed: int | None = None, frozen: 
         seed: the seed of the run that is resumed; otherwise ``--seed`` or a random one.
         frozen: whether the encoders are evaluated as they are, or trained.
     """
-    if processes() > 1:
-        raise UserError("an evaluation is one process that uses all visible GPUs: start it without torchrun")
+    require_one_process("an evaluation")
     device = pick_device(args.gpu)
     check_amp(args.amp, device)
     if args.amp == "fp16" and not frozen:
         raise UserError("--amp fp16 needs loss scaling, which only pretraining supports; use --amp bf16")
     use_tf32(args.tf32 == "on")
     splits = [open_clips(args.data_root, args.dataset, args.protocol, name) for name in ("train", "val")]
-    folder = results_folder(args, task)
+    if args.classes is not None:
+        splits = [clips_of_classes(clips, args.classes) for clips in splits]
     seed = choose_seed(args.seed, seed)
+    folder = results_folder(args, task, seed)
     seed_globally(seed, WEIGHTS)
     encoders = load_encoders(
         args.pretrained,

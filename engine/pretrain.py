@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataset.batches import prefetch, shuffled_batches
 from dataset.clips import ClipSet
@@ -40,6 +40,7 @@ from .optimization import (
 from .randomness import DROPOUT, ORDER, VIEWS, WEIGHTS, generator, seed_globally
 from .resume import ResumePoint
 from .signals import EXIT_RESUMABLE, StopRequest
+from .sync_batch_norm import convert_sync_batch_norm
 
 
 @dataclass
@@ -103,7 +104,11 @@ def build_objectives(args: Flags, representations: tuple[str, ...]) -> list[Obje
 
 
 def build_model(
-    args: Flags, representations: tuple[str, ...], objectives: list[Objective], skeleton: Skeleton
+    args: Flags,
+    representations: tuple[str, ...],
+    objectives: list[Objective],
+    skeleton: Skeleton,
+    group: Group,
 ) -> MoCo:
     """Build the contrastive model with initial weights, compiled if ``--compile`` is given."""
     seed_globally(args.seed, WEIGHTS)
@@ -111,7 +116,7 @@ def build_model(
     build = partial(build_encoder, skeleton=skeleton, **sizes)
     model = MoCo(representations, build, objectives, args.moco_dim, args.moco_k, args.moco_m, args.mlp)
     if args.sync_bn:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        convert_sync_batch_norm(model, group)
     if args.compile:
         compile_encoders(model)
     return model

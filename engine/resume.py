@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from options.parser import Flags, spelled
 from utils.errors import UserError
 from utils.files import check_output_folder, exclusive_folder
 
-from .checkpoint import checkpoint_errors, checkpoints_in, load_checkpoint, newest_checkpoint
+from .checkpoint import checkpoint_errors, checkpoints_in, load_checkpoint, newest_checkpoint, position
 from .distributed import Group
 from .encoders import check_skeleton, last_checkpoints, stored_skeleton, submodule_weights
 
@@ -61,7 +61,16 @@ class ResumePoint:
         return {**self.content["flags"], "seed": self.content["seed"]} if self.content else {}
 
 
-def resume_point(resume: str | None, folder: Path) -> ResumePoint:
+def resume_point(resume: str | None, folder: Path, group: Group) -> ResumePoint:
+    """Return the checkpoint to resume from; raises ``UserError`` unless all processes find the same one."""
+    with group.same_outcome():
+        point = find_resume_point(resume, folder)
+    found = point.content and (point.path and point.path.name, *position(point.content))
+    group.agree(found, f"--resume {resume}: {folder} must be the same folder on all machines")
+    return point
+
+
+def find_resume_point(resume: str | None, folder: Path) -> ResumePoint:
     """Return the checkpoint that ``--resume`` selects: of ``auto``, the most advanced one in ``folder``.
 
     Without a checkpoint in ``folder``, ``auto`` starts a run, so that the same command starts and resumes it.
@@ -106,12 +115,12 @@ def resume_point(resume: str | None, folder: Path) -> ResumePoint:
 @contextmanager
 def locked_run(folder: Path, point: ResumePoint, group: Group) -> Iterator[None]:
     """Lock the folder of a run; raises ``UserError`` if another run has written to it in the meantime."""
-    if not group.is_main:
-        yield
-        return
-    with exclusive_folder(folder, "--checkpoint-path"):
-        if tuple(checkpoints_in(folder)) != point.existing:
-            raise UserError(f"another run has just written checkpoints to {folder}; start this one again")
+    with ExitStack() as stack:
+        with group.same_outcome():
+            if group.is_main:
+                stack.enter_context(exclusive_folder(folder, "--checkpoint-path"))
+            if group.is_main and tuple(checkpoints_in(folder)) != point.existing:
+                raise UserError(f"another run has just written checkpoints to {folder}; start this one again")
         yield
 
 

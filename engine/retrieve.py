@@ -112,13 +112,24 @@ def unit_blocks(features: Tensor, widths: Sequence[int]) -> Tensor:
     return torch.cat([F.normalize(block, dim=1) for block in features.split([*widths], dim=1)], dim=1)
 
 
+def knn_labels(queries: Tensor, gallery: Tensor, gallery_labels: Tensor, k: int, num_classes: int) -> Tensor:
+    """Return the class ``(N,)`` that the k gallery clips nearest to each query vote for."""
+    indices, _ = nearest_neighbors(queries, gallery, k)
+    return majority_label(gallery_labels[indices], num_classes)
+
+
 def knn_accuracy(
     queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor, k: int, num_classes: int
 ) -> float:
     """Return the percentage of queries whose k nearest gallery clips vote for the correct class."""
-    indices, _ = nearest_neighbors(queries, gallery, k)
-    predicted = majority_label(gallery_labels[indices], num_classes)
+    predicted = knn_labels(queries, gallery, gallery_labels, k, num_classes)
     return 100.0 * (predicted == query_labels).float().mean().item()
+
+
+def mean_class_accuracy(predicted: Tensor, labels: Tensor) -> float:
+    """Return the mean over the classes in ``labels`` (N,) of the percentage of correct predictions."""
+    correct = (predicted == labels).float()
+    return 100.0 * torch.stack([correct[labels == label].mean() for label in labels.unique()]).mean().item()
 
 
 class Autoencoder(nn.Module):

@@ -64,8 +64,6 @@ def convert_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             "gru_input_norm": "batch" if "input_norm.weight" in query else "none",
         },
         "flags": {
-            "pairs": "intra",
-            "distill": "inter",
             "mlp": "fc.2.weight" in query,
             "moco_dim": head.shape[0],
             "moco_k": 0 if queue is None else queue.shape[1],

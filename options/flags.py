@@ -25,6 +25,7 @@ from .parser import (
     POSITIVE_FRACTION,
     POSITIVE_INT,
     Parser,
+    add_overwrite_flag,
     expanded_path,
 )
 
@@ -66,23 +67,14 @@ def add_gpu_flag(group: argparse._ArgumentGroup) -> None:
 
 
 def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
-    """Add the flags of every run: workers, seed, device, precision."""
+    """Add the flags of every run: seed, progress, and those of ``add_device_flags``."""
     group = parser.add_argument_group("run")
-    group.add_argument(
-        "-j",
-        "--workers",
-        type=COUNT,
-        metavar="N",
-        help="threads that prepare batches ahead of the training step; 0: none (default: 2 if the CPU "
-        "prepares batches for a GPU, else 0). Results do not depend on it",
-    )
     group.add_argument(
         "--seed",
         type=COUNT,
         help="random seed; a run is reproducible on a CPU with the same number of threads (default: a "
         "random seed, which is printed)",
     )
-    add_gpu_flag(group)
     group.add_argument(
         "-p",
         "--print-freq",
@@ -91,6 +83,20 @@ def add_run_flags(parser: Parser, print_freq: int, print_help: str) -> None:
         metavar="N",
         help=f"{print_help} (default: {print_freq})",
     )
+    add_device_flags(group)
+
+
+def add_device_flags(group: argparse._ArgumentGroup) -> None:
+    """Add workers, device and precision, shared by all scripts that run an encoder on a set of clips."""
+    group.add_argument(
+        "-j",
+        "--workers",
+        type=COUNT,
+        metavar="N",
+        help="threads that prepare batches ahead of the training step; 0: none (default: 2 if the CPU "
+        "prepares batches for a GPU, else 0). Results do not depend on it",
+    )
+    add_gpu_flag(group)
     group.add_argument(
         "--data-device",
         choices=["auto", "cpu", "cuda"],
@@ -150,24 +156,6 @@ def add_tsne_classes_flag(group: Parser | argparse._ArgumentGroup) -> None:
     """Add ``--tsne-classes``."""
     text = "classes of one t-SNE map, by name or by number from 0 (default: three samples of ten classes)"
     group.add_argument("--tsne-classes", nargs="+", metavar="CLASS", help=text)
-
-
-def add_figure_flags(parser: Parser) -> None:
-    """Add how the figures of a script are written; see ``visual.plots.Style``."""
-    group = parser.add_argument_group("figures")
-    group.add_argument(
-        "--format",
-        choices=["png", "pdf", "svg"],
-        default="png",
-        help="file format (default: png); the PNG that the report page shows is always written",
-    )
-    group.add_argument("--dpi", type=POSITIVE_INT, default=200, help="resolution of PNG files (default: 200)")
-    group.add_argument(
-        "--width",
-        choices=["one", "two"],
-        default="two",
-        help="width in columns of a paper: one (3.3 inches) or two (7 inches; default)",
-    )
 
 
 def add_optimization_flags(
@@ -466,12 +454,19 @@ def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = 
     add_stream_flag(group, "that of the checkpoint; joint without a checkpoint")
     if results:
         group.add_argument(
+            "--classes",
+            nargs="+",
+            metavar="CLASS",
+            help="evaluate on clips of these classes: names, or numbers counted from 0 (default: all)",
+        )
+        group.add_argument(
             "--output-dir",
             type=expanded_path,
             metavar="DIR",
             help="folder for results.json and logs (default: a folder next to the checkpoint, or under runs/ "
             "without one)",
         )
+        add_overwrite_flag(group)
 
 
 def add_classifier_flags(parser: Parser) -> None:
@@ -488,6 +483,11 @@ def add_classifier_flags(parser: Parser) -> None:
         "--optimizer",
         choices=["sgd", "adam"],
         help="optimizer (default: sgd for linear, adam for finetune and supervised, as in the paper)",
+    )
+    group.add_argument(
+        "--class-weights",
+        action="store_true",
+        help="weight the loss of each class by the inverse of its number of training clips",
     )
     group.add_argument(
         "--label-fraction",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from dataset.store_format import INFO_FILE
 from engine.checkpoint import checkpoint_name
 from engine.report import RESULTS
 from models.registry import join_representations
+from options.defaults import checkpoint_folder
 
 from .paper import PaperRow
 from .plan import EvaluationSpec, PretrainingSpec, evaluations_of
@@ -40,33 +43,35 @@ def synthetic_dataset_job(dataset: str, root: Path) -> Job:
     return Job(f"store of {dataset}", prepare, store / INFO_FILE, (raw_files,))
 
 
-def pretraining_name(spec: PretrainingSpec) -> str:
-    """Return the folder name of a pretraining: dataset, contrast, settings of ablations and seed."""
-    default = PretrainingSpec((), "", "")
-    parts = [f"{spec.dataset}_{spec.protocol}", spec.contrast, join_representations(spec.representations)]
+def pretraining_folder(spec: PretrainingSpec) -> Path:
+    """Return the folder of a pretraining below that of all: as in the official commands and the scripts."""
+    flags = Namespace(checkpoint_path=None, pairs=spec.contrast, dataset=spec.dataset, protocol=spec.protocol)
+    folder, default = checkpoint_folder(flags, spec.representations), PretrainingSpec((), "", "")
+    parts = [folder.name]
     if spec.augmentations != default.augmentations:
-        parts.append("-".join(spec.augmentations) or "unaugmented")
+        parts += spec.augmentations or ("unaugmented",)
     if spec.jitter_joints != default.jitter_joints:
-        parts.append(f"joints{spec.jitter_joints}")
+        parts.append(str(spec.jitter_joints))
     if spec.min_crop_ratio != default.min_crop_ratio:
-        parts.append(f"crop{spec.min_crop_ratio}")
-    return "_".join([*parts, f"seed{spec.seed}"])
+        parts.append(str(spec.min_crop_ratio))
+    return Path(folder.parent.name, "_".join([*parts, *([f"seed{spec.seed}"] if spec.seed else [])]))
 
 
 def evaluation_name(spec: EvaluationSpec) -> str:
     """Return the folder name of an evaluation: dataset, encoder, label fraction, seed and pretrainings."""
     parts = [f"{spec.dataset}_{spec.protocol}", join_representations(spec.representations)]
     parts += [] if spec.label_fraction is None else [f"labels{spec.label_fraction}"]
-    pretrained = ["of", *map(pretraining_name, spec.pretrained)] if spec.pretrained else []
-    return "_".join([*parts, f"seed{spec.seed}", *pretrained])
+    pretrained = [str(pretraining_folder(x)).replace(os.sep, "_") for x in spec.pretrained]
+    return "_".join([*parts, f"seed{spec.seed}", *(["of", *pretrained] if pretrained else [])])
 
 
 @dataclass(frozen=True)
 class JobBuilder:
-    """Builds the jobs of one scale; ``folder`` is for checkpoints and results."""
+    """Builds the jobs of one scale; pretrainings are in ``checkpoints``, results in ``folder``."""
 
     scale: Scale
     data_root: Path
+    checkpoints: Path
     folder: Path
     extra_flags: tuple[str, ...] = ()  # appended to every pretraining and evaluation command
 
@@ -76,7 +81,7 @@ class JobBuilder:
 
     def pretraining(self, spec: PretrainingSpec) -> Job:
         """Return the job of a pretraining; its output is the last checkpoint."""
-        folder = self.folder / "pretrained" / pretraining_name(spec)
+        folder = self.checkpoints / pretraining_folder(spec)
         flags = self.scale.pretraining_flags(spec.dataset)
         command = script_command(
             f"main_moco_{spec.contrast}_skeleton.py",
@@ -99,7 +104,12 @@ class JobBuilder:
         )
         checkpoint = folder / checkpoint_name(flags["epochs"] - 1)
         dependencies = self.dataset(spec.dataset)
-        return Job(f"pretraining {folder.name}", command + self.extra_flags, checkpoint, dependencies)
+        return Job(
+            f"pretraining {folder.parent.name} {folder.name}",
+            command + self.extra_flags,
+            checkpoint,
+            dependencies,
+        )
 
     def evaluation(self, spec: EvaluationSpec) -> Job:
         """Return the job of an evaluation; its output is ``results.json``, it depends on its pretrainings."""
@@ -110,6 +120,11 @@ class JobBuilder:
             "protocol": spec.protocol,
             "data_root": self.data_root,
             "pretrained": [job.output for job in pretrainings] or None,
+            # Official checkpoints do not store their representations.
+            "pretrain_skeleton_representation": [
+                join_representations(pretraining.representations) for pretraining in spec.pretrained
+            ]
+            or None,
             "finetune_skeleton_representation": join_representations(spec.representations),
             **({} if pretrainings else self.scale.sizes),
             "seed": spec.seed,
@@ -126,6 +141,12 @@ class JobBuilder:
         command = script_command(script, flags) + self.extra_flags
         dependencies = (*self.dataset(spec.dataset), *pretrainings)
         return Job(f"{spec.task} {folder.name}", command, folder / RESULTS, dependencies)
+
+    def is_available(self, row: PaperRow, seeds: Sequence[int]) -> bool:
+        """Return whether ``row`` is a linear probe or retrieval of pretrainings that are all finished."""
+        specs = evaluations_of(row, seeds, self.scale.label_seeds)
+        finished = all(self.pretraining(p).is_done for spec in specs for p in spec.pretrained)
+        return finished and all(spec.task in ("linear", "retrieval") for spec in specs)
 
     def evaluations(self, rows: Iterable[PaperRow], seeds: Sequence[int]) -> list[Job]:
         """Return the jobs of the evaluations that fill the cells ``rows``, each once."""

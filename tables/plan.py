@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from models.registry import REPRESENTATIONS
-
 from .paper import PaperRow
 
 SEQ, GRAPH, IMAGE = "seq-based", "graph-based", "image-based"  # the paper's representations
@@ -58,7 +56,7 @@ class EvaluationSpec:
 def parse_short_names(text: str) -> tuple[str, ...]:
     """Parse ``image+seq`` to ``("seq-based", "image-based")``, in registry order."""
     short_names = text.split("+")
-    return tuple(name for name in REPRESENTATIONS if name.removesuffix("-based") in short_names)
+    return tuple(name for name in (SEQ, GRAPH, IMAGE) if name.removesuffix("-based") in short_names)
 
 
 def by_protocol(row: PaperRow) -> EvaluationSpec:
@@ -119,3 +117,9 @@ def evaluations_of(row: PaperRow, seeds: Iterable[int], label_seeds: Iterable[in
         for evaluation_seed in [seed] if spec.label_fraction is None else label_seeds:
             specs[replace(spec, seed=evaluation_seed)] = None
     return list(specs)
+
+
+def datasets_of(row: PaperRow) -> set[str]:
+    """Return the datasets that the cell ``row`` needs."""
+    specs = evaluations_of(row, [0], [0])
+    return {x.dataset for spec in specs for x in (spec, *spec.pretrained)}

@@ -21,7 +21,7 @@ from utils.files import ensure_folder
 REPOSITORY = Path(__file__).resolve().parents[1]
 POLL_SECONDS = 0.1
 # Exit codes of a job that was asked to stop: after saving, or before there was anything to save.
-STOPPED_CODES = {EXIT_RESUMABLE, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, EXIT_INTERRUPTED}
+STOPPED_CODES = {EXIT_RESUMABLE, EXIT_INTERRUPTED, *(-number for number in StopRequest.SIGNALS)}
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,8 @@ class RunSummary:
 
 def end_with_parent() -> None:
     """Request SIGTERM at the death of the parent process, so that no job outlives a killed run (Linux)."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 @dataclass
@@ -123,7 +122,7 @@ class RunningJob:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
-                preexec_fn=end_with_parent,
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,  # Windows has none
             )
         return cls(job, process, path, time.monotonic())
 

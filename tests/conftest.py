@@ -215,7 +215,7 @@ def kill():
 def ntu_raw(tmp_path_factory):
     """A folder with 24 synthetic skeleton files of two actions."""
     folder = tmp_path_factory.mktemp("raw")
-    flags = ["--subjects", "3", "--actions", "9", "50", "--cameras", "2", "--workers", "1"]
+    flags = "--subjects 3 --actions 9 50 --cameras 2 --difficulty 0 --workers 1".split()
     make_ntu.main([*flags, "--out-folder", str(folder / "raw")])
     return folder / "raw"
 

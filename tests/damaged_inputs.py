@@ -5,12 +5,57 @@ import os
 import numpy as np
 import pytest
 from conftest import one_line
-from test_data_gen_mutations import cut_end, cut_piece, flip_byte, overwrite_character
 
 from dataset.store import open_store
 from utils.errors import UserError
 
+CHARACTERS = b"0123456789.-+eE \n\r\t_,;nNaAiIfF\0\xff"
+FIELDS = [b"nan", b"-inf", b"1e39", b"-3e38", b"1e400", b"--1", b"1_0", b"0x1p3", b"", b"9" * 400, b"0" * 400]
+FIELDS += [b".", b"1.2.3", b"\xd9\xa1"]
+
+
+def flip_byte(data, rng):
+    changed = bytearray(data)
+    for at in rng.integers(len(data), size=rng.integers(1, 6)) if data else ():
+        changed[at] ^= 1 << int(rng.integers(8))
+    return bytes(changed)
+
+
+def overwrite_character(data, rng):
+    at = int(rng.integers(len(data) + 1))
+    return data[:at] + bytes([CHARACTERS[rng.integers(len(CHARACTERS))]]) + data[at + 1 :]
+
+
+def cut_end(data, rng):
+    return data[: rng.integers(len(data) + 1)]
+
+
+def cut_piece(data, rng):
+    start = int(rng.integers(len(data) + 1))
+    return data[:start] + data[start + int(rng.integers(1, 400)) :]
+
+
+def move_line(data, rng):
+    """Drop, double or swap lines."""
+    lines = data.split(b"\n")
+    a, b = sorted(rng.integers(len(lines), size=2).tolist())
+    kinds = ([lines[a]] * 2, [], [lines[b]])
+    return b"\n".join(lines[:a] + kinds[rng.integers(3)] + lines[a + 1 :])
+
+
+def replace_field(data, rng):
+    fields = data.split(b" ")
+    fields[rng.integers(len(fields))] = FIELDS[rng.integers(len(FIELDS))]
+    return b" ".join(fields)
+
+
+def change_header(data, rng):
+    _, newline, rest = data.partition(b"\n")
+    return b"%d" % rng.choice([0, 1, 2, 300, 999999, 10**9]) + newline + rest
+
+
 BYTE_DAMAGES = (flip_byte, overwrite_character, cut_end, cut_piece)
+TEXT_DAMAGES = (*BYTE_DAMAGES, move_line, replace_field, change_header)
 
 
 def damage(data, seed, damages=BYTE_DAMAGES):

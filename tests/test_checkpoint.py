@@ -1,6 +1,10 @@
 """Checkpoints are written completely or not at all, and no code in a file is executed."""
 
 import pickle
+import re
+import zipfile
+from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,12 +95,31 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path):
     path, marker = tmp_path / "c.pth.tar", tmp_path / "created"
     for content in ({"state_dict": CreatesFile(marker)}, CreatesFile(marker)):
         torch.save(content, path)
-        with pytest.raises(UserError, match="is corrupted or not a checkpoint"):
+        with pytest.raises(UserError, match="is corrupted or not a|not allowed in a checkpoint"):
             load_checkpoint(path)
         path.write_bytes(pickle.dumps(content))
-        with pytest.raises(UserError, match="is corrupted or not a checkpoint"):
+        with pytest.raises(UserError, match="is corrupted or not a|not allowed in a checkpoint"):
             load_checkpoint(path)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_numpy_scalars_of_all_versions_are_read(tmp_path, module):
+    scalars = {"acc": np.float64(0.5), "best": np.float32(0.25), "count": np.int64(3), "flag": np.bool_(True)}
+    torch.save({"state_dict": {"weight": torch.ones(2)}, **scalars}, tmp_path / "a.tar")
+    with zipfile.ZipFile(tmp_path / "a.tar") as old, zipfile.ZipFile(tmp_path / "b.tar", "w") as new:
+        for name in old.namelist():
+            pickled = re.sub(rb"numpy\._?core\.multiarray", module, old.read(name))
+            new.writestr(name, pickled if name.endswith(".pkl") else old.read(name))
+    loaded = load_checkpoint(tmp_path / "b.tar")
+    assert {name: loaded[name] for name in scalars} == scalars
+
+
+@pytest.mark.parametrize("value", [Namespace(lr=0.1), Path("x")])
+def test_intact_checkpoint_with_other_objects_is_called_intact(tmp_path, value):
+    torch.save({"state_dict": {"weight": torch.ones(2)}, "args": value}, tmp_path / "a.tar")
+    with pytest.raises(UserError, match=f"intact, but contains {type(value).__module__}.*torch.save"):
+        load_checkpoint(tmp_path / "a.tar")
 
 
 def test_invalid_checkpoints_are_rejected(tmp_path):

@@ -1,16 +1,18 @@
-"""Official checkpoints of CMD are recognized, whatever their sizes."""
+"""CMD: its official checkpoints are recognized, whatever their sizes, and its presets train."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import GOLDEN, one_line
+from conftest import GOLDEN, INTER, log_lines, one_line, write_store
 
 from engine.encoders import load_encoders
 from facts.skeletons import KINECT_V1, KINECT_V2
 from models.registry import lay_out
 from utils.errors import UserError
 
+PRESETS = Path(__file__).resolve().parents[1] / "presets"
 STREAMS = {"": "seq-based", "_bone": "seq-based:bone", "_motion": "seq-based:motion"}
 
 
@@ -82,3 +84,35 @@ def test_contradicting_flags_are_rejected(tmp_path):
         with pytest.raises(UserError, match=message) as error:
             load_encoders(str(path), pretrain, "seq-based", sizes)
         assert one_line(str(error.value))
+
+
+@pytest.mark.parametrize(
+    "dataset, epochs, schedule", [("ntu60", 451, 351), ("ntu120", 451, 351), ("pku2", 1001, 801)]
+)
+def test_presets_have_the_published_settings(run, tmp_path, dataset, epochs, schedule):
+    names = [f"clip{i}" for i in range(4)]
+    splits = {"cross_subject": ["train"] * 4}
+    write_store(tmp_path / "data" / "new" / dataset, names, [0, 1, 0, 1], [9] * 4, splits, dataset)
+    data = ["--data-root", tmp_path / "data" / "new", "--protocol", "cross_subject", "--seed", 1]
+    short = ["--epochs", 1, "--batch-size", 4, "--moco-k", 4, "--num-frames", 4, "--gru-hidden-size", 4]
+    preset = PRESETS / f"cmd_{dataset}.txt"
+    code, out, err = run(INTER, f"@{preset}", *data, *short, "--checkpoint-path", tmp_path / "c")
+    assert code == 0, err
+    assert log_lines(tmp_path / "c")[0]["loss/distillation"] > 0
+    flags = json.loads((tmp_path / "c" / "config.json").read_text())
+    expected = {
+        "dataset": dataset,
+        "schedule": [schedule],
+        "skeleton_representation": "seq-based_and_seq-based:bone_and_seq-based:motion",
+        "pairs": "intra",
+        "distill": "inter",
+        "distill_neighbors": 8192,
+        "gru_input_norm": "batch",
+        "gru_num_layers": 3,
+        "lr": 0.01,
+        "moco_t": 0.07,
+        "moco_m": 0.999,
+    }
+    assert {name: flags[name] for name in expected} == expected
+    given = preset.read_text()
+    assert f"--epochs {epochs}" in given and "--batch-size 64" in given and "--moco-k 16384" in given

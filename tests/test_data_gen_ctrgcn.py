@@ -116,7 +116,7 @@ def test_bad_clips_are_left_out(tmp_path):
     arrays["y_train"][0] = 0
     arrays["y_train"][1, 3:5] = 1
     arrays["x_train"][2] = 0
-    arrays["x_train"][3, 1, 7] = np.nan
+    arrays["x_train"][3, 1, 7] = np.inf
     np.savez(tmp_path / "NTU60_CS.npz", **arrays)
     assert prepare([tmp_path / "NTU60_CS.npz"], tmp_path / "store") == 1
     store = open_store(tmp_path / "store")

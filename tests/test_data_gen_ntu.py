@@ -90,19 +90,9 @@ def test_duplicates_in_archive_and_folder_are_left_out(raw, data):
     assert sum("the same name as a.zip/" in reason for reason in reasons.values()) == 3
 
 
-def test_nested_roots_are_read_once(raw, data, tmp_path):
-    run("--dataset", "ntu120", "--data_path", raw, raw.parent / raw.name, "--out-folder", tmp_path / "store")
-    assert len(left_out(tmp_path / "store")) == 1
-
-
 def test_files_with_other_names_are_left_out(raw, data):
-    for name in (
-        "S001C001P001R001A001",
-        "S001C001P001R001A061",
-        "S001C001P001R001A000",
-        "S01C001P001R001A001",
-        "readme",
-    ):
+    names = ("S001C001P001R001A001", "S001C001P001R001A061", "S001C001P001R001A000", "S01C001P001R001A001")
+    for name in (*names, "readme"):
         shutil.copy(raw / "S001C001P001R001A001.skeleton", data / f"{name}.skeleton")
     run()
     assert names_in(data / "ntu60") == ["S001C001P001R001A001"]
@@ -114,11 +104,13 @@ def test_files_with_other_names_are_left_out(raw, data):
     }
 
 
-def test_links_are_followed_once(raw, data):
+def test_links_are_followed_once(raw, data, tmp_path):
     (data / "raw").symlink_to(raw)
     (data / "loop").symlink_to(data)
     assert run("--dataset", "ntu120") == 1
     assert len(names_in(data / "ntu120")) == 13 and len(left_out(data / "ntu120")) == 1
+    run("--dataset", "ntu120", "--data_path", raw, raw.parent / raw.name, "--out-folder", tmp_path / "store")
+    assert len(left_out(tmp_path / "store")) == 1
 
 
 def test_on_error_stop_writes_nothing(raw, data):
@@ -160,24 +152,13 @@ def test_damaged_archive_member_is_left_out(raw, data):
     assert "cannot be read" in reason or "damaged" in reason
 
 
-@pytest.mark.parametrize("folder", [REPOSITORY, REPOSITORY / "data_gen"])
-def test_script_runs_from_either_folder(raw, tmp_path, folder):
-    script = (REPOSITORY / "data_gen" / "ntu_gendata.py").relative_to(folder)
-    result = subprocess.run(
-        [sys.executable, script, "--data-path", raw, "--out_folder", tmp_path / "store", "--workers", "2"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 1 and "10 clips" in result.stdout  # one of 11 has no body
-    assert "Traceback" not in result.stderr
-    result = subprocess.run(
-        [sys.executable, script, "--data-path", "nowhere", "--out_folder", tmp_path / "other"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 2 and result.stderr.startswith("error: nowhere does not exist")
+def test_script_runs_from_its_folder(raw, tmp_path):
+    for source, code, text in ((raw, 1, "10 clips"), ("nowhere", 2, "error: nowhere does not exist")):
+        flags = [f"--data-path={source}", f"--out_folder={tmp_path / str(code)}", "--workers=2"]
+        command = [sys.executable, "ntu_gendata.py", *flags]
+        result = subprocess.run(command, cwd=REPOSITORY / "data_gen", capture_output=True, text=True)
+        assert result.returncode == code and text in result.stdout + result.stderr  # one of 11 has no body
+        assert "Traceback" not in result.stderr
 
 
 def published_names(dataset):
@@ -202,18 +183,8 @@ def test_dry_run_reports_missing_clips(data, tmp_path, capsys):
     removed = set(names[1440:1800]) | {absent}  # all of one subject in setup 1, and one listed clip
     (tmp_path / "names.txt").write_text("\n".join(sorted(set(names) - removed)))
     (tmp_path / "missing.txt").write_text(PROSE + "\n".join([*listed, absent]))
-    assert (
-        run(
-            "--dry-run",
-            "--data_path",
-            tmp_path / "names.txt",
-            "--ignored_sample_path",
-            tmp_path / "missing.txt",
-            "--dataset",
-            "ntu120",
-        )
-        == 0
-    )
+    flags = ["--data_path", tmp_path / "names.txt", "--ignored_sample_path", tmp_path / "missing.txt"]
+    assert run("--dry-run", *flags, "--dataset", "ntu120") == 0
     out = capsys.readouterr().out
     assert "Of 3 names on the list of missing skeletons, 2 are present" in out and absent in out
     assert "setup  1: 2,518 of 2,878 clips; no clip of subject 5" in out

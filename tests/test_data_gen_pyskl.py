@@ -13,7 +13,8 @@ from conftest import INTER, RETRIEVAL, TINY_FLAGS, one_line
 from damaged_inputs import damage, store_or_error
 
 from data_gen import ntu_gendata, pyskl_gendata
-from data_gen.normalize import normalize_clip, select_people
+from data_gen.normalize import select_people
+from data_gen.own_clips import frames_of_array
 from data_gen.skeleton_file import read_skeleton
 from data_gen.sources import find_raw_files
 from dataset.store import open_store
@@ -199,7 +200,7 @@ def test_2d_poses(tmp_path, monkeypatch):
     assert store.class_names[0] == "drink water" and not store.frames[:, :, 2].any()
     item = min(content["annotations"], key=lambda item: item["frame_dir"])
     joints = np.concatenate([item["keypoint"], item["keypoint_score"][..., None]], axis=-1)
-    expected = normalize_clip(joints.astype(np.float64), store.skeleton)
+    expected = frames_of_array(joints.transpose(1, 2, 3, 0), skeleton=store.skeleton)
     assert np.array_equal(store.frames[:30], expected)
     assert not expected[3, 9].any()  # the score is zero
 
@@ -296,17 +297,37 @@ def test_bad_annotations_are_left_out(tmp_path):
     assert one_line(str(caught.value))
 
 
-def test_duplicates_and_long_clips(tmp_path):
+def test_long_clips_are_cut(tmp_path):
     content = small_content()
-    first = content["annotations"][0]
-    first["keypoint"] = np.random.default_rng(0).normal(size=(1, 400, 25, 3))
-    content["annotations"].append({**first, "keypoint": first["keypoint"][:, :5]})
-    path = write(tmp_path / "ntu60_3danno.pkl", content)
-    assert prepare(path, tmp_path / "store") == 0
+    content["annotations"][0]["keypoint"] = np.random.default_rng(0).normal(size=(1, 400, 25, 3))
+    assert prepare(write(tmp_path / "ntu60_3danno.pkl", content), tmp_path / "store") == 0
     assert open_store(tmp_path / "store").num_frames.tolist() == [300, 4, 4]
     info = json.loads((tmp_path / "store" / INFO_FILE).read_text())
-    assert "the same name" in info["left_out"][0]["reason"]
     assert info["notes"][0]["reason"] == "400 frames, cut to the first 300"
+
+
+def test_annotations_of_the_same_name_are_failures(tmp_path):
+    """Six names for 18 clips, as of one name per person: none of them can be trusted."""
+    content = small_content(count=40)
+    for i in range(1, 18):
+        content["annotations"][i] = {**content["annotations"][i // 3 * 3], "label": i}
+    path = write(tmp_path / "mine.pkl", content)
+    assert prepare(path, tmp_path / "store", "--dataset", "mine") == 1
+    assert len(open_store(tmp_path / "store").names) == 22
+    assert list(left_out(tmp_path / "store").values()).count("3 annotations have this name") == 6  # by name
+    with pytest.raises(UserError, match="3 annotations have this name"):
+        prepare(path, tmp_path / "other", "--dataset", "mine", "--on-error", "stop")
+
+
+@pytest.mark.parametrize("kind", ["U20", "S20", object])
+def test_splits_can_be_arrays(tmp_path, kind):
+    content = small_content(count=9)
+    expected = {key: len(names) for key, names in content["split"].items()}
+    content["split"] = {key: np.array(names, dtype=kind) for key, names in content["split"].items()}
+    assert prepare(write(tmp_path / "ntu60_3danno.pkl", content), tmp_path / "store") == 0
+    splits = open_store(tmp_path / "store").splits
+    assert splits["cross_view"].count("train") == expected["xview_train"] > 0
+    assert splits["cross_subject"].count("val") == expected["xsub_val"] > 0
 
 
 @pytest.mark.parametrize(

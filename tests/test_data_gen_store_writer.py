@@ -65,15 +65,11 @@ def test_written_files(tmp_path):
     assert os.listdir(tmp_path) == ["store"]
 
 
-def test_exception_in_the_block_leaves_nothing(tmp_path):
+def test_exception_in_the_block_or_no_clip_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError):
         with writer(tmp_path / "store") as store:
             store.add(clip("a"))
             raise RuntimeError
-    assert os.listdir(tmp_path) == []
-
-
-def test_store_without_clips_is_not_written(tmp_path):
     with pytest.raises(UserError, match="no valid clip"):
         write(tmp_path / "store", [])
     assert os.listdir(tmp_path) == []
@@ -183,29 +179,20 @@ def test_store_is_complete_if_killed_at_any_step(tmp_path, exists):
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """An archive of 600 small skeleton files, which takes a second or two to prepare."""
+    """An archive of 300 small skeleton files, which takes a second or two to prepare."""
     path = tmp_path_factory.mktemp("raw") / "raw.zip"
     with zipfile.ZipFile(GOLDEN_RAW) as golden:
         data = golden.read("S002C001P003R002A003.skeleton")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for i in range(600):
+        for i in range(300):
             name = f"S001C001P{1 + i // 60:03d}R001A{1 + i % 60:03d}.skeleton"
             archive.writestr(name, data)
     return path
 
 
 def command(raw, out, *flags):
-    return [
-        sys.executable,
-        str(REPOSITORY / "data_gen" / "ntu_gendata.py"),
-        "--data_path",
-        str(raw),
-        "--out_folder",
-        str(out),
-        "--workers",
-        "2",
-        *flags,
-    ]
+    script = str(REPOSITORY / "data_gen" / "ntu_gendata.py")
+    return [sys.executable, script, f"--data_path={raw}", f"--out_folder={out}", "--workers", "2", *flags]
 
 
 def kill_at_random_moments(raw, tmp_path, moments: int, seed: int) -> None:
@@ -231,7 +218,7 @@ def kill_at_random_moments(raw, tmp_path, moments: int, seed: int) -> None:
 
 
 def test_store_is_complete_if_killed(raw, tmp_path):
-    kill_at_random_moments(raw, tmp_path, moments=3, seed=0)
+    kill_at_random_moments(raw, tmp_path, moments=2, seed=0)
 
 
 @pytest.mark.slow

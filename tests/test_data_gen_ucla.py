@@ -155,13 +155,23 @@ def test_other_names_are_left_out(tmp_path):
     assert prepare(tmp_path / "raw", tmp_path / "store") == 1
     reasons = left_out(tmp_path / "store")
     copy = reasons.pop("copy/a02_s01_e00_v01.json")
-    assert copy == "the same name as a02_s01_e00_v01.json, which is used"
+    assert copy == "a copy of a02_s01_e00_v01.json, which is used"
     names = "a02_s01_e00_v01 (1)", "a02_s01_e00_v04", "a07_s01_e00_v01", "package"
     assert sorted(reasons) == [f"{name}.json" for name in names]
     assert all(
         reason.startswith("the name is not of the form aAA_sSS_eEE_vVV with an action of 1, 2")
         for reason in reasons.values()
     )
+
+
+def test_other_files_of_the_same_name_are_failures(tmp_path):
+    for seed, part in enumerate(("one", "two")):
+        (tmp_path / "raw" / part).mkdir(parents=True)
+        write(tmp_path / "raw" / part, "a02_s01_e00_v01", seed=seed)
+    with pytest.raises(
+        UserError, match="two/a02_s01_e00_v01.json: the same name as one/a02_s01_e00_v01.json"
+    ):
+        prepare(tmp_path / "raw", tmp_path / "store", "--on-error", "stop")
 
 
 def test_folder_without_clips_raises(tmp_path):

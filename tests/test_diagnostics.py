@@ -2,6 +2,7 @@
 
 import json
 import math
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from engine.diagnostics import (
     Warnings,
     alignment,
     effective_rank,
+    identical_views_note,
     leave_one_out_accuracy,
     problems,
     uniformity,
@@ -68,6 +70,7 @@ def test_monitor_measures_all_representations_and_leaves_no_trace(small_store):
     assert metrics == monitor.measure()  # the same clips and views every time
     short = [name.split("-")[0] for name in REPRESENTATIONS]
     kinds = ("feature_rank", "embedding_rank", "alignment", "uniformity", "knn")
+    assert metrics.pop("monitored_clips") == 20
     assert metrics.keys() == {f"{kind}/{name}" for kind in kinds for name in short}
     assert all(1 <= metrics[f"embedding_rank/{name}"] <= 16 for name in short)
 
@@ -103,6 +106,28 @@ def test_problems(changes, found):
     assert problems({**HEALTHY, **changes}).keys() == found
     queueless = problems({**HEALTHY, **changes}, has_queue=False)
     assert "shortcut" not in queueless, "the keys of a batch have the same age"
+
+
+@pytest.mark.parametrize("clips, rank, collapsed", [(2, 1.6, 0), (2, 1.05, 1), (10, 2.0, 0), (256, 2.0, 1)])
+def test_rank_of_few_clips_is_compared_with_their_number(clips, rank, collapsed):
+    few = {"monitored_clips": clips, "feature_rank/seq": rank, "uniformity/seq": -0.4 if clips < 20 else -2}
+    assert ("collapse" in problems({**HEALTHY, **few})) == collapsed
+
+
+@pytest.mark.parametrize(
+    "augmentations, frames, ratio, share",
+    [("crop", 64, 0.1, ["60%"]), ("crop", 4, 0.1, []), ("crop", 4, 1.0, ["100%"]), ("", 4, 0.1, ["100%"])]
+    + [("crop pose", 64, 0.1, [])],
+)
+def test_identical_views_are_noted_with_their_share(small_store, augmentations, frames, ratio, share):
+    clips = open_clips(small_store, "ntu60", "cross_view", "train")
+    args = Namespace(augmentations=augmentations.split(), min_crop_frames=frames, min_crop_ratio=ratio)
+    view = pretraining_view(vars(args))
+    batch = torch.arange(len(clips))
+    first, second = (view.of(clips, batch, torch.Generator().manual_seed(i)) for i in range(2))
+    same = (first == second).flatten(1).all(dim=1).float().mean().item()
+    assert [line.split("of ")[1].split()[0] for line in identical_views_note(clips, args)] == share
+    assert 100 * same == pytest.approx(float((share or ["0%"])[0][:-1]), abs=6), "others may agree by chance"
 
 
 def test_each_warning_is_given_once_and_not_at_the_start():

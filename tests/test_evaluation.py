@@ -8,17 +8,25 @@ import torch
 from conftest import RETRIEVAL, TINY_FLAGS, clusters, write_pretraining
 
 import engine.retrieve
-from engine.classifier import fingerprint, linear_head, topk_accuracy
+from engine.classifier import accuracies, class_weights, fingerprint, linear_head
 from engine.optimization import learning_rate
 from engine.report import format_table, read_results, results_table
 from engine.retrieve import Autoencoder, encode, train_autoencoder
 
 
-def test_topk_accuracy():
+def test_accuracies():
     logits = torch.tensor([[3.0, 2, 1, 0, 0, 0, 0], [0, 1, 2, 3, 4, 5, 6]])
-    assert topk_accuracy(logits, torch.tensor([0, 2])) == {"top1": 50.0, "top5": 100.0}
-    assert topk_accuracy(logits, torch.tensor([1, 1])) == {"top1": 0.0, "top5": 50.0}
-    assert topk_accuracy(logits[:, :3], torch.tensor([2, 2]))["top5"] == 100.0, "fewer classes than five"
+    assert accuracies(logits, torch.tensor([0, 2])) == {"top1": 50.0, "top5": 100.0, "mean_class": 50.0}
+    assert accuracies(logits, torch.tensor([1, 1])) == {"top1": 0.0, "top5": 50.0, "mean_class": 0.0}
+    assert accuracies(logits[:, :3], torch.tensor([2, 2]))["top5"] == 100.0, "fewer classes than five"
+    three_to_one = accuracies(logits[[0, 0, 0, 1]], torch.tensor([0, 0, 0, 2]))
+    assert three_to_one == {"top1": 75.0, "top5": 100.0, "mean_class": 50.0}
+
+
+def test_class_weights_give_every_class_the_same_share_of_the_loss():
+    labels = torch.tensor([0, 0, 0, 2])
+    weights = class_weights(labels, 4)
+    assert weights.tolist() == pytest.approx([2 / 3, 0, 2, 0]) and weights[labels].mean() == 1
 
 
 def test_head_initialization():
@@ -92,12 +100,15 @@ def test_configuration_lists_the_flags_that_are_used(run, tmp_path):
         (["--lr", 0.1], {"lr", "epochs", "schedule", "weight_decay", "resume", "batch_size", "gallery"}),
         (["--autoencoder"], {"lr", "epochs", "save_features"}),
     ):
-        code, out, err = run(RETRIEVAL, "--pretrained", "random", *TINY_FLAGS, "--output-dir", "o", *flags)
+        o = f"o{len(flags)}"
+        code, out, err = run(RETRIEVAL, "--pretrained", "random", *TINY_FLAGS, "--output-dir", o, *flags)
         assert code == 0 and "config: " in out, err
-        config, results = (json.loads((tmp_path / f"o/{n}.json").read_text()) for n in ("config", "results"))
+        config, results = (
+            json.loads((tmp_path / o / f"{n}.json").read_text()) for n in ("config", "results")
+        )
         assert config["knn_neighbours"] == 1 and config["gru_hidden_size"] == 16
         assert config["seed"] == results["seed"] == results["flags"]["seed"], "the seed that was used"
-        assert config["workers"] == 0 and config["output_dir"] == "o" and not config.keys() & unused
+        assert config["workers"] == 0 and config["output_dir"] == o and not config.keys() & unused
         assert ("batch_size" in config) == (flags == ["--autoencoder"])
 
 

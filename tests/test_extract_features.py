@@ -103,6 +103,30 @@ def test_invalid_flags_are_one_line_errors(run, tmp_path, flags, message):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_precision_and_workers(run, raw, tmp_path):
+    encoder = [*ENCODER, "--finetune-skeleton-representation", "graph-based"]
+    command = ["extract_features.py", "--input", raw / "raw", *encoder, "--output"]
+    features = []
+    for i, more in enumerate((["--tf32", "off"], ["--workers", 2], ["--amp", "bf16"])):
+        code, _, err = run(*command, tmp_path / f"{i}.npz", *more)
+        assert code == 0, err
+        with np.load(tmp_path / f"{i}.npz") as own:
+            features.append(own["features"])
+    np.testing.assert_array_equal(features[0], features[1])
+    assert 0 < np.abs(features[0] - features[2]).max() < 0.1
+
+
+def test_several_processes_are_refused(run, raw, tmp_path, monkeypatch):
+    """They would all write the same file."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setattr("os._exit", lambda code: None)  # of run_script, for processes of a group
+    code, _, err = run(
+        "extract_features.py", "--input", raw / "raw", *ENCODER, "--output", tmp_path / "a.npz"
+    )
+    assert code == 2 and "start it without torchrun" in err and not (tmp_path / "a.npz").exists()
+
+
 def test_coordinates_are_kept_as_in_the_training_data(run, tmp_path, monkeypatch):
     """An encoder that was trained on coordinates as they are gets them as they are."""
     rng = np.random.default_rng(0)

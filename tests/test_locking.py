@@ -6,6 +6,7 @@ import os
 import pytest
 from conftest import one_line
 
+from data_gen.output_folder import atomic_folder
 from utils.files import LOCK_FILE, LOCK_HOLDER_FILE, exclusive_folder
 
 
@@ -37,6 +38,9 @@ def test_file_system_without_locks_is_noted(tmp_path, monkeypatch, capsys, numbe
     monkeypatch.setattr("fcntl.flock", flock_without_support)
     with exclusive_folder(tmp_path, "--checkpoint-path"):
         pass
+    with atomic_folder(tmp_path / "store", lambda: None) as folder:  # of the data preparation
+        (folder / "file").write_text("x")
+    assert (tmp_path / "store" / "file").is_file()
     note = (
         f"note: {tmp_path} cannot be locked ([Errno {number}] {os.strerror(number)}); do not start a second"
     )

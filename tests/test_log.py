@@ -45,8 +45,9 @@ def test_config_has_all_flags_and_the_log_one_line_per_epoch(pretrain, tmp_path)
     every_epoch = {"epoch", "loss", "loss/info_nce", "learning_rate", "clips_per_second"}
     every_epoch |= with_prefixes(per_pair, ("seq->graph", "graph->seq"))
     per_encoder = ("feature_rank", "embedding_rank", "alignment", "uniformity")
+    diagnostics = {"monitored_clips"} | with_prefixes(per_encoder, ("seq", "graph"))
     assert lines[1].keys() == every_epoch
-    assert lines[0].keys() == lines[2].keys() == every_epoch | with_prefixes(per_encoder, ("seq", "graph"))
+    assert lines[0].keys() == lines[2].keys() == every_epoch | diagnostics
     assert all(math.isfinite(value) for line in lines for value in line.values())
     assert [line["learning_rate"] for line in lines] == [0.01, 0.001, 0.001]
 

@@ -301,6 +301,21 @@ def test_splitting_the_batch_does_not_change_the_result(pairs, distill):
     assert whole.queues[NAMES[0]].pointer.item() == 5 * 8 % 16
 
 
+@pytest.mark.parametrize("queue_size", [16, 0])
+def test_processes_together_have_the_loss_and_the_queues_of_one(queue_size):
+    whole, views = build(distill="all", queue_size=queue_size), random_views()
+    parts = [copy.deepcopy(whole) for _ in range(2)]
+    keys = copy.deepcopy(whole).encoders(*views)[1]  # the query encoders are equal: no momentum to apply
+    losses = []
+    for rank, model in enumerate(parts):
+        shard = [{n: x[4 * rank : 4 * rank + 4] for n, x in view.items()} for view in views]
+        gathered = iter(keys.values())
+        losses.append(model(*shard, gather=lambda _, gathered=gathered: next(gathered), rank=rank)[0])
+    torch.testing.assert_close(sum(losses) / 2, whole(*views)[0])
+    for model in parts:
+        torch.testing.assert_close(model.state_dict(), whole.state_dict())
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_data_parallel_equals_one_device():

@@ -95,7 +95,7 @@ def test_folder_of_a_stopped_pretraining_is_the_checkpoint_of_the_stop(run, pret
         assert pretrain(folder, "--epochs", 3)[0] == 75
     flags = ["--finetune-skeleton-representation", "seq-based", "--output-dir", tmp_path / "results"]
     code, out, error = run(RETRIEVAL, "--pretrained", folder, *flags)
-    assert code == 0 and "1 epochs and 3 steps" in out, error
+    assert code == 0 and "1 epoch and 3 steps" in out, error
 
 
 def test_schedule_after_a_preset_replaces_the_cosine(run, tmp_path):

@@ -136,6 +136,14 @@ def test_checkpoint_stores_representations_and_sizes(pretraining):
     load_encoders(str(pretraining), "graph-based_and_seq-based", "seq-based", {"gru_hidden_size": 16})
 
 
+def test_folder_of_a_pretraining_is_its_newest_checkpoint(pretraining):
+    folder = pretraining.parent / "run"
+    write_pretraining(folder / "checkpoint_0002.pth.tar", ("seq-based",))
+    assert load_encoders(str(folder)).title == load_encoders(f"{folder}/checkpoint_0002.pth.tar").title
+    with pytest.raises(UserError, match="no checkpoint that can be used"):
+        load_encoders(str(pretraining.parent))
+
+
 def rewrite_sizes(path, change):
     """Save the checkpoint again after ``change(sizes)``."""
     content = load_checkpoint(path)

@@ -212,7 +212,7 @@ def test_demo(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     runs = copy / "runs/demo_quick"
     table = (runs / "table.md").read_text()
-    pretrained = "intra- and inter-skeleton seq-based_and_graph-based, 1 epochs"
+    pretrained = "intra- and inter-skeleton seq-based_and_graph-based, 1 epoch"
     for encoder, representation in (
         ("normalized coordinates", "seq-based"),
         ("untrained", "seq-based"),

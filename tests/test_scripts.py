@@ -81,7 +81,7 @@ def test_all_pairs_include_own_keys(pretrain, tmp_path):
     assert code == 0, err
     assert "intra- and inter-skeleton contrast of seq-based_and_graph-based" in out
     encoders = load_encoders(str(tmp_path / "c" / "checkpoint_0000.pth.tar"), representations="seq-based")
-    assert encoders.title == "intra- and inter-skeleton seq-based_and_graph-based, 1 epochs"
+    assert encoders.title == "intra- and inter-skeleton seq-based_and_graph-based, 1 epoch"
     for pair in ("seq->graph", "graph->seq", "seq->seq", "graph->graph"):
         assert f"{pair} " in out and f"contrastive_accuracy/{pair}" in log_lines(tmp_path / "c")[0]
 

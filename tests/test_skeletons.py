@@ -196,7 +196,7 @@ def test_2d_joints_with_score_zero_are_unseen():
 def test_unusable_2d_clips_are_left_out():
     flat = convert(body(3), COCO)  # z is zero
     for array, message in (
-        (flat, "no joint has a positive score.*; give x and y only"),
+        (flat, "and not 0 for all.*; otherwise give x and y only"),
         (missing(flat, 5)[:, :, :2], "no frame shows the torso of the first person, by which coco"),
         *(
             (np.ones(shape), r"instead of \(frames, 17, 2 or 3, people\) for the skeleton coco")

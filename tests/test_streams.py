@@ -5,22 +5,22 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSIFICATION, INTER, INTRA, RETRIEVAL, TINY, TINY_FLAGS
+from conftest import CLASSIFICATION, RETRIEVAL, TINY_FLAGS, identical, write_pretraining
 
 import action_retrieval
 import extract_features
 from dataset.clips import open_clips
 from dataset.views import evaluation_view
-from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.checkpoint import load_checkpoint
 from engine.encoders import load_encoders
 from engine.retrieve import unit_blocks
 from facts.skeletons import KINECT_V2
 from models.registry import (
-    build_encoder,
     lay_out,
     parse_representations,
     short_name,
     stream_of,
+    with_stream,
 )
 from models.streams import STREAMS
 from utils.errors import UserError
@@ -86,32 +86,23 @@ def test_names_with_streams():
             parse(text, stream)
 
 
-@pytest.mark.parametrize("script", [INTRA, INTER])
-def test_pretraining_uses_and_stores_the_stream(pretrain, tmp_path, script):
+def test_pretraining_uses_and_stores_the_stream(pretrain, tmp_path):
     """The stream changes the training; the suffix and --stream are the same."""
-    name = "seq-based" if script == INTRA else "seq-based_and_graph-based"
-    suffixed = "_and_".join(f"{part}:bone" for part in name.split("_and_"))
-    weights = {}
-    for folder, flags in {
-        "joint": [name],
-        "bone": [name, "--stream", "bone"],
-        "suffix": [suffixed],
-    }.items():
-        flags = ["--skeleton-representation", *flags, "--epochs", 1]
-        code, out, err = pretrain(tmp_path / folder, *flags, script=script)
-        assert code == 0, err
-        assert ("seq:bone->" in out) == (folder != "joint")
+    name, weights = "seq-based_and_graph-based", {}
+    names = {False: ["seq-based", "graph-based"], True: ["seq-based:bone", "graph-based:bone"]}
+    runs = {"joint": [name], "bone": [name, "--stream", "bone"], "suffix": ["_and_".join(names[True])]}
+    for folder, flags in runs.items():
+        flags = ["--skeleton-representation", *flags, "--epochs", 1, "--num-frames", 8]
+        code, out, err = pretrain(tmp_path / folder, *flags)
+        assert code == 0 and ("seq:bone->" in out) == (folder != "joint"), err
         checkpoint = load_checkpoint(tmp_path / folder / "checkpoint_0000.pth.tar")
-        assert checkpoint["representations"] == (
-            name.split("_and_") if folder == "joint" else suffixed.split("_and_")
-        )
+        assert checkpoint["representations"] == names[folder != "joint"]
         weights[folder] = [x for k, x in checkpoint["state_dict"].items() if k.startswith("encoders.query")]
-    assert all(map(torch.equal, weights["bone"], weights["suffix"]))
-    assert not all(map(torch.equal, weights["bone"], weights["joint"]))
+    assert identical(weights["bone"], weights["suffix"]) and not identical(weights["bone"], weights["joint"])
     resume = ["--skeleton-representation", name, "--epochs", 2, "--resume", "auto"]
-    code, _, err = pretrain(tmp_path / "bone", *resume, script=script)
+    code, _, err = pretrain(tmp_path / "bone", *resume)
     assert code == 2 and "--skeleton-representation" in err and "bone" in err
-    assert pretrain(tmp_path / "bone", *resume, "--stream", "bone", script=script)[0] == 0
+    assert pretrain(tmp_path / "bone", *resume, "--stream", "bone")[0] == 0
 
 
 def test_streams_can_be_contrasted_with_each_other(run, pretrain, tmp_path):
@@ -125,29 +116,14 @@ def test_streams_can_be_contrasted_with_each_other(run, pretrain, tmp_path):
     assert json.loads((tmp_path / "o/results.json").read_text())["representation"] == "seq-based:motion"
 
 
-def write_stream_checkpoint(path, stream):
+def write_stream_checkpoint(folder, stream):
     """A pretraining checkpoint of a sequence encoder; the weights do not depend on the stream."""
-    torch.manual_seed(1)
-    name = "seq-based" if stream == "joint" else f"seq-based:{stream}"
-    state = build_encoder(name, 8, **TINY).state_dict()
-    content = {
-        "kind": "pretraining",
-        "contrast": "intra",
-        "epoch": 3,
-        "step": 0,
-        "representations": [name],
-        "sizes": TINY,
-        "state_dict": {f"encoders.query.{name}.{k}": v for k, v in state.items()},
-        "flags": {},
-        "seed": 0,
-        "optimizer": {},
-    }
-    save_checkpoint(path, content)
-    return path
+    (folder / stream).mkdir()
+    return write_pretraining(folder / stream / "x.tar", [with_stream("seq-based", stream)], num_frames=8)
 
 
 def test_encoders_take_the_stream_of_the_checkpoint(tmp_path, view):
-    paths = {s: write_stream_checkpoint(tmp_path / f"{s}.pth.tar", s) for s in STREAMS}
+    paths = {s: write_stream_checkpoint(tmp_path, s) for s in STREAMS}
     features = {}
     for stream, path in paths.items():
         encoders = load_encoders(str(path), None, "seq-based", NO_SIZES)
@@ -169,43 +145,27 @@ def test_encoders_take_the_stream_of_the_checkpoint(tmp_path, view):
 
 def test_every_downstream_script_uses_the_stream(run, tmp_path):
     """With equal weights, only the stream distinguishes the results."""
-    saved, scores, extracted = {}, {}, {}
-    raw = tmp_path / "clip.npy"
+    raw, results = tmp_path / "clip.npy", {}
     np.save(raw, np.random.default_rng(0).normal(size=(30, 25, 3, 1)).astype(np.float32))
     for stream in ("joint", "bone"):
-        path = write_stream_checkpoint(tmp_path / f"{stream}.pth.tar", stream)
-        common = ["--pretrained", path, "--seed", 1]
-        features = tmp_path / f"{stream}.npz"
-        code, _, err = run(
-            RETRIEVAL, *common, "--save-features", features, "--output-dir", tmp_path / "r" / stream
-        )
-        assert code == 0, err
-        saved[stream] = np.load(features)["val_features"]
-        for mode in ("linear", "finetune"):
-            file = tmp_path / f"{stream}_{mode}.npz"
-            flags = ["--mode", mode, "--epochs", 1, "--save-scores", file]
-            code, _, err = run(CLASSIFICATION, *common, *flags, "--output-dir", tmp_path / mode / stream)
+        encoder = ["--pretrained", write_stream_checkpoint(tmp_path, stream)]
+        supervised = ["--mode", "supervised", "--stream", stream, *TINY_FLAGS, "--num-frames", 8]
+        classify = [CLASSIFICATION, "--epochs", 1, "--seed", 1]
+        commands = {  # name of the array, script and flags; the last one is the file
+            "val_features": [RETRIEVAL, *encoder, "--seed", 1, "--save-features"],
+            "features": ["extract_features.py", *encoder, "--input", raw, "--output"],
+            "logits": [*classify, *encoder, "--save-scores"],
+            "logits of finetune": [*classify, *encoder, "--mode", "finetune", "--save-scores"],
+            "logits of supervised": [*classify, *supervised, "--save-scores"],
+        }
+        for name, command in commands.items():
+            file = tmp_path / f"{stream}_{name.replace(' ', '_')}.npz"
+            output = [] if name == "features" else ["--output-dir", tmp_path / stream / name]
+            code, _, err = run(*command, file, *output)
             assert code == 0, err
-            scores[stream, mode] = np.load(file)["logits"]
-        output = tmp_path / f"{stream}_raw.npz"
-        code, _, err = run("extract_features.py", "--input", raw, "--pretrained", path, "--output", output)
-        assert code == 0, err
-        extracted[stream] = np.load(output)["features"]
-    for values in (saved, extracted):
-        assert not np.allclose(values["joint"], values["bone"])
-    for mode in ("linear", "finetune"):
-        assert not np.allclose(scores["joint", mode], scores["bone", mode])
-
-
-def test_supervised_training_takes_the_stream(run, tmp_path):
-    logits = []
-    for stream in ("joint", "motion"):
-        file = tmp_path / f"{stream}.npz"
-        flags = ["--mode", "supervised", "--stream", stream, "--epochs", 1, "--seed", 1, *TINY_FLAGS]
-        code, out, err = run(CLASSIFICATION, *flags, "--save-scores", file, "--output-dir", tmp_path / stream)
-        assert code == 0 and (f"seq-based:{stream}" in out) == (stream != "joint"), err
-        logits.append(np.load(file)["logits"])
-    assert not np.allclose(*logits)
+            results[stream, name] = np.load(file)[name.split()[0]]
+    for name in commands:
+        assert not np.allclose(results["joint", name], results["bone", name]), name
 
 
 def test_retrieval_sums_the_cosine_similarities_of_several_encoders():
@@ -231,7 +191,7 @@ def test_retrieval_over_three_streams(run, tmp_path, monkeypatch):
 
     for module, name in ((action_retrieval, "knn_accuracy"), (extract_features, "nearest_neighbors")):
         monkeypatch.setattr(module, name, record(getattr(module, name)))
-    paths = [write_stream_checkpoint(tmp_path / f"{s}.pth.tar", s) for s in STREAMS]
+    paths = [write_stream_checkpoint(tmp_path, s) for s in STREAMS]
     code, _, err = run(RETRIEVAL, "--pretrained", *paths, "--output-dir", tmp_path / "o")
     assert code == 0, err
     results = json.loads((tmp_path / "o/results.json").read_text())

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from conftest import TINY_FLAGS, TINY_SIZES
 
 import reproduce_tables
 from engine.signals import EXIT_RESUMABLE
-from models.registry import REPRESENTATIONS
+from models.registry import REPRESENTATIONS, build_encoder
 from tables import estimate
 from tables.estimate import Cost
 from tables.jobs import JobBuilder
@@ -30,6 +32,9 @@ from tables.write import read_cell, table_text, write_tables
 from utils.errors import UserError
 
 ROWS = read_paper()
+SEQ, GRAPH = "seq-based", "graph-based"
+PRETRAINING = PretrainingSpec((SEQ, GRAPH), "ntu60", "cross_view")
+PROBE = EvaluationSpec("linear", (SEQ,), "ntu60", "cross_view", (PRETRAINING,))
 
 
 def evaluations(row, seeds=(0,), label_seeds=(0, 1, 2, 3, 4)):
@@ -180,6 +185,40 @@ def test_commands_come_after_the_checkpoints_that_they_read(commands):
     assert len(written) == 36 and len(set(folders)) == len(folders) == 161
 
 
+def test_only_cells_that_need_no_other_dataset(call):
+    _, out = call("--dry-run", "--datasets", "ntu60", "pku2", "--runs", "none")
+    assert set(re.findall(r"--(?:pre|finetune)-dataset (\w+)", out)) == {"ntu60", "pku2"}
+    _, out = call("--dry-run", "--datasets", "pku2", "--runs", "none")
+    assert set(re.findall(r"--(?:pre|finetune)-dataset (\w+)", out)) == {"pku2"}
+
+
+def test_official_checkpoints_are_evaluated_without_pretraining(
+    call, monkeypatch, small_store, jobs_in_process
+):
+    """Linear probe and retrieval of the checkpoints that exist, in the folders of the official code."""
+    monkeypatch.setattr(
+        reproduce_tables, "read_paper", lambda: [row for row in ROWS if "ntu60" in row.column]
+    )
+    monkeypatch.chdir(small_store.parent)
+    path = Path(
+        "official", "ntu_60_cross_view", "interskeleton_seq_based_graph_based", "checkpoint_0450.pth.tar"
+    )
+    flags = ["--checkpoints", "official", "--tables", "T1", "T2", "T3", "T4"]
+    with pytest.raises(UserError, match=str(path)):
+        call(*flags)
+    state = {
+        f"module.{encoder}.{name}": weights
+        for encoder, representation in (("encoder_q", SEQ), ("encoder_r", GRAPH))
+        for name, weights in build_encoder(representation, 128, **TINY_SIZES).state_dict().items()
+    }
+    path.parent.mkdir(parents=True)
+    torch.save({"epoch": 451, "arch": "moco", "state_dict": state}, path)
+    ran = jobs_in_process(reproduce_tables)
+    code, out = call(*flags, f"--flags={' '.join(TINY_FLAGS)} --epochs 1 --schedule")
+    assert code == 0 and [name.split()[0] for name in ran] == ["linear", "retrieval"], out
+    assert "2 cells filled" in out
+
+
 def test_extra_flags_are_appended_to_every_command(call):
     _, out = call("--dry-run", "--tables", "T3", "T9", "--runs", "none", "--flags=--amp bf16 --workers 4")
     lines = [line for line in out.splitlines() if not line.startswith("#")]
@@ -225,13 +264,13 @@ SAVE_AND_EXIT = f"lambda *a: sys.exit({EXIT_RESUMABLE})"
 
 
 @pytest.mark.parametrize(
-    "handler, asked", [(SAVE_AND_EXIT, os.getpid()), ("signal.SIG_DFL", os.getpid()), (SAVE_AND_EXIT, 0)]
+    "handler, asked", [(SAVE_AND_EXIT, "run"), ("signal.SIG_DFL", "run"), (SAVE_AND_EXIT, "job")]
 )
 def test_stop_request_stops_running_jobs_and_starts_no_other(tmp_path, handler, asked):
-    """A stopped job has not failed; the run (its process ID) or only the job (0) is asked to stop."""
+    """A stopped job has not failed; the run or only the job is asked to stop."""
     code = (
         f"import os, signal, sys, time; signal.signal(signal.SIGTERM, {handler}); "
-        f"os.kill({asked} or os.getpid(), signal.SIGTERM); time.sleep(20)"
+        f"os.kill({os.getpid() if asked == 'run' else 'os.getpid()'}, signal.SIGTERM); time.sleep(20)"
     )
     summary = run_jobs([job(tmp_path, "one", code), job(tmp_path, "two")], [{}], tmp_path / "logs")
     assert summary.stopped and not summary.failed and not summary.done and not (tmp_path / "two").exists()
@@ -259,7 +298,7 @@ def test_jobs_stop_when_the_run_is_killed(tmp_path):
 
 def test_tables_contain_mean_std_difference_and_seeds(tmp_path):
     """Cells without results are empty."""
-    builder = JobBuilder(PAPER, Path("data"), tmp_path)
+    builder = JobBuilder(PAPER, Path("data"), tmp_path, tmp_path)
     rows = [
         PaperRow("T1", "Su et al.", "ntu60/cross_view", 59.3, None),
         PaperRow("T1", "inter seq+graph, seq downstream", "ntu60/cross_view", 85.2, None),
@@ -330,11 +369,6 @@ def test_smoke_scale_generates_its_data(call):
 
 # The estimate
 
-SEQ, GRAPH = "seq-based", "graph-based"
-PRETRAINING = PretrainingSpec((SEQ, GRAPH), "ntu60", "cross_view")
-PROBE = EvaluationSpec("linear", (SEQ,), "ntu60", "cross_view", (PRETRAINING,))
-ESTIMATE_FLAGS = "--gru-hidden-size 8 --gru-num-layers 1 --graph-width 4 --graph-num-blocks 1 --num-frames 16"
-
 
 def test_estimate_times_real_steps_and_writes_nothing(call, jobs_in_process, tmp_path):
     ran = jobs_in_process(estimate)
@@ -348,7 +382,7 @@ def test_estimate_times_real_steps_and_writes_nothing(call, jobs_in_process, tmp
         "T3",
         "T7",
     ]
-    code, out = call(*flags, f"--flags={ESTIMATE_FLAGS} --batch-size 4")
+    code, out = call(*flags, f"--flags={' '.join(TINY_FLAGS)} --num-frames 16 --batch-size 4")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line[:1] == "|"]
     t3, t7, both = rows[-3:]
     assert code == 0 and ran == [f"inter {SEQ}_and_{GRAPH}", f"linear {SEQ}", f"supervised {SEQ}"]
@@ -377,7 +411,7 @@ def test_cost_of_a_job(monkeypatch, tmp_path, spec, seconds):
     per_clip = {f"inter {SEQ}_and_{GRAPH}": 1.0, f"linear {SEQ}": 0.1, f"supervised {SEQ}": 0.5}
     costs = {name: Cost(value, disk=10, memory=7) for name, value in per_clip.items()}
     monkeypatch.setattr(estimate, "count_clips", lambda *of: (200, 10, 1000))
-    builder = JobBuilder(PAPER, tmp_path, tmp_path)
+    builder = JobBuilder(PAPER, tmp_path, tmp_path, tmp_path)
     job = builder.pretraining(spec) if spec is PRETRAINING else builder.evaluation(spec)
     cost = estimate.cost_of(spec, job, costs, tmp_path)
     assert cost.seconds == pytest.approx(seconds) and (cost.disk, cost.memory) == (10, 1007)

@@ -32,7 +32,7 @@ def standing_person(**angles):
     values = np.zeros((1, len(CHANNELS)))
     for name, value in angles.items():
         values[0, CHANNELS.index(name)] = value
-    joints, _ = forward_kinematics(values, bone_offsets(), np.array([[0.0, 0.0, 3.0]]))
+    joints = forward_kinematics(values, bone_offsets(), np.array([0.0, 0.0, 3.0]))
     return torch.from_numpy(normalize_clip(joints[None]))
 
 

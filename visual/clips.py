@@ -26,7 +26,7 @@ from dataset.views import View, pretraining_view
 from engine.log import RunLog
 from engine.randomness import PICTURES, VIEWS, choose_seed, generator
 from options import defaults, flags
-from options.parser import COUNT, POSITIVE_INT, Parser, expanded_path
+from options.parser import COUNT, POSITIVE_INT, Parser, add_figure_flags, expanded_path
 from utils.errors import UserError, run_script
 from utils.files import atomic_write, check_output_folder, file_name
 
@@ -87,7 +87,7 @@ def parse_args() -> argparse.Namespace:
     frames = "number of frames to which a view is resized (default: 64)"
     group.add_argument("--num-frames", type=POSITIVE_INT, default=64, metavar="N", help=frames)
     flags.add_augmentation_flags(parser)
-    flags.add_figure_flags(parser)
+    add_figure_flags(parser)
     return parser.parse_args()
 
 

@@ -23,8 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from engine.diagnostics import Warnings, named
 from engine.log import CONFIG_FILE, LOG_FILE, read_log
-from options import flags
-from options.parser import Parser, expanded_path
+from options.parser import Parser, add_figure_flags, expanded_path
 from utils.errors import UserError, parse_errors, run_script
 from utils.files import atomic_write, check_output_file
 
@@ -162,8 +161,8 @@ def main() -> int:
     )
     parser.add_argument("--out", required=True, type=expanded_path, metavar="FILE", help="the figure")
     metrics = [*dict.fromkeys(chart.metric for chart in CHARTS)]
-    parser.add_argument("--metrics", nargs="+", choices=metrics, help="only these (default: all)")
-    flags.add_figure_flags(parser)
+    parser.add_argument("--metrics", nargs="+", choices=metrics, metavar="NAME", help=", ".join(metrics))
+    add_figure_flags(parser)
     args = parser.parse_args()
     path = Path(args.out)
     check_output_file(path, "--out")

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from engine.randomness import PICTURES, choose_seed, generator
 from facts.class_names import short_class_names
 from options import flags
-from options.parser import COUNT, Parser, expanded_path
+from options.parser import COUNT, Parser, add_figure_flags, expanded_path
 from utils.errors import UserError, parse_errors, run_script
 from utils.files import check_output_folder
 
@@ -141,7 +141,7 @@ def main() -> int:
     parser.add_argument("--out", type=expanded_path, default="runs/tsne", metavar="DIR", help=help_out)
     parser.add_argument("--seed", type=COUNT, help="random seed (default: a random seed, which is printed)")
     flags.add_tsne_classes_flag(parser)
-    flags.add_figure_flags(parser)
+    add_figure_flags(parser)
     args = parser.parse_args()
     check_output_folder(Path(args.out), "--out")
     with parse_errors(f"{args.features} cannot be read; give a file of action_retrieval.py --save-features"):

@@ -1,0 +1,221 @@
+"""What the processes of torchrun agree on, and how all of them end if one fails."""
+
+import textwrap
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+import torch
+from conftest import PRETRAINING_FLAGS, TINY_FLAGS, one_line, write_pretraining
+from processes import REPOSITORY, finish, start
+
+from engine.checkpoint import LAST, load_checkpoint, save_checkpoint
+from engine.device import check_modes, pick_device
+from engine.distributed import SINGLE_PROCESS, Group, process_group
+from engine.resume import ResumePoint, locked_run, resume_point
+from options.flags import pretraining_parser
+from utils.errors import UserError
+from utils.files import exclusive_folder
+
+# Prints what a group does, on stderr; at the end the second process fails while the first one waits for it.
+GROUP = """
+    import copy, sys
+    sys.path.insert(0, {repository!r})
+    import torch
+    from torch import nn
+    from engine.distributed import process_group
+    from engine.sync_batch_norm import convert_sync_batch_norm
+    from utils.errors import UserError, run_script
+
+    def same_as_batch_norm(group, shape, layer, dtype):
+        torch.manual_seed(0)
+        whole = nn.Sequential(nn.Identity(), nn.Sequential(layer)).train()
+        nn.init.uniform_(layer.weight), nn.init.uniform_(layer.bias)
+        synchronized, shard = copy.deepcopy(whole), group.shard(len(x := torch.randn(shape) + 5))
+        convert_sync_batch_norm(synchronized, group)
+        x, weights = x.to(dtype), torch.randn(shape).to(dtype)
+        a, b = x.clone().requires_grad_(), x[shard].clone().requires_grad_()
+        for _ in range(2):  # running statistics are updated twice
+            expected, found = whole(a), synchronized(b)
+        (expected * weights).sum().backward(), (found * weights[shard]).sum().backward()
+        pairs = [(found, expected[shard]), (b.grad, a.grad[shard])]
+        pairs += [(group.sum(p.grad), q.grad) for p, q in zip(synchronized.parameters(), whole.parameters())]
+        pairs += zip(synchronized.buffers(), whole.buffers())
+        pairs += [(synchronized.eval()(b), whole.eval()(a)[shard])]
+        tolerance = 1e-5 if dtype == torch.float32 else 0.02
+        for found, expected in pairs:
+            torch.testing.assert_close(found, expected, rtol=tolerance, atol=10 * tolerance)
+        return list(whole.state_dict()) == list(synchronized.state_dict())
+
+    def main():
+        with process_group() as group:
+            def report(text):
+                sys.stderr.write(f"{{group.rank}} {{text}}\\n")  # at once, so that lines do not mix
+
+            report(group.gather_objects({{"rank": group.rank}}))
+            group.agree("equal", "never")
+            try:
+                group.agree(group.rank, "different")
+            except UserError as error:
+                report(error)
+            for shape, layer in ((8, 3), nn.BatchNorm1d(3)), ((4, 3, 5, 6), nn.BatchNorm2d(3, momentum=0.3)):
+                report(f"BatchNorm {{same_as_batch_norm(group, shape, layer, torch.float32)}}")
+            report(f"BatchNorm {{same_as_batch_norm(group, (8, 3, 5), nn.BatchNorm1d(3), torch.bfloat16)}}")
+            if group.rank == 1:
+                raise UserError("the reason")
+            group.any(True, torch.device("cpu"))
+
+    run_script(main)
+"""
+
+
+def test_group_of_torchrun(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(GROUP.format(repository=str(REPOSITORY))))
+    start_time = time.monotonic()
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", 2]
+    code, _, err = finish(start(*launcher, script))
+    assert code != 0 and time.monotonic() - start_time < 120
+    for rank in (0, 1):
+        assert f"{rank} [{{'rank': 0}}, {{'rank': 1}}]\n" in err, err
+        assert f"{rank} different: 0 in process 0, but 1 in process 1\n" in err
+        assert err.count(f"{rank} BatchNorm True\n") == 3
+    assert err.count("error: the reason") == 1, "printed although the first process waits"
+    script_lines = err.split("error: the reason")[1].split("torch/distributed")[0]
+    assert 'script.py", line' not in script_lines, "the first process ends without a traceback"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_failed_process_leaves_its_group_without_destroying_it(monkeypatch, fails):
+    """With NCCL, destroying waits for the other processes, and the error is printed afterwards."""
+    calls = []
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for name, value in {"init_process_group": None, "get_rank": 0, "get_world_size": 2}.items():
+        monkeypatch.setattr(f"torch.distributed.{name}", lambda *a, value=value, **k: value)
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: calls.append("destroyed"))
+    with suppress(UserError), process_group():
+        if fails:
+            raise UserError("the reason")
+    assert calls == ([] if fails else ["destroyed"])
+
+
+def in_two_processes(action):
+    """Call ``action(group)`` in two threads that stand for processes; return the result or error of each."""
+    shared, results, barrier = [None, None], [None, None], threading.Barrier(2, timeout=30)
+
+    class ThreadGroup(Group):
+        def gather_objects(self, value):
+            shared[self.rank] = value
+            barrier.wait()
+            values = list(shared)
+            barrier.wait()
+            return values
+
+    def work(rank):
+        try:
+            results[rank] = action(ThreadGroup(rank, 2))
+        except Exception as error:
+            results[rank] = error
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_different_checkpoints_are_an_error_in_all_processes(tmp_path):
+    """As on two machines with a relative --checkpoint-path on their own disks."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    content = load_checkpoint(write_pretraining(tmp_path / "x.pth.tar", ["seq-based"]))
+
+    def resume(group, flag="auto"):
+        return resume_point(flag, folders[group.rank], group)
+
+    for folder in folders:
+        folder.mkdir()
+    assert in_two_processes(resume) == [ResumePoint(), ResumePoint()]
+    save_checkpoint(folders[0] / LAST, content)
+    for flag in ("auto", None):
+        errors = in_two_processes(lambda group: resume(group, flag))  # noqa: B023
+        assert all(isinstance(error, UserError) and one_line(str(error)) for error in errors), errors
+    save_checkpoint(folders[1] / LAST, {**content, "step": 1})
+    for error in in_two_processes(resume):
+        assert "must be the same folder on all machines: ('checkpoint_last.pth.tar', 3, 0)" in str(error)
+    save_checkpoint(folders[1] / LAST, content)
+    assert [point.path for point in in_two_processes(resume)] == [folder / LAST for folder in folders]
+
+
+def test_locked_folder_is_an_error_in_all_processes(tmp_path):
+    def lock(group):
+        with locked_run(tmp_path, ResumePoint(), group):
+            return "locked"
+
+    assert in_two_processes(lock) == ["locked", "locked"]
+    with exclusive_folder(tmp_path, "--checkpoint-path"):
+        for error in in_two_processes(lock):
+            assert isinstance(error, UserError) and "another run is writing" in str(error)
+
+
+# Devices of one process
+
+
+def test_chosen_gpu_becomes_the_current_one(monkeypatch):
+    """Otherwise Adam opens a context on GPU 0."""
+    chosen = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: chosen[-1])
+    assert pick_device(1) == torch.device("cuda", 1) and chosen == [1]
+
+
+@pytest.mark.parametrize("gpu, notes", [([], 1), (["--gpu", "0"], 0)])
+def test_several_gpus_in_one_process_recommend_torchrun(monkeypatch, capsys, gpu, notes):
+    flags = ["--skeleton-representation", "seq-based", "--checkpoint-path", "a b", *gpu]
+    monkeypatch.setattr("sys.argv", ["main_moco_intra_skeleton.py", *flags])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    args = pretraining_parser("", "intra").parse_args()
+    check_modes(args, torch.device("cuda", 0), SINGLE_PROCESS)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(lines) == notes
+    command = "python -m torch.distributed.run --nproc-per-node 4 main_moco_intra_skeleton.py"
+    assert all(f"{command} {' '.join(flags[:3])} 'a b'" in line and "--gpu 0" in line for line in lines)
+
+
+def test_synchronized_batch_norm_needs_several_processes(pretrain, tmp_path):
+    code, _, err = pretrain(tmp_path / "c", "--sync-bn")
+    assert code == 2 and "--sync-bn needs several processes: start with torchrun" in err
+
+
+# Systems without POSIX
+
+WINDOWS = """
+import os, signal, sys
+del signal.SIGHUP, signal.SIGUSR1, os.sysconf
+sys.modules["fcntl"] = None
+sys.path.insert(0, {repository!r})
+import importlib
+for name in {names!r}:
+    importlib.import_module(name)
+from utils.errors import run_script
+run_script(importlib.import_module("main_moco_intra_skeleton").main)
+"""
+
+
+def test_scripts_run_without_posix(training_store, tmp_path):
+    """Windows lacks these signals, ``os.sysconf`` and ``fcntl``."""
+    scripts = [path.stem for path in REPOSITORY.glob("*.py")]
+    for folder in ("data_gen", "data_gen/synthetic", "engine", "visual"):
+        for path in sorted((REPOSITORY / folder).glob("*.py")):
+            if "run_script(" in path.read_text(encoding="utf-8"):
+                scripts.append(".".join(path.relative_to(REPOSITORY).with_suffix("").parts))
+    assert len(scripts) >= 16
+    (tmp_path / "windows.py").write_text(WINDOWS.format(repository=str(REPOSITORY), names=scripts))
+    flags = [*TINY_FLAGS, *PRETRAINING_FLAGS, "--skeleton-representation", "seq-based", "--epochs", 1]
+    flags += ["--data-root", training_store, "--checkpoint-path", tmp_path / "c"]
+    code, out, err = finish(start(tmp_path / "windows.py", *flags))
+    assert code == 0 and "done: " in out, err
