@@ -112,7 +112,8 @@ def load_checkpoint(path: Path) -> dict:
                 "torch.load(FILE, weights_only=False)['state_dict']}, NEW_FILE)"
             ) from error
         raise UserError(f"{path} is corrupted or not a checkpoint ({reason}); use another one") from error
-    check_content(path, content)
+    with checkpoint_errors(path):
+        check_content(path, content)
     content["state_dict"] = without_wrappers(content["state_dict"])
     return content
 
