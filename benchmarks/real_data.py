@@ -7,7 +7,8 @@
 
 The store is --dataset in --data-root. Each command prints its results and writes them to --runs: mean and
 sample standard deviation over the seeds, of 1-NN retrieval and of the best and the last epoch of the linear
-probe. Finished runs are skipped: choose another folder for another store or preset.
+probe. Finished runs are skipped: choose another folder for another store or preset. All results, as LaTeX or
+CSV: python -m engine.report RUNS --over seed --format latex.
 
 - table: coordinates, untrained encoders, the preset unchanged (intra-skeleton, sequence encoder), and with
   --steps each: intra-skeleton pretraining of each representation, inter-skeleton pretraining (pairs inter and

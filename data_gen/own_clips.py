@@ -126,6 +126,8 @@ def bodies_of_array(array: np.ndarray, normalize: bool, skeleton: Skeleton) -> n
     with parse_errors("the array does not consist of numbers", BadFile), np.errstate(invalid="ignore"):
         bodies = np.array(array, np.float64).transpose(3, 0, 1, 2)
     bodies[np.isnan(bodies).any(axis=-1)] = 0
+    if not bodies.any():
+        raise BadFile("no body in any frame")
     coordinates, scores = bodies[..., : skeleton.dimensions], bodies[..., skeleton.dimensions :]
     if not scores.size:
         return coordinates
@@ -199,7 +201,7 @@ def read_table(path: Path, num_classes: int | None) -> ClipTable:
             reason = "it has more cells than the header"
         elif not name or names[name] > 1:
             reason = f"{names[name]} rows have the name '{name:.40}'"
-        elif not label.isdecimal() or int(label) >= (num_classes or MAX_CLASSES):
+        elif not label.isdecimal() or len(label) > 9 or int(label) >= (num_classes or MAX_CLASSES):
             reason = f"label '{label:.40}' is not a whole number from 0 to {(num_classes or MAX_CLASSES) - 1}"
         elif wrong:
             reason = f"{wrong[0]}, but must be {', '.join(SPLITS)} or empty"

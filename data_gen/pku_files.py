@@ -25,7 +25,7 @@ from data_gen.sources import (
     load_contents,
     printable,
 )
-from utils.errors import UserError
+from utils.errors import UserError, parse_errors
 
 SUFFIX = ".txt"
 PROTOCOL_WORDS = {"subject": "cross_subject", "view": "cross_view"}  # in the names of split files
@@ -187,24 +187,16 @@ def read_splits(path: Path, part: str) -> dict[str, dict[str, str]]:
         protocol -> ``video_key`` -> "train" or "val"
     """
     left_out: list[Issue] = []
-    files = [
-        file
-        for file in find_raw_files([path], SUFFIX, "--split_path", left_out)
-        if sum(word in file.name.lower() for word in PROTOCOL_WORDS) == 1
-    ]
-    of_part = [file for file in files if ("v2" in file.name.lower()) == (part == "2")]
     splits: dict[str, dict[str, str]] = {}
-    for file in of_part or files:
-        protocol = next(name for word, name in PROTOCOL_WORDS.items() if word in file.name.lower())
+    named = []
+    for file in find_raw_files([path], SUFFIX, "--split_path", left_out):
+        protocols = [name for word, name in PROTOCOL_WORDS.items() if word in file.name.lower()]
+        named += [(protocols[0], file)] if len(protocols) == 1 else []
+    of_part = [item for item in named if ("v2" in item[1].name.lower()) == (part == "2")]
+    for protocol, file in of_part or named:
         if protocol in splits:
-            raise UserError(
-                f"{path} contains more than one split file of {protocol} for part {part}; give the one "
-                "to use with --split_path"
-            )
-        try:
-            splits[protocol] = parse_split(file.read())
-        except BadFile as error:
-            raise UserError(f"the split file {file.display_name} cannot be used: {error.reason}") from error
+            raise UserError(f"{path} has several split files of {protocol} for part {part}; give one of them")
+        splits[protocol] = parse_split(file)
     if not splits:
         raise UserError(
             f"no split file in {path}: its name must contain 'subject' or 'view', as in "
@@ -213,23 +205,20 @@ def read_splits(path: Path, part: str) -> dict[str, dict[str, str]]:
     return splits
 
 
-def parse_split(data: bytes) -> dict[str, str]:
-    """Parse the content of a split file: ``video_key`` -> "train" or "val".
+def parse_split(file: RawFile) -> dict[str, str]:
+    """Parse a split file: ``video_key`` -> "train" or "val".
 
-    Raises ``BadFile`` if it does not have four lines, or if a video is in both splits.
+    Raises ``UserError`` if it does not have four lines, or if a video is in both splits.
     """
-    text = data.decode("utf-8-sig", "replace")
-    lines = [line for line in text.splitlines() if line.strip(" \t,")]
-    if len(lines) != 4:
-        raise BadFile(
-            f"{len(lines)} lines instead of 4: a heading, the training videos, a heading, the test videos"
+    with parse_errors(f"the split file {file.display_name} cannot be used"):
+        text = file.read().decode("utf-8-sig", "replace")
+        _, training, _, test = (line for line in text.splitlines() if line.strip(" \t,"))
+        train, val = (
+            {video_key(name) for name in re.split(r"[,;\s]+", line) if name.strip("\"'")}
+            for line in (training, test)
         )
-    train, val = (
-        {video_key(name) for name in re.split(r"[,;\s]+", line) if name.strip("\"'")}
-        for line in (lines[1], lines[3])
-    )
-    if train & val:
-        raise BadFile(f"{min(train & val)} is both a training and a test video")
+        if train & val:
+            raise ValueError(f"{min(train & val)} is both a training and a test video")
     return {**dict.fromkeys(train, "train"), **dict.fromkeys(val, "val")}
 
 

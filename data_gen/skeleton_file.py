@@ -63,12 +63,15 @@ def read_skeleton(data: bytes, max_frames: int = MAX_FRAMES) -> tuple[np.ndarray
     text = TextFields(data)
     bodies_per_frame, first_joint_lines = _parse_structure(text)
     num_frames = min(len(bodies_per_frame), max_frames)
-    body, frame = _body_and_frame(bodies_per_frame)
+    counts = np.array(bodies_per_frame)
+    frame = np.repeat(np.arange(len(counts)), counts)  # of every body in the file
+    body = np.arange(len(frame)) - (np.cumsum(counts) - counts)[frame]  # its index within the frame
     kept = (body < MAX_BODIES) & (frame < max_frames)
     body, frame = body[kept], frame[kept]
     bodies = np.zeros((body.max(initial=-1) + 1, num_frames, NUM_JOINTS, NUM_COORDINATES))
     if len(body):
-        values = parse_decimals(text, _joint_lines(first_joint_lines[kept]), NUM_COORDINATES)
+        lines = (first_joint_lines[kept][:, None] + np.arange(NUM_JOINTS)).ravel()
+        values = parse_decimals(text, lines, NUM_COORDINATES)
         bodies[body, frame] = values.reshape(-1, NUM_JOINTS, NUM_COORDINATES)
     return bodies, len(bodies_per_frame)
 
@@ -178,19 +181,6 @@ def _check_bodies(text: TextFields, bodies: np.ndarray) -> None:
         if text.first_text(line) != _NUM_JOINTS_TEXT:
             count = _parse_count(text, line, "the number of joints")
             raise BadFile(f"a body has {count} joints instead of {NUM_JOINTS}", text.line_number(line))
-
-
-def _body_and_frame(bodies_per_frame: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for every body in the file, its index within its frame, and the frame."""
-    counts = np.array(bodies_per_frame)
-    frame = np.repeat(np.arange(len(counts)), counts)
-    first_of_frame = np.cumsum(counts) - counts
-    return np.arange(len(frame)) - first_of_frame[frame], frame
-
-
-def _joint_lines(first_joint_lines: np.ndarray) -> np.ndarray:
-    """Return the lines of all joints of the bodies with these first joint lines."""
-    return (first_joint_lines[:, None] + np.arange(NUM_JOINTS)).ravel()
 
 
 def _parse_count(text: TextFields, line: int, what: str) -> int:

@@ -239,7 +239,7 @@ class StoreWriter:
         self.split_counts = count_splits(self.protocols, [])
         self._overwrite = overwrite
         if num_classes > MAX_CLASSES:
-            raise UserError(f"{num_classes:,} classes; a store has at most {MAX_CLASSES:,}")
+            raise UserError(f"a store has at most {MAX_CLASSES:,} classes; labels must be less than that")
         reserved = {*CLIP_COLUMNS, *TOTALS, ""}
         if len(set(self.protocols) - reserved) < len(self.protocols):
             raise UserError(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.clips import ClipSet
+from options.parser import reject
 from utils.errors import UserError
 
 from .distributed import SINGLE_PROCESS, Group, check_shards
@@ -92,27 +93,30 @@ def has_bfloat16(device: torch.device) -> bool:
 
 def check_amp(amp: str, device: torch.device) -> None:
     """Raise ``UserError`` if the device does not support ``--amp`` of this value."""
-    if amp == "fp16" and device.type != "cuda":
-        raise UserError("--amp fp16 needs a GPU; use --amp bf16 on a CPU")
-    if amp == "bf16" and device.type == "cuda" and not has_bfloat16(device):
-        raise UserError(
-            f"--amp bf16: {torch.cuda.get_device_name(device)} does not support bfloat16; use --amp fp16"
-        )
+    emulated = amp == "bf16" and device.type == "cuda" and not has_bfloat16(device)
+    reject(
+        (amp == "fp16" and device.type != "cuda", "--amp fp16 needs a GPU; use --amp bf16 on a CPU"),
+        (emulated, f"--amp bf16: {describe(device, None)} does not support bfloat16; use --amp fp16"),
+    )
 
 
 def check_modes(args: argparse.Namespace, device: torch.device, group: Group) -> None:
     """Raise ``UserError`` for flags of a pretraining that do not work together or on this device."""
     check_amp(args.amp, device)
     check_shards(group, args.batch_size)
-    if group.size > 1 and args.gpu is not None:
-        raise UserError("--gpu: torchrun assigns a GPU to every process; omit --gpu")
-    if args.compile and group.size == 1 and uses_data_parallel(device, args.gpu):
-        raise UserError(
-            "--compile does not support several GPUs in one process: start with torchrun or add --gpu 0"
-        )
-    if args.sync_bn and group.size == 1:
-        raise UserError("--sync-bn needs several processes: start with torchrun")
-    if group.size == 1 and uses_data_parallel(device, args.gpu):
+    several_gpus = group.size == 1 and uses_data_parallel(device, args.gpu)
+    reject(
+        (
+            group.size > 1 and args.gpu is not None,
+            "--gpu: torchrun assigns a GPU to every process; omit --gpu",
+        ),
+        (
+            args.compile and several_gpus,
+            "--compile does not support several GPUs in one process: start with torchrun or add --gpu 0",
+        ),
+        (args.sync_bn and group.size == 1, "--sync-bn needs several processes: start with torchrun"),
+    )
+    if several_gpus:
         print(data_parallel_note())
 
 

@@ -107,9 +107,14 @@ def find_resume_point(resume: str | None, folder: Path) -> ResumePoint:
                 f"--resume {path}: {folder} contains checkpoints of another run; choose another "
                 "--checkpoint-path"
             )
-    if content.get("kind") != "pretraining":
-        raise UserError(f"--resume {path}: not a pretraining checkpoint of this code base")
+    check_kind(content, f"--resume {path}")
     return ResumePoint(path, content, existing)
+
+
+def check_kind(checkpoint: dict[str, Any], given: str) -> None:
+    """Raise ``UserError`` unless a checkpoint is one of a pretraining of this code base."""
+    if checkpoint.get("kind") != "pretraining":
+        raise UserError(f"{given}: not a pretraining checkpoint of this code base")
 
 
 @contextmanager
@@ -134,8 +139,7 @@ def initialize(model: MoCo, path: str | None, skeleton: Skeleton) -> None:
         return
     (file,) = last_checkpoints([path])
     checkpoint = load_checkpoint(Path(file))
-    if checkpoint.get("kind") != "pretraining":
-        raise UserError(f"--init {file}: not a pretraining checkpoint of this code base")
+    check_kind(checkpoint, f"--init {file}")
     check_skeleton(stored_skeleton(checkpoint, file), file, skeleton)
     with checkpoint_errors(Path(file)):
         model.encoders.load_state_dict(submodule_weights(checkpoint["state_dict"], "encoders."))
@@ -199,8 +203,6 @@ def check_same_run(
                 f"{spelled(name, stored[name], 'pre-dataset')}: use the same value, or choose another "
                 "--checkpoint-path to start over"
             )
-    if unknown := stored.keys() - flags.keys() - FREE_FLAGS:
-        raise UserError(f"{path} was trained with flags of another version: {', '.join(sorted(unknown))}")
     same_names = checkpoint["clips_sha256"] == description["clips_sha256"]
     sizes = checkpoint["coordinate_sizes"], description["coordinate_sizes"]
     if not same_names or not np.allclose(*sizes, rtol=1e-3):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from facts.skeletons import KINECT_V2, Skeleton
 
+from .batch_norm import is_supported, normalize
 from .graph import spatial_adjacency
 from .representation import Representation, Size, grid_layout
 
@@ -68,8 +69,8 @@ class TemporalConv(nn.Module):
         self.bn = batch_norm(out_channels)
         init_conv(self.conv)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))
+    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
+        return normalize(self.bn, self.conv(x), repeats)
 
 
 class AdaptiveGraphConv(nn.Module):
@@ -113,7 +114,7 @@ class AdaptiveGraphConv(nn.Module):
         theta, phi = embedded.unbind(dim=1)  # N x S x CT x V
         return torch.matmul(theta.transpose(2, 3), phi).softmax(dim=-2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
         n, c, t, v = x.shape
         adjacency = self.similarity(x) + (self.A + self.PA)  # N x S x V x V
         # Sum over neighbors first, then one convolution over the channels of all subsets.
@@ -121,7 +122,10 @@ class AdaptiveGraphConv(nn.Module):
         weights, biases = parameters_of(self.conv_d)
         weight, bias = torch.cat(weights, dim=1), torch.stack(biases).sum(dim=0)
         y = F.conv2d(gathered.view(n, -1, t, v), weight, bias)
-        return F.relu(self.bn(y) + self.down(x))
+        residual = x
+        if isinstance(self.down, nn.Sequential):
+            residual = normalize(self.down[1], self.down[0](x), repeats)
+        return F.relu(normalize(self.bn, y, repeats) + residual)
 
 
 class SpatialGraphConv(nn.Module):
@@ -140,16 +144,19 @@ class SpatialGraphConv(nn.Module):
         self.bn = batch_norm(out_channels)
         init_conv(self.conv)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
         adjacency = self.A * self.edge_importance  # S x V x V
         n, _, t, v = x.shape
         y = self.conv(x).view(n, adjacency.shape[0], -1, v)  # N x S x CT x V
         y = torch.matmul(y, adjacency).sum(dim=1).view(n, -1, t, v)
-        return F.relu(self.bn(y))
+        return F.relu(normalize(self.bn, y, repeats))
 
 
 class GraphBlock(nn.Module):
-    """Graph convolution, temporal convolution and residual: ``(N, C, T, V) -> (N, C', T / stride, V)``."""
+    """Graph convolution, temporal convolution and residual: ``(N, C, T, V) -> (N, C', T / stride, V)``.
+
+    The last sample stands for ``repeats`` equal ones.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, graph_conv: nn.Module, stride: int, residual: bool
@@ -162,10 +169,10 @@ class GraphBlock(nn.Module):
         if residual and (in_channels != out_channels or stride != 1):
             self.residual = TemporalConv(in_channels, out_channels, kernel_size=1, stride=stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.tcn1(self.gcn1(x))
+    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
+        y = self.tcn1(self.gcn1(x, repeats), repeats)
         if self.has_residual:
-            y = y + self.residual(x)
+            y = y + (x if isinstance(self.residual, nn.Identity) else self.residual(x, repeats))
         return F.relu(y)
 
 
@@ -210,12 +217,39 @@ class GraphEncoder(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Compute the features that precede ``fc``."""
         n, c, t, v, m = x.shape
+        distinct, repeats = self.distinct_people(x)
         x = x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t)
-        x = self.data_bn(x).view(n, m, v, c, t)
+        x = normalize(self.data_bn, x).view(n, m, v, c, t)
         x = x.permute(0, 1, 3, 4, 2).reshape(n * m, c, t, v)  # NM x C x T x V
+        if repeats > 1:
+            people, inverse = distinct
+            x = x[people]
         for name in self.block_names:
-            x = getattr(self, name)(x)
-        return x.view(n, m, self.num_features, -1).mean(dim=3).mean(dim=1)  # N x C
+            x = getattr(self, name)(x, repeats)
+        x = x.flatten(2).mean(dim=2)
+        if repeats > 1:
+            x = x[inverse]
+        return x.view(n, m, self.num_features).mean(dim=1)  # N x C
+
+    def distinct_people(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], int]:
+        """Return how to compute all absent last people of ``(N, 3, T, V, M)``, who are equal, only once.
+
+        Returns the people to compute of the NM people, an absent one last; the index of each of the NM among
+        these; and the number of absent people, or 1 if all people are computed.
+        """
+        n, m = x.shape[0], x.shape[-1]
+        nothing = torch.empty(0)
+        if m == 1 or not is_supported(self.data_bn, x) or torch.is_autocast_enabled("cpu"):
+            return (nothing, nothing), 1
+        absent = torch.zeros(n, m, dtype=torch.bool)
+        absent[:, -1] = ~x[..., -1].flatten(1).any(dim=1)
+        absent = absent.flatten()
+        repeats = int(absent.sum())
+        if repeats < 2:
+            return (nothing, nothing), 1
+        present = (~absent).nonzero().flatten()
+        inverse = torch.where(absent, len(present), (~absent).cumsum(0) - 1)
+        return (torch.cat([present, absent.nonzero()[0]]), inverse), repeats
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.forward_features(x))

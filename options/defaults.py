@@ -13,10 +13,9 @@ from dataset.clips import ClipSet
 from facts.datasets import DATASETS, DatasetInfo
 from facts.skeletons import Skeleton
 from models.registry import complete_sizes, join_representations, size_flags
-from utils.errors import UserError
 
 from .flags import CLASSIFIER_DEFAULTS, pretraining_parser
-from .parser import Flags, spelled
+from .parser import Flags, reject, spelled
 
 CHECKPOINTS, MEASUREMENTS = 20, 40  # per run of --steps
 JITTERED_SHARE = 0.6
@@ -49,8 +48,8 @@ def complete_pretraining(
     flags["checkpoint_path"] = str(checkpoint_folder(args, representations))
     lines = []
     if args.steps is not None:
-        if not args.cos and args.schedule is None:
-            raise UserError("--steps needs a learning-rate schedule: add --cos or --schedule")
+        no_schedule = not args.cos and args.schedule is None
+        reject((no_schedule, "--steps needs a learning-rate schedule: add --cos or --schedule"))
         per_epoch = max(len(clips) // args.batch_size, 1)
         flags["epochs"] = math.ceil(args.steps / per_epoch)
         lines.append(f"--epochs {flags['epochs']} (--steps {args.steps}, {per_epoch} per epoch)")
@@ -112,60 +111,68 @@ def checkpoint_folder(args: argparse.Namespace, representations: Sequence[str]) 
 def fill_classifier_defaults(args: argparse.Namespace) -> list[str]:
     """Set optimizer, learning rate, epochs and schedule by ``--mode``; return a line about each."""
     defaults = dict(CLASSIFIER_DEFAULTS[args.mode])
-    if (args.optimizer or defaults["optimizer"]) == "sgd":
-        defaults["momentum"] = 0.9
-    elif args.momentum is not None:
-        raise UserError("--momentum applies to SGD, but the optimizer is Adam: omit it")
-    return fill_defaults(args, defaults, f"--mode {args.mode}")
+    is_sgd = (args.optimizer or defaults["optimizer"]) == "sgd"
+    has_momentum = not is_sgd and args.momentum is not None
+    reject((has_momentum, "--momentum applies to SGD, but the optimizer is Adam: omit it"))
+    return fill_defaults(args, {**defaults, "momentum": 0.9} if is_sgd else defaults, f"--mode {args.mode}")
 
 
 def check_mode(args: argparse.Namespace) -> None:
     """Raise ``UserError`` for flags that have no effect with ``--mode`` or without ``--label-fraction``."""
-    if args.mode == "supervised":
-        if args.pretrained:
-            raise UserError("--mode supervised starts from random weights: omit --pretrained")
+    given, is_supervised = args.pretrained or [], args.mode == "supervised"
+    untrained = {"random", "coordinates"} & {*given}
+    samples = (args.label_sampling, args.label_seed) != (None, None)
+    reject(
+        (is_supervised and given, "--mode supervised starts from random weights: omit --pretrained"),
+        (
+            not is_supervised and not given,
+            f"--mode {args.mode} needs --pretrained; only --mode supervised works without it",
+        ),
+        (
+            args.mode == "finetune" and untrained,
+            f"--mode finetune needs a pretrained encoder, not --pretrained {' '.join(given)}; to train from "
+            "random weights, use --mode supervised",
+        ),
+        (
+            args.mode != "linear" and args.cached_crops is not None,
+            f"--cached-crops needs a frozen encoder, but --mode {args.mode} trains it: omit the flag",
+        ),
+        (
+            samples and args.label_fraction is None,
+            "--label-sampling and --label-seed have no effect without --label-fraction: add it",
+        ),
+    )
+    if is_supervised:
         args.pretrained = ["random"]
-    elif not args.pretrained:
-        raise UserError(f"--mode {args.mode} needs --pretrained; only --mode supervised works without it")
-    elif args.mode == "finetune" and set(args.pretrained) & {"random", "coordinates"}:
-        raise UserError(
-            f"--mode finetune needs a pretrained encoder, not --pretrained {args.pretrained[0]}; to train "
-            "from random weights, use --mode supervised"
-        )
-    if args.mode != "linear" and args.cached_crops is not None:
-        raise UserError(
-            f"--cached-crops needs a frozen encoder, but --mode {args.mode} trains it: omit the flag"
-        )
     if args.label_fraction is not None:
         args.label_sampling, args.label_seed = args.label_sampling or "balanced", args.label_seed or 0
-    elif args.label_sampling is not None or args.label_seed is not None:
-        raise UserError("--label-sampling and --label-seed have no effect without --label-fraction: add it")
 
 
 def check_epochs(args: argparse.Namespace) -> None:
     """Raise ``UserError`` if ``--start-epoch`` leaves no epoch to train."""
-    if args.start_epoch >= args.epochs:
-        raise UserError(
-            f"--start-epoch {args.start_epoch} leaves no epoch of --epochs {args.epochs} to train; epochs "
-            "are counted from 0"
-        )
+    message = f"--start-epoch {args.start_epoch} leaves no epoch of --epochs {args.epochs} to train"
+    reject((args.start_epoch >= args.epochs, f"{message}; epochs are counted from 0"))
 
 
 def check_queue(args: argparse.Namespace, num_clips: int) -> None:
     """Raise ``UserError`` if the batch size does not divide the queue, or exceeds the training set."""
-    if args.moco_k % args.batch_size:
-        near = max(args.moco_k // args.batch_size, 1) * args.batch_size
-        raise UserError(
+    near = max(args.moco_k // args.batch_size, 1) * args.batch_size
+    reject(
+        (
+            args.moco_k % args.batch_size,
             f"--batch-size {args.batch_size} does not divide --moco-k {args.moco_k}, but whole batches are "
-            f"enqueued; try --moco-k {near}"
-        )
-    if args.moco_k == 0 and args.batch_size == 1:
-        raise UserError("--moco-k 0 takes the negatives from the batch: raise --batch-size 1")
-    if num_clips < args.batch_size:
-        raise UserError(
-            f"the training split has {num_clips} clips, fewer than --batch-size {args.batch_size}; "
-            "lower --batch-size"
-        )
+            f"enqueued; try --moco-k {near}",
+        ),
+        (
+            args.moco_k == 0 and args.batch_size == 1,
+            "--moco-k 0 takes the negatives from the batch: raise --batch-size 1",
+        ),
+        (
+            num_clips < args.batch_size,
+            f"the training split has {num_clips} clips, fewer than --batch-size {args.batch_size}; lower "
+            "--batch-size",
+        ),
+    )
 
 
 def queue_note(args: argparse.Namespace, num_clips: int) -> list[str]:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from utils.errors import UserError
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports errors in one line and accepts no abbreviated flags.
@@ -61,6 +63,13 @@ class Flags(argparse.Namespace):
         raise AttributeError(f"flags are completed in one place (options/defaults.py): {name} cannot be set")
 
 
+def reject(*conflicts: tuple[object, str]) -> None:
+    """Raise ``UserError`` with the message of the first conflict whose condition is true."""
+    for condition, message in conflicts:
+        if condition:
+            raise UserError(message)
+
+
 def number(kind: type, low: float, high: float = float("inf"), above: bool = False) -> Callable:
     """Return an argparse type: an int or float of at least ``low`` (or above it) and at most ``high``."""
 
@@ -110,6 +119,24 @@ POSITIVE = number(float, 0.0, above=True)
 NON_NEGATIVE = number(float, 0.0)
 FRACTION = number(float, 0.0, 1.0)
 POSITIVE_FRACTION = number(float, 0.0, 1.0, above=True)
+
+
+def add_figure_flags(parser: Parser) -> None:
+    """Add how the figures of a script are written; see ``visual.plots.Style``."""
+    group = parser.add_argument_group("figures")
+    group.add_argument(
+        "--format",
+        choices=["png", "pdf", "svg"],
+        default="png",
+        help="file format (default: png); the PNG that the report page shows is always written",
+    )
+    group.add_argument("--dpi", type=POSITIVE_INT, default=200, help="resolution of PNG files (default: 200)")
+    group.add_argument(
+        "--width",
+        choices=["one", "two"],
+        default="two",
+        help="width in columns of a paper: one (3.3 inches) or two (7 inches; default)",
+    )
 
 
 def spelled(name: str, value: Any, dataset_flag: str = "dataset") -> str:

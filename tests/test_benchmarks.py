@@ -75,7 +75,7 @@ def cells(path):
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:1] + lines[2:]]
 
 
-def test_table_summarizes_seeds_and_skips_finished_runs(start, monkeypatch, tmp_path):
+def test_table_summarizes_seeds_and_skips_finished_runs(run, start, monkeypatch, tmp_path):
     monkeypatch.setattr(real_data, "REPRESENTATIONS", ["seq-based"])
     monkeypatch.setattr(real_data, "PAIRS", (("seq-based", "graph-based"),))
     monkeypatch.setitem(real_data.COMMANDS, "table", ("reference", "all"))
@@ -97,6 +97,8 @@ def test_table_summarizes_seeds_and_skips_finished_runs(start, monkeypatch, tmp_
     knn = [numbers["knn"] for numbers in results]
     assert rows[-1][header.index("1-NN")] == f"{mean(knn):.1f} ± {stdev(knn):.1f}" and rows[-1][-1]
     assert start(*flags) == []
+    report = run("engine.report", tmp_path / "a", "--over", "seed")[1]
+    assert rows[-1][header.index("1-NN")] in report.split(both)[-1]
 
 
 def test_few_labels_start_from_the_pretrainings_in_turn_and_share_a_figure(start, tmp_path):

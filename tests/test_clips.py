@@ -1,16 +1,21 @@
 """Opening clips: stores, the official layout, NTU-60 in a store of NTU-120, and invalid data."""
 
+import math
 import pickle
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import write_official, write_store
 
+import visual.clips
 from dataset.clips import open_clips
 from dataset.views import evaluation_view
 from facts.class_names import CLASS_NAMES
 from utils.errors import UserError
+from utils.files import safe_file_name
 
 
 def test_store(small_store):
@@ -145,3 +150,58 @@ def test_inconsistent_official_split_is_rejected(tmp_path):
     np.save(folder / "train_data_joint.npy", np.zeros((1, 3, 64, 25, 2), np.float32))
     with pytest.raises(UserError, match="expected float32"):
         open_clips(tmp_path, "ntu60", "cross_view", "train")
+
+
+def write_sparse_store(folder, num_clips, frames_per_clip):
+    """Write a store whose frames are zero and take no space on the disk."""
+    folder.mkdir(parents=True)
+    shape = (num_clips * frames_per_clip, 25, 3, 2)
+    with open(folder / "frames.npy", "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + 4 * math.prod(shape))
+    rows = (
+        f"S001C001P{i:08d},{i % 60},{i * frames_per_clip},{frames_per_clip},{'val' if i % 3 else 'train'}\n"
+        for i in range(num_clips)
+    )
+    (folder / "clips.csv").write_text(HEADER.decode() + "".join(rows))
+    (folder / "store.json").write_text('{"format_version": 1, "dataset": "big", "num_classes": 60}')
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="the size of the memory is read from /proc")
+def test_store_larger_than_the_memory_is_opened(tmp_path, recwarn):
+    numbers = dict(line.split()[:2] for line in Path("/proc/meminfo").read_text().splitlines())
+    memory = 1024 * (int(numbers["MemTotal:"]) + int(numbers["SwapTotal:"]))
+    write_sparse_store(tmp_path / "big", 4, memory // 1200)  # twice the memory
+    clips = open_clips(tmp_path, "big", "cross_view", "val")
+    assert clips.frames.nbytes > 1.9 * memory and not recwarn.list
+    last = clips.num_frames[-1:, None] - 1
+    assert not clips.gather(torch.tensor([len(clips) - 1]), last).any()
+
+
+def test_many_clips_need_little_memory_and_are_read_once(tmp_path, monkeypatch):
+    write_sparse_store(tmp_path / "big", 50_000, 80)
+    tracemalloc.start()
+    train = open_clips(tmp_path, "big", "cross_view", "train")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # bytes; 0.4 GB for a million clips
+    monkeypatch.setattr("csv.reader", None)
+    val = open_clips(tmp_path, "big", "cross_view", "val")
+    assert len(train) + len(val) == 50_000 and val.names[0] == "S001C001P00000001"
+
+
+@pytest.mark.parametrize("name", ["../../x", "/abs", "a/b", "..", "", "x" * 300, "n\nl", "con:1", "é" * 90])
+def test_name_of_a_clip_is_not_a_path(tmp_path, name):
+    path = tmp_path / f"{safe_file_name(name)}.png"
+    path.write_text("x")
+    assert path.resolve().parent == tmp_path.resolve() and path.name.isprintable()
+    assert safe_file_name(name) != safe_file_name(name.replace("/", "_") + "_")
+
+
+def test_pictures_are_written_to_the_output_folder(tmp_path, monkeypatch, capsys):
+    write_store(tmp_path / "data" / "mine", ["../../x"], [0], [9], {"mine": ["train"]}, "mine", 1)
+    flags = ["--dataset=mine", "--protocol=mine", "--name=../../x", "--views=0", f"--out={tmp_path}/a/b/c"]
+    monkeypatch.setattr("sys.argv", ["clips.py", *flags, f"--data-root={tmp_path / 'data'}"])
+    assert visual.clips.main() == 0
+    assert len(list((tmp_path / "a" / "b" / "c").iterdir())) == 2 == len(list((tmp_path / "a").rglob("*.*")))

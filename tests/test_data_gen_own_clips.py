@@ -113,7 +113,7 @@ def prepare_named(tmp_path, table, *flags):
 
 
 def test_table_without_protocol_raises(tmp_path):
-    with pytest.raises(UserError, match="one for each protocol"):
+    with pytest.raises(UserError, match="has no column with train or val"):
         prepare_named(tmp_path, "name,label\na,0\n")
 
 

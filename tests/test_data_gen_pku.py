@@ -182,13 +182,16 @@ def test_damaged_files_give_clips_or_reasons(raw):
     assert 40 < clips < 270
 
 
+def split_file(content):
+    return RawFile("cross-view", "cross-view.txt", "", content=content)
+
+
 def test_split_files_are_found_by_name_and_part(raw, tmp_path):
     text = b"Training videos:\r\n0002-L, 0003-M,\r\nValidataion videos:\r\n0004-R\r\n"
-    assert parse_split(text) == {"0002-L": "train", "0003-M": "train", "0004-R": "val"}
-    with pytest.raises(BadFile, match="4"):
-        parse_split(b"0002-L, 0003-M\n")
-    with pytest.raises(BadFile, match="both"):
-        parse_split(b"a\n1,2\nb\n2,3\n")
+    assert parse_split(split_file(text)) == {"0002-L": "train", "0003-M": "train", "0004-R": "val"}
+    for bad, reason in ((b"0002-L, 0003-M\n", "expected 4"), (b"a\n1,2\nb\n2,3\n", "both")):
+        with pytest.raises(UserError, match=reason):
+            parse_split(split_file(bad))
     one = raw / "splits" / "cross-view.txt"
     assert read_splits(one, "1").keys() == {"cross_view"}
     shutil.copy(one, tmp_path / "split.txt")

@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 import pytest
-from conftest import INTER, RETRIEVAL, TINY_FLAGS, one_line
+from conftest import one_line
 from damaged_inputs import damage, store_or_error
 
 from data_gen import ntu_gendata, pyskl_gendata
@@ -203,17 +203,6 @@ def test_2d_poses(tmp_path, monkeypatch):
     expected = frames_of_array(joints.transpose(1, 2, 3, 0), skeleton=store.skeleton)
     assert np.array_equal(store.frames[:30], expected)
     assert not expected[3, 9].any()  # the score is zero
-
-
-def test_2d_poses_through_pretraining_and_retrieval(run, tmp_path):
-    path = write(tmp_path / "ntu60_hrnet.pkl", content_2d())
-    prepare(path, tmp_path / "data" / "poses")
-    common = ["--data-root", tmp_path / "data", "--protocol", "cross_view", "--seed", 1]
-    pretraining = ["--pre-dataset", "poses", "--epochs", 1, "--batch-size", 4, "--moco-k", 8]
-    assert run(INTER, *common, *TINY_FLAGS, *pretraining, "--checkpoint-path", tmp_path / "run")[0] == 0
-    evaluation = ["--finetune-dataset", "poses", "--finetune-skeleton-representation", "seq-based"]
-    evaluation += ["--pretrained", tmp_path / "run", "--output-dir", tmp_path / "knn"]
-    assert run(RETRIEVAL, *common, *evaluation)[0] == 0
 
 
 def one_clip(keypoint, label=0):

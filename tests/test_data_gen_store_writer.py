@@ -1,5 +1,6 @@
 """A store is complete or absent: kills, full disks, concurrent runs, existing stores."""
 
+import errno
 import json
 import os
 import random
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import BaseFileLock
 
 from data_gen.store_writer import Clip, StoreWriter
 from dataset.store import open_store
@@ -127,6 +129,22 @@ def test_other_folders_are_never_replaced(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="not a store"):
         write(tmp_path / "file", overwrite=True)
+
+
+def test_file_system_without_locks_is_a_note(tmp_path, monkeypatch, capsys):
+    def acquire(self, *arguments, **settings):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(BaseFileLock, "acquire", acquire)
+    write(tmp_path / "store")
+    assert assert_complete(tmp_path / "store")["counts"]["clips"] == 2
+    assert "cannot be locked (" in capsys.readouterr().out and os.listdir(tmp_path) == ["store"]
+
+
+@pytest.mark.parametrize("num_classes", [10_001, 10**30, 10**400])
+def test_number_of_classes_has_a_limit(tmp_path, num_classes):
+    with pytest.raises(UserError, match="at most 10,000 classes"):
+        StoreWriter(tmp_path / "store", "mine", num_classes, ["mine"])
 
 
 def test_concurrent_run_is_rejected(tmp_path):

@@ -2,19 +2,14 @@
 
 import json
 import os
-import sys
 
 import numpy as np
 import pytest
-from conftest import TINY_FLAGS, one_line
+from conftest import one_line
 from damaged_inputs import damage, store_or_error
 
-import action_classification
-import action_retrieval
-import main_moco_inter_skeleton
 from data_gen import ucla_gendata
 from data_gen.normalize import normalize_clip
-from dataset.clips import open_clips
 from dataset.store import open_store
 from dataset.store_format import INFO_FILE
 from facts.skeletons import KINECT_V1
@@ -77,25 +72,6 @@ def test_labels_of_all_actions(tmp_path):
         write(tmp_path / "raw", f"a{action:02d}_s01_e00_v01", label=number + 1)
     assert prepare(tmp_path / "raw", tmp_path / "store") == 0
     assert open_store(tmp_path / "store").labels.tolist() == list(range(10))
-
-
-def test_every_script(raw, tmp_path, monkeypatch):
-    assert prepare(raw, tmp_path / "data" / "ucla") == 0
-    assert len(open_clips(tmp_path / "data", "ucla", "view1", "val")) == 6
-    common = ["--data-root", tmp_path / "data", "--seed", 1]
-    pretraining = ["--pre-dataset", "ucla", "--protocol", "cross_view", "--epochs", 1, "--batch-size", 4]
-    pretraining += ["--moco-k", 8, "--checkpoint-path", tmp_path / "inter"]
-    evaluation = ["--finetune-dataset", "ucla", "--protocol", "cross_view"]
-    evaluation += ["--pretrained", tmp_path / "inter" / "checkpoint_0000.pth.tar"]
-    evaluation += ["--finetune-skeleton-representation", "seq-based"]
-    for script, flags in (
-        (main_moco_inter_skeleton, [*TINY_FLAGS, *pretraining]),
-        (action_retrieval, [*evaluation, "--output-dir", tmp_path / "retrieval"]),
-        (action_classification, [*evaluation, "--epochs", 1, "--output-dir", tmp_path / "linear"]),
-    ):
-        monkeypatch.setattr(sys, "argv", ["script", *map(str, [*common, *flags])])
-        assert not script.main()
-    assert "pick up with one hand" in (tmp_path / "linear" / "confusion.csv").read_text()
 
 
 def test_dry_run_scans_names_only(raw, tmp_path, capsys):

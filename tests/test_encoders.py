@@ -1,15 +1,17 @@
 """Encoders: sizes, parameter names, initialization, and reference forms of their computations."""
 
+import copy
 import json
 import math
 import pickle
 
 import pytest
 import torch
-from conftest import GOLDEN, TINY
+from conftest import GOLDEN, TINY, TINY_SIZES
 from torch import nn
 from torch.nn import functional as F
 
+from models import batch_norm
 from models.agcn import AdaptiveGraphConv, channel_factors
 from models.graph import spatial_adjacency
 from models.gru import contiguous_copies
@@ -236,3 +238,30 @@ def test_representation_names_are_accepted_in_any_order():
     ):
         with pytest.raises(UserError, match=message):
             parse_representations(wrong)
+
+
+@pytest.mark.parametrize("graph_encoder", ("agcn", "stgcn"))
+@pytest.mark.parametrize("absent", (slice(0, 0), slice(1, 2), slice(1, 5), slice(0, 6)))
+def test_absent_people_are_computed_once_and_count_as_often_as_they_occur(graph_encoder, absent, monkeypatch):
+    """Features, gradients and running statistics equal those of the computation with all people."""
+    torch.manual_seed(0)
+    sizes = {**TINY_SIZES, "graph_encoder": graph_encoder}
+    encoder = build_encoder("graph-based", 8, **sizes).double()
+    for parameter in encoder.parameters():
+        if parameter.dim() == 1:  # scales that are nearly zero at the start, and biases on the edge of a ReLU
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    x = torch.randn(6, 3, 8, 25, 2, dtype=torch.float64)
+    x[absent, ..., 1] = 0
+    results = []
+    for precisions in ((torch.float64,), ()):
+        monkeypatch.setattr(batch_norm, "PRECISIONS", precisions)
+        copied = copy.deepcopy(encoder)
+        count = len(range(6)[absent]) if precisions else 0
+        assert copied.distinct_people(x)[1] == max(count, 1)
+        features = copied.forward_features(x)
+        (features * torch.linspace(-1, 2, features.numel()).view_as(features)).sum().backward()
+        gradients = [p.grad for name, p in copied.named_parameters() if not name.startswith("fc")]
+        evaluated = copied.eval().forward_features(x)
+        results.append([features, evaluated, *gradients, *copied.buffers()])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)

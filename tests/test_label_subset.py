@@ -6,7 +6,7 @@ import torch
 from conftest import write_store
 
 from dataset.clips import open_clips
-from dataset.label_subset import classes_without_clip, fraction_of, keep_clips, sample_labeled
+from dataset.label_subset import classes_without_clip, keep_clips, sample_labeled
 from engine.randomness import LABELS, generator
 
 PER_CLASS = [1, 3, 10, 25, 50, 150]  # training clips of each class
@@ -99,10 +99,3 @@ def test_classes_without_training_clip(clips):
     assert classes_without_clip(
         keep_clips(clips[0], (clips[0].labels != 2).nonzero().flatten()), clips[1]
     ) == [2, 6]
-
-
-@pytest.mark.parametrize(
-    "count, fraction, expected", [(0, 0.5, 0), (1, 0.01, 1), (50, 0.29, 15), (5, 0.1, 1), (15, 0.1, 2)]
-)
-def test_fraction_is_rounded_half_up(count, fraction, expected):
-    assert fraction_of(count, fraction) == expected

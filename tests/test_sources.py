@@ -104,3 +104,12 @@ def test_arrays_equal_those_of_numpy(tmp_path, order):
         np.save(tmp_path / "a.npy", expected)
         got = parse_array((tmp_path / "a.npy").read_bytes())
         assert got.dtype == dtype and np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("label", ["1" + "0" * 30, "9" * 5000, "1e30", "-1", "10000"])
+def test_label_that_no_store_can_have_is_left_out(tmp_path, label):
+    data = class_folders(tmp_path / "arrays", [f"c{i:02d}" for i in range(25)])
+    rows = [f"c{i:02d},{label if i == 3 else i % 2},train" for i in range(25)]
+    prepare(data, rows, tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    assert len(store.names) == 24 and store.num_classes == 2

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from .standard_streams import guarded_streams, stdout_error
 
 # In messages of failed allocations; torch raises RuntimeError for most of them.
-OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "not enough memory", "t allocate memory")
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "not enough memory", "can't allocate", "Cannot allocate")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: a limit on the file size
-ARRAY_ERRORS = (Exception,)  # to be replaced by parse_errors
 
 EXIT_FAILURE, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 

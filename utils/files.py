@@ -15,6 +15,7 @@ import os
 import re
 import socket
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -94,6 +95,16 @@ def ensure_folder(folder: Path) -> None:
     os.makedirs(os.path.realpath(folder), exist_ok=True)
 
 
+def safe_file_name(text: str) -> str:
+    """Return ``text``, such as the name of a clip, as the name of a file.
+
+    A name that is a path (``../a``), is too long, or contains unusual characters is changed, and a checksum
+    added, so that different names stay different.
+    """
+    name = re.sub(r"[^\w.,()+@= -]", "_", text)[:100].lstrip(". ")  # at most 200 bytes in most scripts
+    return name if name == text else f"{name}-{zlib.crc32(text.encode(errors='surrogatepass')):08x}"
+
+
 def find_files(folder: Path, name: str) -> list[Path]:
     """Return the files below ``folder`` whose name matches a pattern, sorted.
 
@@ -105,11 +116,6 @@ def find_files(folder: Path, name: str) -> list[Path]:
 
     found = os.walk(folder, onerror=stop)
     return sorted(Path(parent, file) for parent, _, files in found for file in fnmatch.filter(files, name))
-
-
-def file_name(name: str) -> str:
-    """Return a file name for a clip name, which may contain slashes or ``..``: it stays in its folder."""
-    return re.sub(r"[/\\\0]|^\.+", "_", name)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from engine.randomness import PICTURES, VIEWS, choose_seed, generator
 from options import defaults, flags
 from options.parser import COUNT, POSITIVE_INT, Parser, add_figure_flags, expanded_path
 from utils.errors import UserError, run_script
-from utils.files import atomic_write, check_output_folder, file_name
+from utils.files import atomic_write, check_output_folder, safe_file_name
 
 from .pictures import FRAMES_PER_SECOND, Panel, add_caption, gif_bytes, shared_camera, strip_figure
 from .plots import DEFAULT, Style, figure_pixels
@@ -134,7 +134,7 @@ def main() -> int:
     title = f"{args.name}, {clips.class_names[int(clips.labels[index])]}"
     frames = torch.arange(int(clips.num_frames[index]))
     whole = clips.gather(torch.tensor([index]), frames[None])[0]  # T x V x 3 x M
-    stem = file_name(args.name)
+    stem = safe_file_name(args.name)
     pictures = {stem: [Panel(whole, clips.skeleton, [f"the clip, {len(frames)} frames"])]}
     if args.views:
         source = generator(choose_seed(args.seed), VIEWS)

@@ -36,7 +36,7 @@ matplotlib.rcParams |= {
 
 @dataclass(frozen=True)
 class Style:
-    """How figures are written, from the flags of ``options.flags.add_figure_flags``."""
+    """How figures are written, from the flags of ``options.parser.add_figure_flags``."""
 
     format: str = "png"
     dpi: int = 200
