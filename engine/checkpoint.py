@@ -149,7 +149,7 @@ def check_content(path: Path, content: object) -> None:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(f"{path} has no 'state_dict'; it is not a checkpoint of this method")
     version = content.get("format_version", FORMAT_VERSION)
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise UserError(
             f"{path} has checkpoint format {version!r:.40}, but this version reads {FORMAT_VERSION}; use the "
             "version that wrote it"
