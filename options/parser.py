@@ -148,21 +148,3 @@ def spelled(name: str, value: Any, dataset_flag: str = "dataset") -> str:
         return f"--{flag}" if value else f"--no-{flag}"
     shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
     return f"--{flag} {shown}"
-
-
-def add_figure_flags(parser: Parser) -> None:
-    """Add how the figures of a script are written; see ``visual.plots.Style``."""
-    group = parser.add_argument_group("figures")
-    group.add_argument(
-        "--format",
-        choices=["png", "pdf", "svg"],
-        default="png",
-        help="file format (default: png); the PNG that the report page shows is always written",
-    )
-    group.add_argument("--dpi", type=POSITIVE_INT, default=200, help="resolution of PNG files (default: 200)")
-    group.add_argument(
-        "--width",
-        choices=["one", "two"],
-        default="two",
-        help="width in columns of a paper: one (3.3 inches) or two (7 inches; default)",
-    )
