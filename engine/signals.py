@@ -15,8 +15,8 @@ EXIT_RESUMABLE = 75  # exit code of a run that was stopped by a signal and can b
 class StopRequest:
     """Context manager that records SIGINT, SIGTERM, SIGHUP and SIGUSR1; a second SIGINT aborts.
 
-    An ignored SIGHUP stays ignored: a run under ``nohup`` must outlive its terminal. An ignored SIGINT, as in a
-    background job of a shell script, is recorded all the same: somebody sends it to stop the run.
+    An ignored SIGHUP stays ignored: a run under ``nohup`` must outlive its terminal. An ignored SIGINT, as in
+    a background job of a shell script, is recorded.
     """
 
     NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has the first two
