@@ -58,8 +58,8 @@ def pretrain(run, tmp_path, monkeypatch):
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 seen.dtypes.add(output.dtype)
 
-        flags = ["--skeleton-representation", names, "--checkpoint-path", folder, "--seed", 5, *flags]
-        flags += ["--moco-k", 16, "--batch-size", 4, "--epochs", 1, *TINY_FLAGS]
+        given = ["--skeleton-representation", names, "--checkpoint-path", folder, "--seed", 5]
+        flags = [*given, "--moco-k", 16, "--batch-size", 4, "--epochs", 1, *TINY_FLAGS, *flags]
         hook = register_module_forward_hook(record_dtype)
         try:
             with monkeypatch.context() as patch, fake_cuda() if gpu else nullcontext() as fake:
@@ -113,7 +113,7 @@ def test_steps_with_loss_scaling_do_not_wait(pretrain):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_prepared_on_the_cpu_are_copied_from_pinned_memory(pretrain, workers):
-    found = pretrain("image-based", "--data-device", "cpu", "--workers", workers)
+    found = pretrain("image-based", *ON_CPU, "--workers", workers)
     assert problems(found) == []
     copies = [what for copies in found.copies for what in copies]
     assert copies and all(what.pinned and what.size > 2**16 for what in copies)
@@ -165,7 +165,7 @@ def copy_pageable(x, device):
 moco_info_nce, add_to_metrics = moco.losses.info_nce, EpochMetrics.add
 TO_DEVICE, LOSS = "engine.pretrain.to_device", "moco.losses.info_nce"
 ENQUEUE, METRICS = "moco.model.KeyQueue.enqueue", "engine.pretrain.EpochMetrics.add"
-ON_CPU = ("--data-device", "cpu")
+ON_CPU = ("--data-device", "cpu", "--num-frames", "64")  # copies of more than 64 KB
 MIXED, READ = "on cuda:0 and on the CPU", "aten._local_scalar_dense"
 # fault: (what is replaced, by what, flags, what is reported)
 FAULTS = {
