@@ -29,6 +29,7 @@ from .optimization import (
     learning_rate,
     load_optimizer,
     make_sgd,
+    schedule_note,
     set_learning_rate,
     sync_interval,
 )
@@ -195,6 +196,7 @@ class ClassifierTraining(ABC):
             self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
             self.history = checkpoint["history"]
         print(f"resumed {path}: epoch {self.epoch}, step {self.step}")
+        print(*schedule_note(self.args, checkpoint["flags"], self.epoch), sep="\n", end="")
 
     def check_same_training(self, path: Path, checkpoint: dict) -> None:
         """Raise ``UserError`` if flags or encoders differ from those of the training that is resumed."""

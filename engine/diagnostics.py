@@ -182,11 +182,19 @@ def problems(metrics: Mapping[str, float], has_queue: bool = True) -> dict[str, 
             "distinguished by their age, not by the clip. Raise --moco-m (0.999), lower --moco-t or --lr, or "
             "take the negatives from the batch (--moco-k 0)"
         )
+    terms = named(metrics, "loss")
     if collapsed:
         found["collapse"] = (
             f"{', '.join(collapsed)}: the features have collapsed, they are nearly the same for all clips; "
             "lower --lr or raise --moco-m and start over"
         )
+        if len(terms) > 1:
+            values = ", ".join(f"{name} {value:.3g}" for name, value in terms.items())
+            found["collapse"] += f". Terms of the loss: {values}"
+        if "distillation" in terms:
+            found["collapse"] += (
+                "; untrained teachers of the distillation can be the cause: raise --distill-start"
+            )
     elif at_chance:
         found["chance"] = (
             f"{', '.join(at_chance)}: the loss is still at chance, ln(1 + K); nothing is learned. Check the "

@@ -108,6 +108,12 @@ def test_problems(changes, found):
     assert "shortcut" not in queueless, "the keys of a batch have the same age"
 
 
+def test_collapse_names_the_terms_of_the_loss():
+    terms = {"feature_rank/seq": 1.2, "loss/info_nce": 3.4, "loss/distillation": 0.001}
+    text = problems({**HEALTHY, **terms})["collapse"]
+    assert "info_nce 3.4, distillation 0.001" in text and "raise --distill-start" in text
+
+
 @pytest.mark.parametrize("clips, rank, collapsed", [(2, 1.6, 0), (2, 1.05, 1), (10, 2.0, 0), (256, 2.0, 1)])
 def test_rank_of_few_clips_is_compared_with_their_number(clips, rank, collapsed):
     few = {"monitored_clips": clips, "feature_rank/seq": rank, "uniformity/seq": -0.4 if clips < 20 else -2}

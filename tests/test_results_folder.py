@@ -126,7 +126,7 @@ def test_fine_tuned_checkpoint_is_an_encoder(run, tmp_path):
     assert run(CLASSIFICATION, *flags)[0] == 0
     path = tmp_path / "o" / FINETUNE_FILE
     loaded = load_encoders(str(path), None, "seq-based_and_image-based")
-    assert loaded.title.endswith("fine-tuned for 1 epoch") and loaded.widths == [48, 256]
+    assert loaded.title.endswith("fine-tuned for 1 epoch") and loaded.widths == [48, 64]
     before = load_encoders(str(seq)).encoders["seq-based"].state_dict()
     after = loaded.encoders["seq-based"].state_dict()
     assert before.keys() == after.keys() and any((before[name] != after[name]).any() for name in before)

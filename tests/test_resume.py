@@ -67,6 +67,12 @@ def test_stopped_probe_matches_uninterrupted_one(probe, tmp_path):
     assert numbers(tmp_path / "stopped")["last"]["epoch"] == 3
 
 
+def test_more_epochs_of_a_cosine_probe_have_a_note(probe, tmp_path):
+    assert probe(tmp_path, "--epochs", 2, "--cos", "--seed", 1)[0] == 0
+    code, out, err = probe(tmp_path, "--epochs", 4, "--cos", "--seed", 1, "--resume", "auto")
+    assert code == 0 and "the learning rate of epoch 2 is 0.05 instead of 0" in out, err
+
+
 def test_killed_probe_matches_uninterrupted_one(probe, tmp_path):
     flags = ["--epochs", 4, "--seed", 1]
     assert probe(tmp_path / "whole", *flags)[0] == 0

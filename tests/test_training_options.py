@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+import torch._inductor.config
 from conftest import (
     INTER,
     INTRA,
@@ -129,3 +130,9 @@ def test_flags_of_distillation_are_checked(pretrain, tmp_path):
         code, _, err = pretrain(tmp_path / "c", *sequence, *flags, script=INTRA)
         assert code == 2 and message in err and one_line(err)
     assert not (tmp_path / "c").exists()
+
+
+def test_compile_without_a_compiler_is_a_one_line_error(pretrain, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (str(tmp_path / "no_compiler"),))
+    code, _, err = pretrain(tmp_path / "c", "--compile")
+    assert code == 2 and "--compile failed" in err and "omit --compile" in err and one_line(err)
