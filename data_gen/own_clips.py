@@ -8,9 +8,9 @@
     ])
 
 An array is (frames, V joints, 3, people) in meters, NaN or zero for joints and people that are missing. The
-joints are those of Kinect v2 unless another skeleton is given. For a 2D skeleton the third axis is x, y and
-optionally the score of the pose estimator. ``data_gen/arrays_gendata.py`` does the same with files; the table
-that it reads is parsed here.
+joints are those of Kinect v2 unless another skeleton is given. For a 2D skeleton the third axis is x and y.
+The score of a pose estimator may follow the coordinates. ``data_gen/arrays_gendata.py`` does the same with
+files; the table that it reads is parsed here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from data_gen.sources import Issue, RawFile
 from data_gen.store_writer import Clip, FileResult, StoreWriter
 from dataset.store_format import CLIP_COLUMNS, MAX_CLASSES, SPLITS
 from facts.class_names import is_class_name
-from facts.datasets import NUM_COORDINATES, NUM_PEOPLE
+from facts.datasets import NUM_PEOPLE
 from facts.skeletons import KINECT_V2, Skeleton
 from utils.csv_tables import read_csv
 from utils.errors import BadFile, UserError, parse_errors
@@ -101,8 +101,8 @@ def frames_of_array(array: np.ndarray, normalize: bool = True, skeleton: Skeleto
     """Convert an array to the frames of a store, float32 (frames, V, 3, 2).
 
     Args:
-        array: (frames, V, 3, people), or (frames, V, 3) for one person; NaN or zero for joints and people
-            that are missing. For a 2D skeleton also 2 instead of 3, and the third number is a score.
+        array: (frames, V, C, people), or (frames, V, C) for one person; NaN or zero for joints and people
+            that are missing. C is the number of coordinates, 3 or, for a 2D skeleton, 2; a score may follow.
         normalize, skeleton: see ``write_store``.
 
     Raises:
@@ -115,7 +115,7 @@ def bodies_of_array(array: np.ndarray, normalize: bool, skeleton: Skeleton) -> n
     """Return a copy of the coordinates, float64 (people, frames, V, C), zero for what is missing."""
     if array.ndim == 3:
         array = array[..., None]
-    sizes = range(skeleton.dimensions, NUM_COORDINATES + 1)
+    sizes = (skeleton.dimensions, skeleton.dimensions + 1)
     shape = array.shape[1:3] if array.ndim == 4 and array.size else ()
     if shape not in [(skeleton.num_joints, size) for size in sizes]:
         expected = f"(frames, {skeleton.num_joints}, {' or '.join(map(str, sizes))}, people)"
@@ -132,10 +132,12 @@ def bodies_of_array(array: np.ndarray, normalize: bool, skeleton: Skeleton) -> n
     if not scores.size:
         return coordinates
     if scores.min() < 0 or scores.max() > 1 or not scores.any():
+        order, axes = ("third", "x and y") if skeleton.dimensions == 2 else ("fourth", "x, y and z")
+        advice = "for 3D joints, choose or define a 3D skeleton with --skeleton (docs/data.md); otherwise "
         raise BadFile(
-            f"the third number of a joint of {skeleton.name} is a score from 0 to 1, and not 0 for all, but "
-            f"here it is from {scores.min():.3g} to {scores.max():.3g}: for 3D joints, define a 3D skeleton "
-            "in a file and give it with --skeleton (docs/data.md); otherwise give x and y only"
+            f"the {order} number of a joint of {skeleton.name} is a score from 0 to 1, and not 0 for all, "
+            f"but here it is from {scores.min():.3g} to {scores.max():.3g}: "
+            f"{advice if skeleton.dimensions == 2 else ''}give {axes} only"
         )
     return np.where(scores > 0, coordinates, 0)
 
