@@ -27,7 +27,7 @@ import numpy as np
 from data_gen.normalize import interpolate_gaps, normalize_clip, stored_frames
 from data_gen.sources import Issue, RawFile
 from data_gen.store_writer import Clip, FileResult, StoreWriter
-from dataset.store_format import CLIP_COLUMNS, MAX_CLASSES, SPLITS
+from dataset.store_format import CLIP_COLUMNS, MAX_CLASSES, NO_LABEL, SPLIT_NAMES
 from facts.class_names import is_class_name
 from facts.datasets import NUM_PEOPLE
 from facts.skeletons import KINECT_V2, Skeleton
@@ -167,48 +167,59 @@ class ClipTable:
     notes: list[Issue]
 
 
-def read_table(path: Path, num_classes: int | None) -> ClipTable:
+def read_table(path: Path, num_classes: int | None, needs_split: bool = True) -> ClipTable:
     """Read the table of clips, a CSV file with the columns name, label and one per protocol.
 
-    A column class_name is optional. Columns without a name, such as the index of pandas, are ignored, and so
-    are those without any split, with a note. Rows that have the same name are all left out.
+    The splits are train and val, also called validation or test. If a protocol has both val and test, the
+    clips in test are in no split. A clip without label has an empty cell; the column label, too, is optional,
+    as is class_name. Columns without a name, such as the index of pandas, are ignored, and so are those
+    without any split, with a note. Rows that have the same name are all left out.
 
     Raises:
         UserError: the file is not such a table.
     """
     advice = "see data_gen/arrays_gendata.py --help"
-    table = read_csv(path, ("name", "label"), advice)
+    table = read_csv(path, ("name",), advice)
     rows = {line: dict(zip_longest(table.columns, cells, fillvalue="")) for line, cells in table.rows}
     too_long = {line for line, cells in table.rows if len(cells) > len(table.columns)}
     names = Counter(row["name"] for row in rows.values())
     protocols, notes = [], []
     for column in table.columns:
         values = {row[column].lower() for row in rows.values()} - {""}
+        known = values & SPLIT_NAMES.keys()
         if column in (*CLIP_COLUMNS, CLASS_NAME_COLUMN) or not column or column.startswith("Unnamed:"):
             continue
-        if values and not values & set(SPLITS):
-            reason = f"the column {column} contains neither {' nor '.join(SPLITS)} and is ignored"
+        if values and not known:
+            reason = f"the column {column} contains neither train nor val and is ignored"
             notes.append(Issue(path.name, None, reason))
-        else:
-            protocols.append(column)
-    if not protocols:
+            continue
+        protocols.append(column)
+        if "test" in known and known & {"val", "validation"}:
+            notes.append(Issue(path.name, None, f"{column} has clips in val and in test; test is left out"))
+            for row in rows.values():
+                row[column] = "" if row[column].lower() == "test" else row[column]
+    if not protocols and needs_split:
         columns = ", ".join(table.columns)[:100]
         raise UserError(f"{path} has no column with train or val, for a protocol, but {columns}; {advice}")
     found = ClipTable({}, protocols, [], notes)
     for line, row in rows.items():
-        name, label = row["name"], row["label"]
-        splits = {protocol: row[protocol].lower() for protocol in protocols if row[protocol]}
-        wrong = [f"{column} is '{split:.40}'" for column, split in splits.items() if split not in SPLITS]
+        name, label = row["name"], row.get("label", "")
+        words = {protocol: row[protocol].lower() for protocol in protocols if row[protocol]}
+        wrong = [f"{column} is '{word:.40}'" for column, word in words.items() if word not in SPLIT_NAMES]
         if line in too_long:
             reason = "it has more cells than the header"
         elif not name or names[name] > 1:
             reason = f"{names[name]} rows have the name '{name:.40}'"
-        elif not label.isdecimal() or len(label) > 9 or int(label) >= (num_classes or MAX_CLASSES):
+        elif label and not (
+            label.isdecimal() and len(label) <= 9 and int(label) < (num_classes or MAX_CLASSES)
+        ):
             reason = f"label '{label:.40}' is not a whole number from 0 to {(num_classes or MAX_CLASSES) - 1}"
         elif wrong:
-            reason = f"{wrong[0]}, but must be {', '.join(SPLITS)} or empty"
+            reason = f"{wrong[0]}, but must be train, val or empty"
         else:
-            found.rows[name] = TableRow(name, int(label), splits, row.get(CLASS_NAME_COLUMN, ""))
+            splits = {protocol: SPLIT_NAMES[word] for protocol, word in words.items()}
+            number = int(label) if label else NO_LABEL
+            found.rows[name] = TableRow(name, number, splits, row.get(CLASS_NAME_COLUMN, ""))
             continue
         found.left_out.append(Issue(path.name, line, reason))
     return found
@@ -222,7 +233,9 @@ def class_names_of(rows: Iterable[TableRow], num_classes: int) -> tuple[str, ...
     """
     names: dict[int, str] = {}
     for row in rows:
-        first = names.setdefault(row.label, row.class_name) if row.class_name else ""
+        if row.label == NO_LABEL or not row.class_name:
+            continue
+        first = names.setdefault(row.label, row.class_name)
         if row.class_name != first or (first and not is_class_name(first)):
             names_of_class = f"{first[:40]!r} and {row.class_name[:40]!r}"
             raise UserError(f"class {row.label} has two names, or one that is too long: {names_of_class}")

@@ -115,7 +115,7 @@ class Skeleton:
             if not isinstance(axis, tuple) or len(axis) != 2 or () in axis:
                 yield f"'{name}': {axis!r:.40} is not a pair of joints or of lists of joints"
         groups = {"parents": [self.parents], "center": [self.center], "torso": self.torso or (), **pairs}
-        groups |= {name: [sum(map(group_of, axis), ())] for name, axis in axes.items()}
+        groups |= {name: [(*group_of(axis[0]), *group_of(axis[1]))] for name, axis in axes.items()}
         for name, group in [(name, group) for name, some in groups.items() for group in some]:
             if not isinstance(group, tuple) or not group or (name in pairs and len(group) != 2):
                 yield f"'{name}': {group!r:.40} is not a {'pair' if name in pairs else 'list'} of joints"
@@ -162,7 +162,7 @@ def described(name: str, joints: str, parents: str, center: tuple[int, ...], **o
     ``joints`` and ``parents`` are separated by blanks; ``others`` are further fields of ``Skeleton``.
     """
     names = tuple(joints.split())
-    limbs: dict[str, tuple[Pair, ...]] = {"arms": (), "legs": (), "head": ()}
+    limbs: dict[str, Any] = {"arms": (), "legs": (), "head": ()}
     for left, joint in enumerate(names):
         if "left" in joint:
             is_leg, is_head = (any(map(joint.count, words)) for words in (LEG_WORDS, HEAD_WORDS))
@@ -318,6 +318,21 @@ SKELETONS = {
         *(AZURE_KINECT, SMPL_22, SMPL_24, SBU),
     )
 }
+
+
+def skeleton_of(num_joints: int, dimensions: int) -> Skeleton:
+    """Return the skeleton of the table with this number of joints.
+
+    Raises:
+        UserError: there is none.
+    """
+    for skeleton in SKELETONS.values():
+        if (skeleton.num_joints, skeleton.dimensions) == (num_joints, dimensions):
+            return skeleton
+    raise UserError(
+        f"clips of {num_joints} joints with {dimensions} coordinates, which no skeleton of "
+        f"{', '.join(SKELETONS)} has; define it in a file and give it with --skeleton"
+    )
 
 
 def from_data(content: Any, source: str) -> Skeleton:
