@@ -6,9 +6,9 @@
     python data_gen/pyskl_gendata.py --data_path ntu60_xsub_train.pkl ntu60_xsub_val.pkl
 
 The pickle contains {"split": {"xsub_train": [names], ...}, "annotations": [{"frame_dir": name, "label":
-class, "keypoint": array (people, frames, joints, coordinates), ...}, ...]}. Older pickles of MMAction2 are the
-list of annotations, of the split that their name ends with. Pickles are read without executing them, and held
-in memory. Clips are normalized like those of NTU RGB+D; docs/data.md describes how pyskl selects
+class, "keypoint": array (people, frames, joints, coordinates), ...}, ...]}. Older pickles of MMAction2 are
+the list of annotations, of the split that their name ends with. Pickles are read without executing them, and
+held in memory. Clips are normalized like those of NTU RGB+D; docs/data.md describes how pyskl selects
 bodies. The store (dataset/store_format.py) is written atomically. Its store.json lists every clip that was
 left out, with the reason.
 """
@@ -121,7 +121,7 @@ def read_annotations(
             names = [item.get("frame_dir") for item in content if isinstance(item, dict)]
             content = {"split": {split_of_file(file): names}, "annotations": content}
         with parse_errors(
-            f"{file} is no pickle of pyskl, with a dictionary 'split' and a list 'annotations'"
+            f"{file} is not a pickle of pyskl, with the dictionary 'split' and the list 'annotations'"
         ):
             if lists.keys() & content["split"].keys():
                 raise UserError(
