@@ -40,8 +40,8 @@ def parse_args() -> argparse.Namespace:
         metavar="DIR",
         help="folder for results.json and the confusion matrix (default: runs/ensemble)",
     )
-    add_overwrite_flag(parser)
     add_figure_flags(parser)
+    add_overwrite_flag(parser)
     args = parser.parse_args()
     args.weights = args.weights or [1.0] * len(args.scores)
     if len(args.scores) < 2:

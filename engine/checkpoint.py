@@ -112,7 +112,8 @@ def load_checkpoint(path: Path) -> dict:
                 "torch.load(FILE, weights_only=False)['state_dict']}, NEW_FILE)"
             ) from error
         raise UserError(f"{path} is corrupted or not a checkpoint ({reason}); use another one") from error
-    check_content(path, content)
+    with checkpoint_errors(path):
+        check_content(path, content)
     content["state_dict"] = without_wrappers(content["state_dict"])
     return content
 
@@ -148,7 +149,7 @@ def check_content(path: Path, content: object) -> None:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(f"{path} has no 'state_dict'; it is not a checkpoint of this method")
     version = content.get("format_version", FORMAT_VERSION)
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise UserError(
             f"{path} has checkpoint format {version!r:.40}, but this version reads {FORMAT_VERSION}; use the "
             "version that wrote it"

@@ -338,6 +338,7 @@ def training_to_resume(
     if checkpoint.get("kind") != method.kind:
         raise UserError(f"--resume {path}: not a {method.kind} checkpoint")
     with checkpoint_errors(path):
+        checkpoint |= {name: int(checkpoint[name]) for name in ("seed", "epoch", "step")}
         finished, optimizer = checkpoint["epoch"], checkpoint["optimizer"]
     if finished > args.epochs or (finished < args.epochs and not optimizer):
         problem = "has no optimizer state" if finished < args.epochs else f"--epochs is {args.epochs}"

@@ -171,7 +171,7 @@ def contrast_title(pairs: str) -> str:
 
 def counted(number: int, noun: str) -> str:
     """Return ``1 epoch``, ``2 epochs``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number:d} {noun}" if number == 1 else f"{number:d} {noun}s"
 
 
 def read_pretraining(checkpoint: dict, path: str) -> EncoderCheckpoint:

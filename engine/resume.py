@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,7 @@ class ResumePoint:
     path: Path | None = None
     content: dict[str, Any] | None = None
     existing: tuple[Path, ...] = ()  # the checkpoints in the folder of the run
-
-    @property
-    def flags(self) -> Mapping[str, Any]:
-        """The flags of the run that is resumed, with its seed; empty if there is none."""
-        return {**self.content["flags"], "seed": self.content["seed"]} if self.content else {}
+    flags: Mapping[str, Any] = field(default_factory=dict)  # of the run that is resumed, with its seed
 
 
 def resume_point(resume: str | None, folder: Path, group: Group) -> ResumePoint:
@@ -108,7 +104,9 @@ def find_resume_point(resume: str | None, folder: Path) -> ResumePoint:
                 "--checkpoint-path"
             )
     check_kind(content, f"--resume {path}")
-    return ResumePoint(path, content, existing)
+    with checkpoint_errors(path):
+        content |= {name: int(content[name]) for name in ("seed", "epoch", "step")}
+        return ResumePoint(path, content, existing, {**content["flags"], "seed": content["seed"]})
 
 
 def check_kind(checkpoint: dict[str, Any], given: str) -> None:
@@ -194,24 +192,25 @@ def check_same_run(
     path, checkpoint, flags = point.path, point.content, description["flags"]
     if path is None or checkpoint is None:
         return
-    check_skeleton(stored_skeleton(checkpoint, str(path)), str(path), clips.skeleton)
-    stored = {**defaults, **point.flags}
-    for name, value in flags.items():
-        if name not in FREE_FLAGS and value != stored[name]:
+    with checkpoint_errors(path):
+        check_skeleton(stored_skeleton(checkpoint, str(path)), str(path), clips.skeleton)
+        stored = {**defaults, **point.flags}
+        for name, value in flags.items():
+            if name not in FREE_FLAGS and value != stored[name]:
+                raise UserError(
+                    f"{spelled(name, value, 'pre-dataset')}, but {path} was trained with "
+                    f"{spelled(name, stored[name], 'pre-dataset')}: use the same value, or choose another "
+                    "--checkpoint-path to start over"
+                )
+        same_names = checkpoint["clips_sha256"] == description["clips_sha256"]
+        sizes = checkpoint["coordinate_sizes"], description["coordinate_sizes"]
+        if not same_names or not np.allclose(*sizes, rtol=1e-3):
             raise UserError(
-                f"{spelled(name, value, 'pre-dataset')}, but {path} was trained with "
-                f"{spelled(name, stored[name], 'pre-dataset')}: use the same value, or choose another "
-                "--checkpoint-path to start over"
+                f"the {len(clips)} training clips in {clips.source} are not those that {path} was trained "
+                "on: use the same --data-root, or choose another --checkpoint-path to start over"
             )
-    same_names = checkpoint["clips_sha256"] == description["clips_sha256"]
-    sizes = checkpoint["coordinate_sizes"], description["coordinate_sizes"]
-    if not same_names or not np.allclose(*sizes, rtol=1e-3):
-        raise UserError(
-            f"the {len(clips)} training clips in {clips.source} are not those that {path} was trained "
-            "on: use the same --data-root, or choose another --checkpoint-path to start over"
-        )
-    if checkpoint["epoch"] > flags["epochs"]:
-        raise UserError(
-            f"{path} has finished {checkpoint['epoch']} epochs, more than the {flags['epochs']} of this "
-            "run; raise --epochs or --steps"
-        )
+        if checkpoint["epoch"] > flags["epochs"]:
+            raise UserError(
+                f"{path} has finished {checkpoint['epoch']} epochs, more than the {flags['epochs']} of this "
+                "run; raise --epochs or --steps"
+            )

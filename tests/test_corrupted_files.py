@@ -16,6 +16,7 @@ from conftest import RETRIEVAL, identical, one_line, write_official
 
 from dataset.clips import open_clips
 from engine.checkpoint import load_checkpoint
+from engine.classifier import PROBE_FILE
 from utils.errors import UserError
 
 
@@ -164,15 +165,36 @@ def test_bad_label_pickles_are_rejected_or_unchanged(tmp_path, monkeypatch, coun
     assert 0.8 * count < rejected
 
 
-def test_resume_rejects_other_weights(pretrain, tmp_path):
-    assert pretrain(tmp_path / "c", "--epochs", 1)[0] == 0
-    path = tmp_path / "c" / "checkpoint_0000.pth.tar"
-    content = load_checkpoint(path)
+def altered_contents(content, names):
+    """Intact files that no run writes: what was changed, and the content."""
+    for name in names:
+        yield f"no {name}", {key: value for key, value in content.items() if key != name}
+        yield f"{name} is a string", {**content, name: "text\nof two lines"}
     weights = content["state_dict"]
-    for other in ({}, {**weights, next(iter(weights)): torch.zeros(3)}):
-        torch.save({**content, "state_dict": other}, path)
-        code, _, err = pretrain(tmp_path / "c", "--resume", path)
-        assert code == 2 and str(path) in err and one_line(err)
+    name = next(iter(weights))
+    yield "no weights", {**content, "state_dict": {}}
+    yield "a weight of another shape", {**content, "state_dict": {**weights, name: torch.zeros(3)}}
+    yield "a version that is a tensor", {**content, "format_version": torch.tensor([1, 1])}
+
+
+def test_resume_rejects_altered_checkpoints(pretrain, tmp_path):
+    assert pretrain(tmp_path, "--epochs", 1)[0] == 0
+    path = tmp_path / "checkpoint_0000.pth.tar"
+    names = ("optimizer", "flags", "seed", "epoch", "step")
+    for change, content in list(altered_contents(load_checkpoint(path), names)):
+        torch.save(content, path)
+        code, _, err = pretrain(tmp_path, "--resume", path)
+        assert code == 2 and str(path) in err and one_line(err), (change, err)
+
+
+def test_probe_rejects_altered_checkpoints(probe, tmp_path):
+    assert probe(tmp_path, "--epochs", 1, "--seed", 1)[0] == 0
+    path = tmp_path / PROBE_FILE
+    names = ("optimizer", "flags", "seed", "epoch", "step", "encoder_sha256")
+    for change, content in list(altered_contents(load_checkpoint(path), names)):
+        torch.save(content, path)
+        code, _, err = probe(tmp_path, "--epochs", 2, "--seed", 1, "--resume", "auto")
+        assert code == 2 and str(path) in err and one_line(err), (change, err)
 
 
 def test_evaluation_rejects_altered_checkpoints(run, pretrain, tmp_path):

@@ -178,6 +178,7 @@ def test_several_gpus_in_one_process_recommend_torchrun(monkeypatch, capsys, gpu
     flags = ["--skeleton-representation", "seq-based", "--checkpoint-path", "a b", *gpu]
     monkeypatch.setattr("sys.argv", ["main_moco_intra_skeleton.py", *flags])
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "some GPU")
     args = pretraining_parser("", "intra").parse_args()
     check_modes(args, torch.device("cuda", 0), SINGLE_PROCESS)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]

@@ -177,10 +177,10 @@ def test_clip_names_stay_in_the_output_folder(run, small_store, tmp_path):
     path = small_store / "ntu60/clips.csv"
     text = path.read_text()
     first = re.findall(r"^(S\w+),", text, re.MULTILINE)[0]
-    for name, file in (("../../x", "__.._x"), ("wave/00", "wave_00"), ("..", "_"), ("/tmp/y", "_tmp_y")):
+    for count, name in enumerate(("../../x", "wave/00", "..", "/tmp/y"), start=1):
         path.write_text(text.replace(first, name))
         code, _, err = run("visual.clips", "--name", name, "--views", 0, "--out", "out/a/b")
-        assert code == 0 and (tmp_path / f"out/a/b/{file}.png").is_file(), err
+        assert code == 0 and len(list((tmp_path / "out/a/b").glob("*.png"))) == count, err
     assert sorted(x.name for x in tmp_path.iterdir()) == ["data", "out"]
     assert not list((tmp_path / "out").glob("*.gif")) and len(list((tmp_path / "out/a/b").iterdir())) == 8
 

@@ -161,7 +161,7 @@ def main() -> int:
     )
     parser.add_argument("--out", required=True, type=expanded_path, metavar="FILE", help="the figure")
     metrics = [*dict.fromkeys(chart.metric for chart in CHARTS)]
-    parser.add_argument("--metrics", nargs="+", choices=metrics, help="only these (default: all)")
+    parser.add_argument("--metrics", nargs="+", choices=metrics, metavar="NAME", help=", ".join(metrics))
     add_figure_flags(parser)
     args = parser.parse_args()
     path = Path(args.out)
