@@ -194,7 +194,7 @@ def open_splits(data_root: str, dataset: str, protocol: str) -> tuple[ClipSet, C
     except NoClips:
         if train.has_labels:
             raise
-        return train, train
+        return train, replace(train, split="val")
 
 
 class NoClips(UserError):
