@@ -27,7 +27,7 @@ LANDMARK_KEYS = (  # of MediaPipe, those in meters first
 )
 MAX_SPAN = 20  # frame numbers further apart than this, on average, are not those of a video
 GATE = 0.5  # a track continues within this distance, relative to the size of the person
-VELOCITY_FRAMES, MAX_PREDICTED = 5, 10  # frames that determine the velocity, and to which it applies
+VELOCITY_FRAMES, MAX_PREDICTED = 15, 10  # frames that determine the velocity, and to which it applies
 FRAME_FILE = re.compile(r"frame_?(\d+)")  # of NW-UCLA
 _FRAME_NUMBER = re.compile(r"(\d+)\D*$")
 
