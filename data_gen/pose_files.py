@@ -231,10 +231,9 @@ class Track:
         moved = (last.joints - self.people[start].joints)[common].sum(axis=0) / max(common.sum(), 1)
         expected = last.joints + moved / elapsed * min(gap, MAX_PREDICTED)
         common = last.seen & person.seen
-        if common.any():
-            away = np.linalg.norm((person.joints - expected)[common], axis=1).mean()
-        else:
-            away = np.linalg.norm(person.joints[person.seen].mean(axis=0) - expected[last.seen].mean(axis=0))
+        if not common.any():
+            return np.inf
+        away = np.linalg.norm((person.joints - expected)[common], axis=1).mean()
         size = np.linalg.norm(np.ptp(last.joints[last.seen], axis=0))
         return float(away / max(size * GATE * (1 + min(gap, 3 * MAX_PREDICTED) / MAX_PREDICTED), 1e-9))
 

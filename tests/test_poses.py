@@ -140,12 +140,10 @@ def test_format_ends_in_an_upright_person(tmp_path, name):
     assert store.skeleton.name == skeleton and store.num_frames.tolist() == [FRAMES]
     assert not any(item["reason"].startswith("cannot") for item in info["left_out"])
     names = [joint.lower() for joint in store.skeleton.joints]
-    frames, up = store.frames[..., 0], -1 if store.skeleton.dimensions == 2 else 1
-    high = frames[:, [i for i, joint in enumerate(names) if "nose" in joint or "head" in joint]]
-    low = frames[:, [i for i, joint in enumerate(names) if "ankle" in joint]]
-    axis = 1 if up == -1 else 2
-    assert (up * high[:, :, axis]).min() > (up * low[:, :, axis]).max() + 1
-    assert not store.frames[..., 1].any()
+    height = -store.frames[:, :, 1] if store.skeleton.dimensions == 2 else store.frames[:, :, 2]
+    head = [i for i, joint in enumerate(names) if "nose" in joint or "head" in joint]
+    feet = [i for i, joint in enumerate(names) if "ankle" in joint]
+    assert height[:, head, 0].min() > height[:, feet, 0].max() + 1 and not store.frames[..., 1].any()
 
 
 # Tracks
@@ -208,12 +206,8 @@ def test_frame_numbers_of_any_step_are_used():
 
 def test_kinetics_utkinect_and_ucla_have_their_labels(tmp_path):
     wave = kinetics()
-    files = {
-        "kinetics_train/w.json": wave,
-        "kinetics_val/w.json": wave,
-        "kinetics_train/s.json": kinetics("sit", 0),
-    }
-    write(tmp_path / "k", files)
+    files = {"kinetics_train/w.json": wave, "kinetics_val/w.json": wave}
+    write(tmp_path / "k", {**files, "kinetics_train/s.json": kinetics("sit", 0)})
     store, _ = prepare(tmp_path / "k")
     assert store.class_names == ("sit", "waving") and store.splits == {"split": ["train", "train", "val"]}
     assert store.labels.tolist() == [0, 1, 1]
@@ -222,9 +216,8 @@ def test_kinetics_utkinect_and_ucla_have_their_labels(tmp_path):
     write(tmp_path / "u", {**files, "actionLabel.txt": f"s01_e01 \n{actions}s02_e01\n{actions}"})
     store, _ = prepare(tmp_path / "u", "--val-subjects", "s02")
     assert store.class_names == ("sitDown", "walk") and store.num_frames.tolist() == [16, 12] * 2
-    assert (
-        store.splits == {"cross_subject": ["train"] * 2 + ["val"] * 2} and store.labels.tolist() == [0, 1] * 2
-    )
+    assert store.splits == {"cross_subject": ["train"] * 2 + ["val"] * 2}
+    assert store.labels.tolist() == [0, 1] * 2
     frames = {f"view_3/a12_s01_e00/{name}": content for name, content in ucla_frames().items()}
     write(tmp_path / "w", {**frames, "a02_s01_e00_v01.txt": LINES})
     store, _ = prepare(tmp_path / "w", "--dataset", "ucla")
@@ -263,12 +256,11 @@ def test_folders_are_classes(tmp_path):
     again, _ = prepare(folder, *flags, "--workers", 2, script=arrays_gendata)
     other, _ = prepare(folder, *flags, "--split-seed", 1, script=arrays_gendata)
     assert again.splits == store.splits and other.splits["by_file"] != store.splits["by_file"]
-    rows = [
-        f"{name},{'validation' if '1_0' in name else 'test' if '2' in name else 'train'}" for name in NAMES
-    ]
+    split_of = {"1_0": "validation", "2_0": "test", "2_1": "test"}
+    rows = [f"{name},{split_of.get(name[-3:], 'train')}" for name in NAMES]
     write(tmp_path, {"t.csv": "\n".join(["name,mine", *rows])})
     store, info = prepare(folder, "--clips", tmp_path / "t.csv", script=arrays_gendata)
-    assert store.splits["mine"].count("val") == 2 and store.splits["mine"].count("") == 12
+    assert store.splits["mine"].count("val") == 2 and store.splits["mine"].count("") == 4
     assert store.labels.tolist() == [0] * 10 + [1] * 10 and "test is left out" in info["notes"][0]["reason"]
 
 
@@ -289,9 +281,7 @@ def test_wrong_splits_and_files_are_one_line(tmp_path, monkeypatch):
             prepare(folder, *flags, script=arrays_gendata)
         assert one_line(str(error.value))
     arrays_in(folder, ["alone"])
-    with pytest.raises(
-        UserError, match="alone is in no folder, whose name would be its class, unlike sit/s01_0"
-    ):
+    with pytest.raises(UserError, match="alone is in no folder, whose name would be its class, unlike sit"):
         prepare(folder, script=arrays_gendata)
     flat = [{"image_id": 3, "keypoints": [1.0, 2.0, 3.0] * 17}]
     lifted = [{"frame_id": 0, "instances": [{"keypoints": [[1, 2, 3]] * 17, "keypoint_scores": [1] * 17}]}]
@@ -315,9 +305,7 @@ def test_damaged_frame_is_listed_and_an_archive_is_read(tmp_path):
         for file in sorted((tmp_path / "poses").rglob("*.json")):
             archive.write(file, file.relative_to(tmp_path / "poses"))
     store, info = prepare(tmp_path / "poses.zip")
-    assert (
-        store.names == ["a"] and store.num_frames.tolist() == [FRAMES] and store.frames[5].any()
-    )  # interpolated
+    assert store.names == ["a"] and len(store.frames) == FRAMES and store.frames[5].any()  # interpolated
     assert "v_000000000005_keypoints.json" in info["left_out"][0]["file"]
 
 
@@ -329,11 +317,7 @@ def test_clips_without_labels_from_pretraining_to_figures(run, tmp_path, monkeyp
     monkeypatch.setattr("visual.gallery.FRAMES", 3)
     folder = arrays_in(tmp_path / "clips", [f"{i:02d}" for i in range(12)])
     store, _ = prepare(folder, script=arrays_gendata)
-    assert (
-        store.labels.tolist() == [-1] * 12
-        and store.num_classes == 0
-        and store.splits == {"all": ["train"] * 12}
-    )
+    assert store.labels.tolist() == [-1] * 12 and store.splits == {"all": ["train"] * 12}
     assert (tmp_path / "data/mine/clips.csv").read_text().splitlines()[1] == "00,,0,40,train"
     flags = ["--pre-dataset", "mine", "--protocol", "all", "--moco-k", 8, "--batch-size", 4, "--epochs", 1]
     flags += ["--monitor-freq", 1, "--num-frames", 16, "--seed", 1, *TINY_FLAGS, "--checkpoint-path", "c"]
@@ -353,6 +337,11 @@ def test_clips_without_labels_from_pretraining_to_figures(run, tmp_path, monkeyp
     assert code == 0 and "03, no label" in out
     for mode in ("linear", "finetune"):
         code, _, err = run("action_classification.py", *data, "--mode", mode)
-        assert (
-            code == 2 and one_line(err) and "needs labels, but the 'train' clips of mine all have none" in err
-        )
+        assert code == 2 and one_line(err) and "needs labels, but the 'train' clips of mine all have" in err
+    rows = [f"{i:02d},{i % 2 if i < 6 else ''},{'val' if i % 3 == 0 else 'train'}" for i in range(12)]
+    write(tmp_path, {"t.csv": "\n".join(["name,label,some", *rows])})
+    _, info = prepare(folder, "--clips", tmp_path / "t.csv", script=arrays_gendata)
+    assert info["notes"][0]["reason"] == "6 of 12 clips have no label"
+    code, out, err = run(RETRIEVAL, *data, "--protocol", "some", "--gallery", "h", "--overwrite")
+    assert code == 0 and "note: 4 of 8 'train' clips have no label and are not used" in out, err
+    assert "4 training and 2 validation clips" in out and "1-nearest-neighbor retrieval: " in out
