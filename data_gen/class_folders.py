@@ -47,7 +47,7 @@ class LabeledFiles:
         store.class_names = self.class_names
         store.left_out += self.left_out
         store.notes += self.notes
-        if min((row.label for row in self.rows), default=0) > 0:
+        if min((row.label for row in self.rows), default=0) > 0 and not self.class_names:
             store.warnings.append(
                 "no clip has label 0, but labels count from 0; if yours count from 1, subtract 1"
             )

@@ -9,6 +9,7 @@ import pytest
 from conftest import INTER, RETRIEVAL, TINY_FLAGS, one_line
 
 from data_gen import arrays_gendata, poses_gendata, pyskl_gendata
+from data_gen.own_clips import frames_of_array
 from data_gen.pose_files import array_of_frames, make_person
 from dataset.store import open_store
 from dataset.store_format import INFO_FILE
@@ -144,14 +145,21 @@ def test_format_ends_in_an_upright_person(tmp_path, name):
     head = [i for i, joint in enumerate(names) if "nose" in joint or "head" in joint]
     feet = [i for i, joint in enumerate(names) if "ankle" in joint]
     assert height[:, head, 0].min() > height[:, feet, 0].max() + 1 and not store.frames[..., 1].any()
+    same = pixels(skeleton) if store.skeleton.dimensions == 2 else walker(skeleton) + [0, 0, 3]
+    np.testing.assert_allclose(store.frames, frames_of_array(same, skeleton=store.skeleton), atol=1e-3)
 
 
 # Tracks
 
 
 def crossing(ids=(None, None)):
-    """Two people who walk past each other, in changing order; returns their paths and the frames."""
-    paths = [pixels("coco", speed=0.03, start=-0.6), pixels("coco", speed=-0.03, start=0.6) + [0, 15]]
+    """Two people who walk past each other, in changing order; returns their paths and the frames.
+
+    Those with two numbers in the file change places in between, which only the numbers tell.
+    """
+    paths = [pixels("coco", speed=0.03, start=-0.6), pixels("coco", speed=-0.03, start=0.6) + [0, 3]]
+    if None not in ids:
+        paths = [np.concatenate([path[:5], other[5:]]) for path, other in zip(paths, paths[::-1])]
     people = [[make_person(path[t], track=track) for path, track in zip(paths, ids)] for t in range(FRAMES)]
     return paths, {t: some[:: 1 if t % 3 else -1] for t, some in enumerate(people)}
 
@@ -173,7 +181,7 @@ def test_two_people_who_cross_stay_two_tracks(ids):
 def test_missing_people_frames_and_joints():
     paths, frames = crossing()
     order = paths[::-1]
-    for t in range(8, 18):  # one person is missing for ten frames, nobody is there in frame 30 and at the end
+    for t in range(15, 25):  # where they cross, one is missing for ten frames; nobody is there in frame 30
         frames[t] = [person for person in frames[t] if np.array_equal(person.joints, paths[0][t])]
     frames[30] = []
     del frames[31]
@@ -182,8 +190,8 @@ def test_missing_people_frames_and_joints():
     frames[33] = [make_person(order[0][33], scores), make_person(order[1][33], np.full(17, 0.1))]
     array, notes = array_of_frames(frames, 0.3)
     assert array.shape == (FRAMES, 17, 2, 2)  # no third track
-    check_tracks(array, order, [*range(8), *range(18, 30), 32, *range(34, FRAMES)])
-    assert not array[8:18, :, :, 0].any() and not array[30:32].any() and not array[33, 5].any()
+    check_tracks(array, order, [*range(15), *range(25, 30), 32, *range(34, FRAMES)])
+    assert not array[15:25, :, :, 0].any() and not array[30:32].any() and not array[33, 5].any()
     assert not array[33, :, :, 1].any() and array[33, 4, :, 0].all()
     assert notes == [
         "17 of 1121 joints have a score below 0.3",
