@@ -315,6 +315,9 @@ def test_damaged_frame_is_listed_and_an_archive_is_read(tmp_path):
     store, info = prepare(tmp_path / "poses.zip")
     assert store.names == ["a"] and len(store.frames) == FRAMES and store.frames[5].any()  # interpolated
     assert "v_000000000005_keypoints.json" in info["left_out"][0]["file"]
+    write(tmp_path / "twice", {"a.json": LANDMARKS, "a.npy": ARRAY, "b.npy": ARRAY})
+    store, info = prepare(tmp_path / "twice")
+    assert store.names == ["b"] and [item["file"] for item in info["left_out"]] == ["a", "a"]
 
 
 # Without labels
