@@ -259,9 +259,7 @@ def find_tracks(frames: Sequence[Sequence[Person]]) -> list[Track]:
             found[track].add(frame, people[number])
             distances[track], distances[:, number] = np.inf, np.inf
             free.discard(int(number))
-        for number in sorted(free):
-            found.append(Track())
-            found[-1].add(frame, people[number])
+        found += [Track([frame], [people[number]]) for number in sorted(free)]
     return found
 
 

@@ -24,6 +24,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -123,14 +124,8 @@ def find_clips(path: Path, is_ucla: bool, left_out: list[Issue]) -> list[ClipFil
         is_folder = not prefix or (are_folders and len(parts) > 1)
         full_name = (folder or path.stem) if is_folder and (folder or not prefix) else f"{folder}/{prefix}"
         full_name = full_name.removeprefix("/")
-        clip = ClipFiles(
-            full_name.rpartition("/")[2],
-            full_name,
-            str(path),
-            suffix="",
-            full_name=full_name,
-            parts=tuple(parts),
-        )
+        name = full_name.rpartition("/")[2]
+        clip = ClipFiles(name, full_name, str(path), full_name=full_name, parts=tuple(parts))
         try:
             clip = as_ucla(clip) if is_ucla else clip
         except BadFile as error:
@@ -172,11 +167,9 @@ def with_label_in_file(clip: ClipFiles) -> ClipFiles:
     """Return a clip with the label that a file of Kinetics-skeleton contains; others are unchanged."""
     if len(clip.parts) > 1 or clip.parts[0].suffix != ".json":
         return clip
-    try:
-        data = clip.parts[0].read()
-    except BadFile:  # reported when it is read as a clip
-        return clip
-    name, label = (pattern.search(data) for pattern in _LABEL_IN_FILE)
+    name = label = None
+    with suppress(BadFile):  # reported when it is read as a clip
+        name, label = (pattern.search(data) for data in [clip.parts[0].read()] for pattern in _LABEL_IN_FILE)
     if not name or not label:
         return clip
     return replace(clip, class_name=name[1].decode(errors="replace").strip(), label=int(label[1]))
