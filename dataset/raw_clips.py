@@ -17,11 +17,11 @@ from data_gen.sources import Issue, RawFile, find_raw_files, first_reason, load_
 from data_gen.store_writer import Clip, FileResult
 from data_gen.units import UnitCheck
 from dataset.clips import ClipSet
+from dataset.store_format import NO_LABEL
 from facts.skeletons import KINECT_V2, Skeleton
 from utils.errors import BadFile, UserError
 
 SUFFIXES = ".skeleton", ".npy"
-NO_LABEL = -1
 
 
 def read_clip(file: RawFile, skeleton: Skeleton, normalize: bool) -> FileResult:
