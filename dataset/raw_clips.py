@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from data_gen.sources import Issue, RawFile, find_raw_files, first_reason, load_
 from data_gen.store_writer import Clip, FileResult
 from data_gen.units import UnitCheck
 from dataset.clips import ClipSet
+from dataset.store import is_store, open_store
 from facts.datasets import MAX_FRAMES
 from facts.skeletons import KINECT_V2, Skeleton
 from utils.errors import BadFile, UserError
@@ -44,6 +45,34 @@ class RawClips(ClipSet):
     spans: tuple[Span, ...] = ()
 
 
+@dataclass(frozen=True)
+class StoredClip(RawFile):
+    """A clip of a store, in place of a file; ``array`` is (frames, V, coordinates, 2 people)."""
+
+    array: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False)
+
+    def read_array(self) -> np.ndarray:
+        return self.array
+
+
+def expected(skeleton: Skeleton, normalize: bool) -> str:
+    """Return the end of an error message about other clips."""
+    return f"the encoders take {skeleton}, {'' if normalize else 'not '}normalized"
+
+
+def clips_of_store(folder: Path, skeleton: Skeleton, normalize: bool) -> list[StoredClip]:
+    """Return all clips of a store. Raises ``UserError`` if they are not what the encoders take."""
+    store = open_store(folder)
+    if (store.skeleton, store.normalized) != (skeleton, normalize):
+        raise UserError(f"{folder} contains {store.skeleton}, but {expected(skeleton, normalize)}")
+    frames = store.frames[:, :, : skeleton.dimensions]
+    ends = zip(store.names, store.first_frame, store.first_frame + store.num_frames)
+    return [
+        StoredClip(name, f"{folder.name}/{name}", str(folder), suffix=".npy", array=frames[first:end])
+        for name, first, end in ends
+    ]
+
+
 def sliding_windows(num_frames: int, length: int, stride: int) -> list[slice]:
     """Return the windows of a clip, every ``stride`` frames; the last one ends with the clip."""
     last = max(num_frames - length, 0)
@@ -61,8 +90,7 @@ def read_clips(
     if file.suffix == ".npy":
         values = np.atleast_1d(file.read_array())
     elif skeleton != KINECT_V2 or not normalize:
-        taken = f"{skeleton}{'' if normalize else ' in coordinates that are not normalized'}"
-        raise BadFile(f"it contains the skeleton {KINECT_V2}, but the encoders take {taken}; give arrays")
+        raise BadFile(f"it contains {KINECT_V2}, but {expected(skeleton, normalize)}; give arrays")
     else:
         bodies, _ = read_skeleton(file.read(), sys.maxsize if windows else MAX_FRAMES)
         values = bodies.swapaxes(0, 1)
@@ -71,7 +99,8 @@ def read_clips(
         clip = Clip(file.name, NO_LABEL, values[frames], {})
         try:
             if file.suffix == ".npy":
-                part = prepare_clip(clip, file.display_name, normalize, skeleton)
+                again = normalize and not (windows is None and isinstance(file, StoredClip))
+                part = prepare_clip(clip, file.display_name, again, skeleton)
             else:
                 part = FileResult([replace(clip, frames=normalize_clip(clip.frames.swapaxes(0, 1)))])
         except BadFile as error:
@@ -100,7 +129,7 @@ def read_raw_clips(
     Labels are -1. A name that occurs twice is replaced by the path, which includes folder or archive.
 
     Args:
-        roots: files, folders and archives; an .npz file counts as an archive of arrays.
+        roots: files, folders, archives and stores; an .npz file counts as an archive of arrays.
         flag: the flag that they come from, for error messages.
         skeleton: the skeleton of the clips; others are left out.
         normalize: as for the clips of a store; False: as with ``--keep_coordinates``.
@@ -113,7 +142,9 @@ def read_raw_clips(
     clips: list[Clip] = []
     found: dict[str, list[Span]] = {}  # path -> clips
     units = UnitCheck(skeleton)
-    files = find_raw_files(roots, SUFFIXES, flag, left_out)
+    stores = [Path(root) for root in roots if is_store(Path(root))]
+    files = find_raw_files([root for root in roots if Path(root) not in stores], SUFFIXES, flag, left_out)
+    files += [clip for folder in stores for clip in clips_of_store(folder, skeleton, normalize)]
     files.sort(key=lambda file: SUFFIXES.index(file.suffix))
     for file in tqdm(load_contents(files), desc="reading", leave=False, disable=None, unit="file"):
         try:

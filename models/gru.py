@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from facts.skeletons import Skeleton
 
 from .recurrence import parallel_grus
-from .representation import Representation, Size
+from .representation import Representation, Size, is_exported
 
 CUDNN_WITH_BFLOAT16_GRU = 91300  # version from which PyTorch uses cuDNN for a GRU in bfloat16
 
@@ -43,11 +43,6 @@ def recurrent_dtype(x: Tensor) -> torch.dtype:
         return x.dtype
     dtype = torch.get_autocast_dtype(device)
     return dtype if has_cudnn_gru(x.new_empty(1, dtype=dtype)) else torch.float32
-
-
-def is_exported() -> bool:
-    """Return whether the model is being exported, by ``torch.jit.trace`` or ``torch.export``."""
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 def contiguous_copies(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:

@@ -11,10 +11,11 @@ from conftest import CLASSIFICATION, TINY_FLAGS, one_line, write_pretraining
 
 from dataset.clips import open_clips
 from dataset.views import evaluation_view
-from engine.api import classify, encode, load_classifier, prepare_clips
+from engine.api import classify, encode, load_classifier, load_encoders, prepare_clips
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.scores import load_scores
 from facts.class_names import short_class_names
+from models.registry import lay_out
 
 pytestmark = pytest.mark.filterwarnings("ignore:in .* expected in meters")  # random clips
 SCRIPT = "predict.py"
@@ -173,3 +174,29 @@ def test_errors_are_one_line(run, train, tmp_path, flags, message):
     np.save("wrong.npy", np.ones((4, 9, 3)))
     code, _, err = run(SCRIPT, "--classifier", "c", "--input", "wrong.npy", *flags.split())
     assert code == 2 and message in err and one_line(err), err
+
+
+@pytest.mark.parametrize("representation", [SEQUENCE, "graph-based"])
+@pytest.mark.parametrize("kind", ["script", "export", "onnx"])
+def test_exported_encoders_give_the_same_features(tmp_path, representation, kind):
+    """As in docs/own_data.md, for a batch of another size than the example."""
+    path = write_pretraining(tmp_path / "one.pth.tar", (representation,), num_frames=8, gru_num_layers=1)
+    encoder = load_encoders(str(path)).encoders[representation]
+    views = torch.randn(5, 8, 25, 3, 2, generator=torch.manual_seed(0))
+    views[[0, 1, 3], ..., 1] = 0  # no second person: not the same number of them as in the example
+    x = lay_out(views, (representation,))[representation]
+    shapes = ({0: torch.export.Dim("clips")},)
+    if kind == "script":
+        with torch.no_grad():
+            torch.jit.trace(encoder, x[:2]).save(tmp_path / "e.ts")
+        found = torch.jit.load(tmp_path / "e.ts")(x)
+    elif kind == "export":
+        torch.export.save(torch.export.export(encoder, (x[:2],), dynamic_shapes=shapes), tmp_path / "e.pt2")
+        found = torch.export.load(tmp_path / "e.pt2").module()(x)
+    else:
+        pytest.importorskip("onnxscript")
+        runtime = pytest.importorskip("onnxruntime")
+        torch.onnx.export(encoder, (x[:2],), tmp_path / "e.onnx", dynamo=True, dynamic_shapes=shapes)
+        session = runtime.InferenceSession(tmp_path / "e.onnx")
+        found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+    torch.testing.assert_close(found, encoder(x), rtol=1e-5, atol=1e-6)

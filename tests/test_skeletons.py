@@ -301,4 +301,4 @@ def test_own_skeleton_from_file_to_features(run, tmp_path):
     code, out, err = run("extract_features.py", *encoder, *inputs, "--output", "f.npz")
     assert code == 0 and "12 clips, 2 left out" in out, err
     assert "kinect.npy: the array is (9, 25, 3, 1) instead of (frames, 6, 3, people)" in out
-    assert "it contains the skeleton kinect_v2 (25 joints), but the encoders take upper_body" in out
+    assert "it contains kinect_v2 (25 joints), but the encoders take upper_body" in out
