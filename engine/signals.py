@@ -15,7 +15,8 @@ EXIT_RESUMABLE = 75  # exit code of a run that was stopped by a signal and can b
 class StopRequest:
     """Context manager that records SIGINT, SIGTERM, SIGHUP and SIGUSR1; a second SIGINT aborts.
 
-    A signal that is ignored stays ignored: a run under ``nohup`` must outlive its terminal.
+    An ignored SIGHUP stays ignored: a run under ``nohup`` must outlive its terminal. An ignored SIGINT, as in
+    a background job of a shell script, is recorded.
     """
 
     NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has the first two
@@ -42,7 +43,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         for number in self.SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            name = signal.Signals(number).name
+            if name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._on_signal)
         return self
 

@@ -26,6 +26,7 @@ from tables.run import RunSummary
 from utils.errors import run_script
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which tests may run, ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # and so does a background job of a script SIGINT
 torch.set_num_threads(1)  # most tests are tiny: several threads would only wait for each other
 
 GOLDEN = Path(__file__).parent / "golden"

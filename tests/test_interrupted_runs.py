@@ -96,12 +96,14 @@ def test_signals_request_a_stop_only_within_the_context(number):
     assert [signal.getsignal(each) for each in StopRequest.SIGNALS] == handlers
 
 
-def test_sighup_stays_ignored_under_nohup(monkeypatch):
-    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("number, stops", [(signal.SIGHUP, False), (signal.SIGINT, True)])
+def test_ignored_signals(number, stops):
+    """SIGHUP stays ignored under nohup; SIGINT is ignored in a background job of a script, but recorded."""
+    previous = signal.signal(number, signal.SIG_IGN)
     try:
         with StopRequest() as stop:
-            signal.raise_signal(signal.SIGHUP)
-            assert not stop.requested
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            signal.raise_signal(number)
+            assert stop.requested == stops
+        assert signal.getsignal(number) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, previous)
+        signal.signal(number, previous)

@@ -43,11 +43,11 @@ def test_full_disk_keeps_earlier_checkpoints(pretrain, tmp_path, limit_file_size
 
 
 def test_full_disk_keeps_earlier_results(run, tmp_path, limit_file_size):
-    flags = ["--pretrained", "random", *TINY_FLAGS, "--output-dir", tmp_path / "o", "--seed"]
-    assert run(RETRIEVAL, *flags, 1)[0] == 0
+    flags = ["--pretrained", "random", *TINY_FLAGS, "--output-dir", tmp_path / "o", "--seed", 1]
+    assert run(RETRIEVAL, *flags)[0] == 0
     before = checkpoints_and_results(tmp_path / "o")
     limit_file_size((tmp_path / "o" / "config.json").stat().st_size)  # results.json is larger
-    code, _, err = run(RETRIEVAL, *flags, 2)
+    code, _, err = run(RETRIEVAL, *flags)
     limit_file_size()
     assert code == 2 and f"cannot write {tmp_path / 'o' / 'results.json'} ([Errno 27] File too large)" in err
     assert "the previous file is unchanged" in err

@@ -189,7 +189,7 @@ def test_retrieval_over_three_streams(run, tmp_path, monkeypatch):
 
         return call
 
-    for module, name in ((action_retrieval, "knn_accuracy"), (extract_features, "nearest_neighbors")):
+    for module, name in ((action_retrieval, "knn_labels"), (extract_features, "nearest_neighbors")):
         monkeypatch.setattr(module, name, record(getattr(module, name)))
     paths = [write_stream_checkpoint(tmp_path, s) for s in STREAMS]
     code, _, err = run(RETRIEVAL, "--pretrained", *paths, "--output-dir", tmp_path / "o")
