@@ -18,6 +18,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from engine.encoders import last_checkpoints
@@ -130,11 +131,20 @@ def accuracies(run: Evaluation, train: Tensor, val: Tensor, k: int) -> tuple[flo
     return 100.0 * (predicted == val_labels).float().mean().item(), mean_class_accuracy(predicted, val_labels)
 
 
+def without_self(queries: Tensor, neighbors: Tensor, similarities: Tensor) -> tuple[Tensor, Tensor]:
+    """Remove each query, or else its last neighbor, from its neighbors (N, k) in the same set of clips."""
+    own = neighbors == queries.to(neighbors.device)[:, None]
+    kept = own.long().argsort(dim=1, stable=True)[:, :-1]
+    return neighbors.gather(1, kept), similarities.gather(1, kept)
+
+
 def main() -> int:
     """Evaluate by retrieval; returns the exit code."""
     args = parse_args()
     run, k = prepare_evaluation(args, "retrieval"), args.knn_neighbours
     run.note_missing_classes()
+    if args.autoencoder and not run.train.has_labels:
+        raise UserError("--autoencoder needs labels, but the clips have none")
     if k > len(run.train):
         raise UserError(f"--knn-neighbours {k}: there are only {len(run.train)} training clips")
     if args.tsne_classes:
@@ -150,22 +160,30 @@ def evaluate(run: Evaluation, k: int, shown: list[int]) -> None:
     args, encoders = run.args, run.extractor.encoders
     train, val = (run.extractor.center_crop_features(c, f"{c.split} features") for c in (run.train, run.val))
     gallery, queries = unit_blocks(train, encoders.widths), unit_blocks(val, encoders.widths)
-    found = {"knn": accuracies(run, gallery, queries, k)}
+    found = {}
+    if run.train.has_labels:
+        found["knn"] = accuracies(run, gallery, queries, k)
+    else:
+        print("note: accuracy needs labels, but the clips have none")
     if args.autoencoder:
         model = train_autoencoder(gallery, args.batch_size, run.seed, args.print_freq)
         found["autoencoder_knn"] = accuracies(run, encode(model, gallery), encode(model, queries), k)
     numbers: dict[str, float] = {"neighbours": k}
     for name, (every, mean_class) in found.items():
         numbers |= {name: every, f"{name}_mean_class": mean_class}
-    path = run.write(numbers)
+    path = run.write(numbers) if found else None
     for name, (every, mean_class) in found.items():
         on = " on autoencoder codes" if name == "autoencoder_knn" else ""
         print(f"{k}-nearest-neighbor retrieval{on}: {every:.2f}%, mean class accuracy {mean_class:.2f}%")
-    print(f"written: {path}", flush=True)
+    if path:
+        print(f"written: {path}", flush=True)
     if args.save_features:
         save_features(Path(args.save_features), run, train, val)
     if args.gallery:
-        neighbors = nearest_neighbors(queries[shown], gallery, min(NEIGHBORS, len(run.train)))
+        count = NEIGHBORS + (run.val.names == run.train.names)
+        neighbors = nearest_neighbors(queries[shown], gallery, min(count, len(run.train)))
+        if count > NEIGHBORS:
+            neighbors = without_self(torch.tensor(shown), *neighbors)
         title = f"{encoders.title}, {args.dataset} {args.protocol}"
         style = Style.of(args)
         print(write_gallery(Path(args.gallery), run.val, run.train, shown, *neighbors, title, style))

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from dataset.clips import ClipSet, open_clips
+from dataset.clips import UNLABELED, ClipSet, open_clips
+from dataset.label_subset import labeled_clips
 from dataset.raw_clips import read_raw_clips
 from engine.device import (
     check_amp,
@@ -65,6 +66,10 @@ def open_gallery(args: argparse.Namespace) -> ClipSet | None:
     if args.knn_neighbours is None:
         return None
     gallery = open_clips(args.data_root, args.dataset, args.protocol, "train")
+    if gallery.has_labels:
+        gallery = labeled_clips(gallery, "--knn-neighbours")
+    else:
+        print("note: the training clips have no labels, so they vote for no class")
     if args.knn_neighbours > len(gallery):
         raise UserError(f"--knn-neighbours {args.knn_neighbours}: there are {len(gallery)} training clips")
     return gallery
@@ -72,7 +77,7 @@ def open_gallery(args: argparse.Namespace) -> ClipSet | None:
 
 def find_neighbors(
     extractor: FeatureExtractor, features: Tensor, gallery: ClipSet, k: int
-) -> tuple[dict[str, np.ndarray], list[int]]:
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the ``k`` nearest clips of ``gallery`` as arrays ``(N, k)``, and the class they vote for."""
     known = extractor.center_crop_features(gallery, "training features")
     widths = extractor.encoders.widths
@@ -83,7 +88,10 @@ def find_neighbors(
         "neighbour_labels": labels.cpu().numpy(),
         "similarities": similarities.cpu().numpy(),
     }
-    return arrays, majority_label(labels, gallery.num_classes).tolist()
+    if not gallery.has_labels:
+        return arrays, [UNLABELED] * len(labels)
+    votes = majority_label(labels, gallery.num_classes).tolist()
+    return arrays, [gallery.class_names[vote] for vote in votes]
 
 
 def main() -> int:
@@ -125,7 +133,7 @@ def main() -> int:
         arrays |= neighbors
         columns = (clips.names, votes, neighbors["neighbour_names"][:, 0], neighbors["similarities"][:, 0])
         lines = [
-            f"{name}: {gallery.class_names[vote]} (nearest {nearest}, cosine {cosine:.3f})"
+            f"{name}: {vote} (nearest {nearest}, cosine {cosine:.3f})"
             for name, vote, nearest, cosine in zip(*columns)
         ]
     atomic_write(Path(args.output), lambda file: np.savez(file, **arrays))

@@ -42,6 +42,8 @@ def pretrain(args: argparse.Namespace) -> int:
 
         representations = parse_representations(args.skeleton_representation, args.stream)
         clips = open_clips(args.data_root, args.dataset, args.protocol, "train")
+        if args.monitor_knn and not clips.has_labels:
+            raise UserError("--monitor-knn needs labels, but the clips have none; omit it")
         folder = checkpoint_folder(args, representations)
         point = resume_point(args.resume, folder, group)
         seed = group.first(choose_seed(args.seed, point.flags.get("seed")))

@@ -2,15 +2,19 @@
 
     python data_gen/arrays_gendata.py --dataset mine --data_path clips.npz --clips clips.csv
 
+    python data_gen/arrays_gendata.py --dataset mine --data_path clips --val-subjects s03 s07
+
 --data_path is an .npz file with one array per clip, or a folder with one .npy file per clip: (frames, joints,
 3, people) in meters, NaN or zero for joints and people that are missing. The joints are those of Kinect v2
-unless --skeleton is given; for a 2D skeleton the third axis is x, y and optionally a score. --clips lists the
-names of the clips, which are paths below --data_path, and their labels, with one column per protocol:
+unless --skeleton is given; for a 2D skeleton the third axis is x and y. A score may follow the coordinates.
+--clips lists the names of the clips, which are paths below --data_path, and their labels, with one column per
+protocol:
 
     name,label,cross_subject
     walk-anna,0,train
     wave-ben,1,val
 
+Without the table the folder of a clip is its class, and arrays that are in no folder have no label.
 Labels count from 0. A column class_name, or a file given with --class_names, contains the names of the
 classes. data_gen/own_clips.py does the same from Python.
 """
@@ -27,20 +31,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen import command_line as flags
-from data_gen.own_clips import TableRow, class_names_of, prepare_clip, read_table
-from data_gen.sources import Issue, find_arrays, load_contents, resolve_names, split_suffix
+from data_gen.class_folders import add_label_flags, label_files, label_flags
+from data_gen.own_clips import TableRow, prepare_clip
+from data_gen.sources import Issue, find_arrays, load_contents
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, prepare
 from facts.datasets import DATASETS
 from facts.skeletons import KINECT_V2, Skeleton, load_skeleton
 from options.parser import Parser
 from utils.errors import run_script
 
+CONTENT_FLAGS = ("dataset", "data_path", "clips", "num_classes", "keep_coordinates")
+
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--dataset", required=True, help="a name for the dataset")
     flags.add_path_flag(parser, "data_path", required=True, help="an .npz file, or a folder with .npy files")
-    flags.add_path_flag(parser, "clips", required=True, help="the table of names, labels and splits")
+    add_label_flags(parser)
     flags.add_skeleton_flag(parser, KINECT_V2.name, KINECT_V2.name)
     flags.add_class_flags(parser, "largest label + 1")
     text = "store at most two people unchanged: no person selection, centering, rotation or scaling"
@@ -58,39 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_target(args.out_folder, args.overwrite)
     skeleton = load_skeleton(args.skeleton)
     class_names = flags.read_class_flags(args)
-    table = read_table(args.clips, args.num_classes)
-    rows, left_out = table.rows, table.left_out
-    arrays = find_arrays(args.data_path, left_out)
-    array_of = resolve_names(rows, arrays)
-    used = {array.display_name for array in array_of.values()}
-    examples = ", ".join(array.full_name for array in arrays[:3])
-    for names, reason in (
-        (
-            {f"{args.data_path.name}/{name}" for name in rows.keys() - array_of.keys()},
-            f"array not found; there are {examples}",
-        ),
-        ({array.display_name for array in arrays} - used, f"no valid row in {args.clips.name}"),
-    ):
-        left_out += [Issue(name, None, reason) for name in sorted(names)]
-    labels = [row.label for row in rows.values()]
-    num_classes = args.num_classes or max(labels, default=0) + 1
-    content_flags = ("dataset", "data_path", "clips", "num_classes", "keep_coordinates")
-    origin = flags.provenance("data_gen/arrays_gendata.py", args, content_flags)
+    left_out: list[Issue] = []
+    found = label_files(find_arrays(args.data_path, left_out), args, class_names)
+    num_classes = args.num_classes or found.num_classes
+    origin = flags.provenance("data_gen/arrays_gendata.py", args, (*CONTENT_FLAGS, *label_flags(args)))
     store = StoreWriter(
-        args.out_folder, args.dataset, num_classes, table.protocols, origin, args.overwrite, skeleton
+        args.out_folder, args.dataset, num_classes, found.protocols, origin, args.overwrite, skeleton
     )
-    store.class_names = class_names or class_names_of(rows.values(), num_classes)
     store.left_out += left_out
-    store.notes += table.notes
-    if min(labels, default=0) > 0:
-        store.warnings.append(
-            "no clip has label 0, but labels count from 0; if yours count from 1, subtract 1"
-        )
-    row_of = {
-        array.display_name: replace(rows[name], name=(split_suffix(name, [".npy"]) or [name])[0])
-        for name, array in array_of.items()
-    }
-    files = load_contents([array_of[name] for name in sorted(array_of)])
+    found.describe_to(store)
+    row_of = {row.display_name: row for row in found.rows}
+    files = load_contents([row.file for row in found.rows])
     clips = (replace(row_of[file.display_name], file=file) for file in files)
     read = partial(read_clip, normalize=not args.keep_coordinates, skeleton=skeleton)
     return prepare(store, read, clips, args, inputs_per_task=1)

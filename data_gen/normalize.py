@@ -14,7 +14,7 @@ import numpy as np
 
 from data_gen.sources import BadFile
 from facts.datasets import NUM_COORDINATES, NUM_PEOPLE
-from facts.skeletons import KINECT_V2, Skeleton
+from facts.skeletons import KINECT_V2, Skeleton, group_of
 
 MAX_GAP = 10  # frames in which a person is missing that are interpolated: a third of a second
 
@@ -165,13 +165,14 @@ def tracked_joints(person: np.ndarray) -> np.ndarray:
 def align_axes(people: np.ndarray, tracked: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """Rotate the whole clip so that ``skeleton.z_bone`` is parallel to z, then ``skeleton.x_pair`` to x.
 
-    Both are those of the first person in the first frame in which the two joints are ``tracked`` (frames, V).
+    Both are those of the first person in the first frame in which their joints are ``tracked`` (frames, V).
     A pair that is never tracked is left out. Returns float32.
     """
     for pair, axis in ((skeleton.z_bone, (0, 0, 1)), (skeleton.x_pair, (1, 0, 0))):
-        frames = np.flatnonzero(tracked[:, list(pair)].all(axis=1)) if pair else ()
+        ends = [list(group_of(end)) for end in pair or ()]
+        frames = np.flatnonzero(tracked[:, sum(ends, [])].all(axis=1)) if ends else ()
         if len(frames):
-            start, end = people[0, frames[0], list(pair)]
+            start, end = (people[0, frames[0], joints].mean(axis=0) for joints in ends)
             # rounded to float32 after each rotation, as in the official code
             people = rotate(people, rotation_between(end - start, axis))
     return people

@@ -8,9 +8,9 @@
     ])
 
 An array is (frames, V joints, 3, people) in meters, NaN or zero for joints and people that are missing. The
-joints are those of Kinect v2 unless another skeleton is given. For a 2D skeleton the third axis is x, y and
-optionally the score of the pose estimator. ``data_gen/arrays_gendata.py`` does the same with files; the table
-that it reads is parsed here.
+joints are those of Kinect v2 unless another skeleton is given. For a 2D skeleton the third axis is x and y.
+The score of a pose estimator may follow the coordinates. ``data_gen/arrays_gendata.py`` does the same with
+files; the table that it reads is parsed here.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import numpy as np
 from data_gen.normalize import interpolate_gaps, normalize_clip, stored_frames
 from data_gen.sources import Issue, RawFile
 from data_gen.store_writer import Clip, FileResult, StoreWriter
-from dataset.store_format import CLIP_COLUMNS, MAX_CLASSES, SPLITS
+from dataset.store_format import CLIP_COLUMNS, MAX_CLASSES, NO_LABEL, SPLIT_NAMES
 from facts.class_names import is_class_name
-from facts.datasets import NUM_COORDINATES, NUM_PEOPLE
+from facts.datasets import NUM_PEOPLE
 from facts.skeletons import KINECT_V2, Skeleton
 from utils.csv_tables import read_csv
 from utils.errors import BadFile, UserError, parse_errors
@@ -101,8 +101,8 @@ def frames_of_array(array: np.ndarray, normalize: bool = True, skeleton: Skeleto
     """Convert an array to the frames of a store, float32 (frames, V, 3, 2).
 
     Args:
-        array: (frames, V, 3, people), or (frames, V, 3) for one person; NaN or zero for joints and people
-            that are missing. For a 2D skeleton also 2 instead of 3, and the third number is a score.
+        array: (frames, V, C, people), or (frames, V, C) for one person; NaN or zero for joints and people
+            that are missing. C is the number of coordinates, 3 or, for a 2D skeleton, 2; a score may follow.
         normalize, skeleton: see ``write_store``.
 
     Raises:
@@ -115,7 +115,7 @@ def bodies_of_array(array: np.ndarray, normalize: bool, skeleton: Skeleton) -> n
     """Return a copy of the coordinates, float64 (people, frames, V, C), zero for what is missing."""
     if array.ndim == 3:
         array = array[..., None]
-    sizes = range(skeleton.dimensions, NUM_COORDINATES + 1)
+    sizes = (skeleton.dimensions, skeleton.dimensions + 1)
     shape = array.shape[1:3] if array.ndim == 4 and array.size else ()
     if shape not in [(skeleton.num_joints, size) for size in sizes]:
         expected = f"(frames, {skeleton.num_joints}, {' or '.join(map(str, sizes))}, people)"
@@ -132,10 +132,12 @@ def bodies_of_array(array: np.ndarray, normalize: bool, skeleton: Skeleton) -> n
     if not scores.size:
         return coordinates
     if scores.min() < 0 or scores.max() > 1 or not scores.any():
+        order, axes = ("third", "x and y") if skeleton.dimensions == 2 else ("fourth", "x, y and z")
+        advice = "for 3D joints, choose or define a 3D skeleton with --skeleton (docs/data.md); otherwise "
         raise BadFile(
-            f"the third number of a joint of {skeleton.name} is a score from 0 to 1, and not 0 for all, but "
-            f"here it is from {scores.min():.3g} to {scores.max():.3g}: for 3D joints, define a 3D skeleton "
-            "in a file and give it with --skeleton (docs/data.md); otherwise give x and y only"
+            f"the {order} number of a joint of {skeleton.name} is a score from 0 to 1, and not 0 for all, "
+            f"but here it is from {scores.min():.3g} to {scores.max():.3g}: "
+            f"{advice if skeleton.dimensions == 2 else ''}give {axes} only"
         )
     return np.where(scores > 0, coordinates, 0)
 
@@ -165,48 +167,59 @@ class ClipTable:
     notes: list[Issue]
 
 
-def read_table(path: Path, num_classes: int | None) -> ClipTable:
+def read_table(path: Path, num_classes: int | None, needs_split: bool = True) -> ClipTable:
     """Read the table of clips, a CSV file with the columns name, label and one per protocol.
 
-    A column class_name is optional. Columns without a name, such as the index of pandas, are ignored, and so
-    are those without any split, with a note. Rows that have the same name are all left out.
+    The splits are train and val, also called validation or test. If a protocol has both val and test, the
+    clips in test are in no split. A clip without label has an empty cell; the column label, too, is optional,
+    as is class_name. Columns without a name, such as the index of pandas, are ignored, and so are those
+    without any split, with a note. Rows that have the same name are all left out.
 
     Raises:
         UserError: the file is not such a table.
     """
     advice = "see data_gen/arrays_gendata.py --help"
-    table = read_csv(path, ("name", "label"), advice)
+    table = read_csv(path, ("name",), advice)
     rows = {line: dict(zip_longest(table.columns, cells, fillvalue="")) for line, cells in table.rows}
     too_long = {line for line, cells in table.rows if len(cells) > len(table.columns)}
     names = Counter(row["name"] for row in rows.values())
     protocols, notes = [], []
     for column in table.columns:
         values = {row[column].lower() for row in rows.values()} - {""}
+        known = values & SPLIT_NAMES.keys()
         if column in (*CLIP_COLUMNS, CLASS_NAME_COLUMN) or not column or column.startswith("Unnamed:"):
             continue
-        if values and not values & set(SPLITS):
-            reason = f"the column {column} contains neither {' nor '.join(SPLITS)} and is ignored"
+        if values and not known:
+            reason = f"the column {column} contains neither train nor val and is ignored"
             notes.append(Issue(path.name, None, reason))
-        else:
-            protocols.append(column)
-    if not protocols:
+            continue
+        protocols.append(column)
+        if "test" in known and known & {"val", "validation"}:
+            notes.append(Issue(path.name, None, f"{column} has clips in val and in test; test is left out"))
+            for row in rows.values():
+                row[column] = "" if row[column].lower() == "test" else row[column]
+    if not protocols and needs_split:
         columns = ", ".join(table.columns)[:100]
         raise UserError(f"{path} has no column with train or val, for a protocol, but {columns}; {advice}")
     found = ClipTable({}, protocols, [], notes)
     for line, row in rows.items():
-        name, label = row["name"], row["label"]
-        splits = {protocol: row[protocol].lower() for protocol in protocols if row[protocol]}
-        wrong = [f"{column} is '{split:.40}'" for column, split in splits.items() if split not in SPLITS]
+        name, label = row["name"], row.get("label", "")
+        words = {protocol: row[protocol].lower() for protocol in protocols if row[protocol]}
+        wrong = [f"{column} is '{word:.40}'" for column, word in words.items() if word not in SPLIT_NAMES]
         if line in too_long:
             reason = "it has more cells than the header"
         elif not name or names[name] > 1:
             reason = f"{names[name]} rows have the name '{name:.40}'"
-        elif not label.isdecimal() or len(label) > 9 or int(label) >= (num_classes or MAX_CLASSES):
+        elif label and not (
+            label.isdecimal() and len(label) <= 9 and int(label) < (num_classes or MAX_CLASSES)
+        ):
             reason = f"label '{label:.40}' is not a whole number from 0 to {(num_classes or MAX_CLASSES) - 1}"
         elif wrong:
-            reason = f"{wrong[0]}, but must be {', '.join(SPLITS)} or empty"
+            reason = f"{wrong[0]}, but must be train, val or empty"
         else:
-            found.rows[name] = TableRow(name, int(label), splits, row.get(CLASS_NAME_COLUMN, ""))
+            splits = {protocol: SPLIT_NAMES[word] for protocol, word in words.items()}
+            number = int(label) if label else NO_LABEL
+            found.rows[name] = TableRow(name, number, splits, row.get(CLASS_NAME_COLUMN, ""))
             continue
         found.left_out.append(Issue(path.name, line, reason))
     return found
@@ -220,7 +233,9 @@ def class_names_of(rows: Iterable[TableRow], num_classes: int) -> tuple[str, ...
     """
     names: dict[int, str] = {}
     for row in rows:
-        first = names.setdefault(row.label, row.class_name) if row.class_name else ""
+        if row.label == NO_LABEL or not row.class_name:
+            continue
+        first = names.setdefault(row.label, row.class_name)
         if row.class_name != first or (first and not is_class_name(first)):
             names_of_class = f"{first[:40]!r} and {row.class_name[:40]!r}"
             raise UserError(f"class {row.label} has two names, or one that is too long: {names_of_class}")

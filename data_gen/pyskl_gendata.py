@@ -3,10 +3,12 @@
     python data_gen/pyskl_gendata.py --data_path ntu60_3danno.pkl           # -> data/ntu60
     python data_gen/pyskl_gendata.py --data_path ntu60_hrnet.pkl            # 2D poses -> data/ntu60_2d
     python data_gen/pyskl_gendata.py --data_path ntu120_3danno.pkl --dry-run
+    python data_gen/pyskl_gendata.py --data_path ntu60_xsub_train.pkl ntu60_xsub_val.pkl
 
 The pickle contains {"split": {"xsub_train": [names], ...}, "annotations": [{"frame_dir": name, "label":
-class, "keypoint": array (people, frames, joints, coordinates), ...}, ...]}. It is read without executing it,
-and held in memory. Clips are normalized like those of NTU RGB+D; docs/data.md describes how pyskl selects
+class, "keypoint": array (people, frames, joints, coordinates), ...}, ...]}. Older pickles of MMAction2 are
+the list of annotations, of the split that their name ends with. Pickles are read without executing them, and
+held in memory. Clips are normalized like those of NTU RGB+D; docs/data.md describes how pyskl selects
 bodies. The store (dataset/store_format.py) is written atomically. Its store.json lists every clip that was
 left out, with the reason.
 """
@@ -34,7 +36,7 @@ from data_gen.sources import Issue
 from data_gen.store_writer import Clip, FileResult, StoreWriter, count_splits, prepare, preview
 from dataset.store_format import MAX_CLASSES
 from facts.datasets import DATASETS, MAX_FRAMES, parse_ntu_name
-from facts.skeletons import KINECT_V2, SKELETONS, Skeleton, load_skeleton
+from facts.skeletons import KINECT_V2, Skeleton, load_skeleton, skeleton_of
 from options.parser import Parser
 from utils.errors import BadFile, UserError, parse_errors, run_script
 from utils.pickles import read_pickle
@@ -60,7 +62,8 @@ class Annotation:
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    flags.add_path_flag(parser, "data_path", required=True, help="the pickle, for example ntu60_3danno.pkl")
+    text = "the pickle, for example ntu60_3danno.pkl; or several, if each is the list of one split"
+    flags.add_path_flag(parser, "data_path", nargs="+", required=True, help=text)
     known = ", ".join(DATASETS)
     default = "from the file name, for NTU RGB+D"
     flags.add_flag(parser, "dataset", help=f"{known}, or a name of your choice (default: {default})")
@@ -69,7 +72,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     flags.add_dry_run_flag(parser)
     flags.add_store_flags(parser, "data/<dataset>, data/<dataset>_2d for 2D poses")
     args = parser.parse_args(arguments)
-    from_name = re.match(r"ntu(60|120)(?!\d)", args.data_path.name.lower())
+    from_name = re.match(r"ntu(60|120)(?!\d)", args.data_path[0].name.lower())
     args.dataset = args.dataset or (from_name and from_name[0])
     if args.dataset is None:
         parser.error("--dataset is required, because the file name does not start with ntu60 or ntu120")
@@ -86,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         counts = count_splits(protocols, (item.splits for item in annotations))
         print("\n".join(preview(args.dataset, counts, left_out)))
         return 0
-    skeleton = load_skeleton(args.skeleton) if args.skeleton else find_skeleton(args.data_path, annotations)
+    skeleton = (
+        load_skeleton(args.skeleton) if args.skeleton else find_skeleton(args.data_path[0], annotations)
+    )
     suffix = "_2d" if skeleton.dimensions == 2 and args.dataset in DATASETS else ""
     folder = args.out_folder or flags.DATA_FOLDER / f"{args.dataset}{suffix}"
     num_classes = args.num_classes or max((item.label for item in annotations), default=0) + 1
@@ -100,16 +105,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_annotations(
-    path: Path, dataset: str, num_classes: int | None
+    paths: Sequence[Path], dataset: str, num_classes: int | None
 ) -> tuple[list[str], list[Annotation], list[Issue]]:
-    """Read the pickle.
+    """Read the pickles, of which those after the first must be lists.
 
     Returns the protocols, the annotations by name, and the issues of annotations and names that are left out.
-    Raises ``UserError`` if the file is not such a pickle.
+    Raises ``UserError`` if a file is not such a pickle.
     """
-    content = read_pickle(path)
-    with parse_errors(f"{path} is not a pickle of pyskl, with a dictionary 'split' and a list 'annotations'"):
-        lists, items = dict(content["split"]), list(content["annotations"])
+    path = paths[0]
+    lists: dict[Any, Any] = {}
+    items: list[Any] = []
+    for file in paths:
+        content = read_pickle(file)
+        if isinstance(content, list) and content:
+            names = [item.get("frame_dir") for item in content if isinstance(item, dict)]
+            content = {"split": {split_of_file(file): names}, "annotations": content}
+        with parse_errors(
+            f"{file} is not a pickle of pyskl, with the dictionary 'split' and the list 'annotations'"
+        ):
+            if lists.keys() & content["split"].keys():
+                raise UserError(
+                    f"{file} has the same split as another file; rename it to end with train or val"
+                )
+            lists |= content["split"]
+            items += content["annotations"]
     splits, left_out = read_splits(lists, path.name)
     given = [item.get("frame_dir") if isinstance(item, dict) else None for item in items]
     names = [name if _is_name(name) else None for name in given]
@@ -133,6 +152,12 @@ def read_annotations(
         left_out += [Issue(f"{path.name}/{name}", None, reason) for name in sorted(absent)]
         found |= absent
     return list(splits), [annotations[name] for name in sorted(annotations)], left_out
+
+
+def split_of_file(path: Path) -> str:
+    """Return the split in the name of a file: xsub_val for ``ntu60_xsub_val.pkl``, all_train without any."""
+    match = re.search(r"(?:(xsub|xview|xset)[_-]?)?(train|val|test)$", path.stem.lower())
+    return "_".join(filter(None, match.groups())) if match else "all_train"
 
 
 def read_splits(lists: dict[Any, Any], file_name: str) -> tuple[dict[str, dict[str, str]], list[Issue]]:
@@ -192,13 +217,9 @@ def find_skeleton(path: Path, annotations: Sequence[Annotation]) -> Skeleton:
     """Return the skeleton with the joints and coordinates of most clips; raises ``UserError`` for others."""
     shapes = Counter(item.keypoint.shape[2:] for item in annotations)
     sizes = max(shapes, key=shapes.__getitem__, default=KINECT_V2.frame_shape[:2])
-    for skeleton in SKELETONS.values():
-        if sizes == (skeleton.num_joints, skeleton.dimensions):
-            return skeleton
-    raise UserError(
-        f"{path} has clips of {' joints with '.join(map(str, sizes))} coordinates, which no skeleton of "
-        f"{', '.join(SKELETONS)} has; define it in a file and give it with --skeleton"
-    )
+    with parse_errors(f"{path} has clips of another shape than 'keypoint' of pyskl"):
+        num_joints, dimensions = sizes
+        return skeleton_of(num_joints, dimensions)
 
 
 def read_clip(annotation: Annotation, skeleton: Skeleton, max_frames: int | None) -> FileResult:

@@ -34,6 +34,7 @@ from dataset.store_format import (
     FRAMES_FILE,
     INFO_FILE,
     MAX_CLASSES,
+    NO_LABEL,
     SPLITS,
 )
 from facts.class_names import published_class_names
@@ -59,7 +60,10 @@ MAX_PRINTED_ISSUES = 10
 
 @dataclass
 class Clip:
-    """One clip to store: ``frames`` is float32 (frames, V, 3, 2 people), labels count from 0."""
+    """One clip to store: ``frames`` is float32 (frames, V, 3, 2 people).
+
+    Labels count from 0; ``NO_LABEL`` means none.
+    """
 
     name: str
     label: int
@@ -294,7 +298,7 @@ class StoreWriter:
             ),
             "a coordinate is not finite": not np.isfinite(frames).all(),
             f"label {clip.label} is not one of the {self.num_classes} classes, counted from 0": (
-                not 0 <= clip.label < self.num_classes
+                clip.label != NO_LABEL and not 0 <= clip.label < self.num_classes
             ),
             "the name occurs twice": clip.name in self.rows,
             f"{', '.join(bad_splits)} is not a split of this store": bool(bad_splits),
@@ -328,7 +332,8 @@ class StoreWriter:
         self._frames.flush()
         os.fsync(self._frames.fileno())
         rows = (
-            [name, *numbers, *(splits.get(protocol, "") for protocol in self.protocols)]
+            ["" if cell == NO_LABEL else cell for cell in (name, *numbers)]
+            + [splits.get(protocol, "") for protocol in self.protocols]
             for name, (*numbers, splits) in self.rows.items()
         )
         write_csv(folder / CLIPS_FILE, [*CLIP_COLUMNS, *self.protocols], rows)

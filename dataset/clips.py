@@ -18,7 +18,9 @@ from utils.errors import UserError
 
 from .official_layout import find_official, has_official, open_official
 from .store import Store, is_store, open_store
+from .store_format import NO_LABEL
 
+UNLABELED = "no label"  # instead of the name of a class
 COPY_BLOCK = 1024  # rows of the memory map that are copied to another device at a time
 
 
@@ -35,7 +37,7 @@ class ClipSet:
     split: str
     num_classes: int
     names: list[str]
-    labels: Tensor  # (N,) int64
+    labels: Tensor  # (N,) int64; NO_LABEL for a clip without label
     num_frames: Tensor  # (N,) int64
     frames: Tensor
     first_frame: Tensor | None  # (N,) int64; None in the official layout
@@ -46,6 +48,16 @@ class ClipSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any clip has a label."""
+        return bool((self.labels != NO_LABEL).any())
+
+    def class_of(self, index: int) -> str:
+        """Return the name of the class of a clip."""
+        label = int(self.labels[index])
+        return UNLABELED if label == NO_LABEL else self.class_names[label]
 
     def gather(self, clips: Tensor, frames: Tensor) -> Tensor:
         """Return the frames ``frames`` (N, T) of the clips ``clips`` (N,): ``(N, T, V, 3, M)``."""
@@ -170,6 +182,25 @@ def from_official(path: Path, dataset: str, protocol: str, split: str) -> ClipSe
     )
 
 
+def open_splits(data_root: str, dataset: str, protocol: str) -> tuple[ClipSet, ClipSet]:
+    """Open the training and the validation clips.
+
+    Without labels there may be no validation clips: then the training clips take their place.
+    Raises ``UserError`` as ``open_clips``.
+    """
+    train = open_clips(data_root, dataset, protocol, "train")
+    try:
+        return train, open_clips(data_root, dataset, protocol, "val")
+    except NoClips:
+        if train.has_labels:
+            raise
+        return train, replace(train, split="val")
+
+
+class NoClips(UserError):
+    """A split has no clips."""
+
+
 def open_clips(data_root: str, dataset: str, protocol: str, split: str) -> ClipSet:
     """Open the ``train`` or ``val`` clips of a protocol, from a store or from the official layout.
 
@@ -189,5 +220,5 @@ def open_clips(data_root: str, dataset: str, protocol: str, split: str) -> ClipS
             )
         clips = from_official(path, dataset, protocol, split)
     if not len(clips):
-        raise UserError(f"{folder} has no clip in the '{split}' split of {protocol}")
+        raise NoClips(f"{folder} has no clip in the '{split}' split of {protocol}")
     return clips

@@ -13,7 +13,10 @@ from fractions import Fraction
 import torch
 from torch import Generator, Tensor
 
+from utils.errors import UserError
+
 from .clips import ClipSet
+from .store_format import NO_LABEL
 
 
 def fraction_of(count: int, fraction: float) -> int:
@@ -59,6 +62,25 @@ def keep_clips(clips: ClipSet, index: Tensor) -> ClipSet:
         frames=frames[here] if first_frame is None else frames,
         first_frame=None if first_frame is None else first_frame[here],
     )
+
+
+def labeled_clips(clips: ClipSet, task: str) -> ClipSet:
+    """Return the clips that have a label, with a note if there are others.
+
+    Raises:
+        UserError: no clip has a label, which ``task`` needs.
+    """
+    index = (clips.labels != NO_LABEL).nonzero()[:, 0]
+    if not len(index):
+        raise UserError(
+            f"{task} needs labels, but the '{clips.split}' clips of {clips.dataset} {clips.protocol} have "
+            "none; prepare the store with labels (docs/data.md)"
+        )
+    if len(index) == len(clips):
+        return clips
+    missing = len(clips) - len(index)
+    print(f"note: {missing} of {len(clips)} '{clips.split}' clips have no label and are not used")
+    return keep_clips(clips, index)
 
 
 def classes_without_clip(train: ClipSet, val: ClipSet) -> list[int]:

@@ -22,12 +22,12 @@ from data_gen.store_writer import Clip, FileResult
 from data_gen.units import UnitCheck
 from dataset.clips import ClipSet
 from dataset.store import is_store, open_store
+from dataset.store_format import NO_LABEL
 from facts.datasets import MAX_FRAMES
 from facts.skeletons import KINECT_V2, Skeleton
 from utils.errors import BadFile, UserError
 
 SUFFIXES = ".skeleton", ".npy"
-NO_LABEL = -1
 
 
 class Span(NamedTuple):
@@ -55,16 +55,19 @@ class StoredClip(RawFile):
         return self.array
 
 
-def expected(skeleton: Skeleton, normalize: bool) -> str:
-    """Return the end of an error message about other clips."""
-    return f"the encoders take {skeleton}, {'' if normalize else 'not '}normalized"
+def mismatch(found: Skeleton, skeleton: Skeleton, normalize: bool) -> str:
+    """Return the end of an error message about clips that the encoders do not take."""
+    taken = f"{skeleton}, {'' if normalize else 'not '}normalized"
+    return f"contains the skeleton {found}, but the encoders take {taken}"
 
 
 def clips_of_store(folder: Path, skeleton: Skeleton, normalize: bool) -> list[StoredClip]:
     """Return all clips of a store. Raises ``UserError`` if they are not what the encoders take."""
     store = open_store(folder)
     if (store.skeleton, store.normalized) != (skeleton, normalize):
-        raise UserError(f"{folder} contains {store.skeleton}, but {expected(skeleton, normalize)}")
+        raise UserError(
+            f"{folder} contains the skeleton {store.skeleton}, but {expected(skeleton, normalize)}"
+        )
     frames = store.frames[:, :, : skeleton.dimensions]
     ends = zip(store.names, store.first_frame, store.first_frame + store.num_frames)
     return [
@@ -90,7 +93,9 @@ def read_clips(
     if file.suffix == ".npy":
         values = np.atleast_1d(file.read_array())
     elif skeleton != KINECT_V2 or not normalize:
-        raise BadFile(f"it contains {KINECT_V2}, but {expected(skeleton, normalize)}; give arrays")
+        raise BadFile(
+            f"it contains the skeleton {KINECT_V2}, but {expected(skeleton, normalize)}; give arrays"
+        )
     else:
         bodies, _ = read_skeleton(file.read(), sys.maxsize if windows else MAX_FRAMES)
         values = bodies.swapaxes(0, 1)

@@ -23,6 +23,7 @@ from .store_format import (
     FRAMES_FILE,
     INFO_FILE,
     MAX_CLASSES,
+    NO_LABEL,
     SPLITS,
 )
 
@@ -40,7 +41,7 @@ class Store:
     skeleton: Skeleton
     frames: np.ndarray  # (all frames, V, 3, 2) float32, a read-only memory map
     names: list[str]
-    labels: np.ndarray  # (clips,) int64, 0-based
+    labels: np.ndarray  # (clips,) int64, 0-based; NO_LABEL for a clip without label
     first_frame: np.ndarray  # (clips,) int64
     num_frames: np.ndarray  # (clips,) int64
     splits: dict[str, list[str]]  # protocol -> train, val or empty, per clip
@@ -87,7 +88,8 @@ def _read_clips(path: Path, version: tuple[int, ...]) -> tuple[list[str], np.nda
                 row = _without_empty_end(row, len(columns))
             try:
                 name, label, first, count, *cells = row
-                numbers.extend((int(label), int(first), int(count)))
+                # not int(label): a label below 0 is an error
+                numbers.extend((np.uint32(label) if label else NO_LABEL, int(first), int(count)))
                 for values, cell in zip(splits, cells, strict=True):
                     values.append(split_of[cell])
             except (ValueError, KeyError, OverflowError) as error:
@@ -135,7 +137,7 @@ def open_store(folder: Path) -> Store:
         raise UserError(
             f"{folder}: {CLIPS_FILE} refers to frames beyond the end of {FRAMES_FILE}; rebuild the store"
         )
-    if len(names) and not 0 <= labels.min() <= labels.max() < num_classes:
+    if len(names) and labels.max() >= num_classes:
         raise UserError(f"{folder}: {CLIPS_FILE} has a label outside 0..{num_classes - 1}; rebuild the store")
     return Store(
         folder,

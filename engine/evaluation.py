@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from dataset.clips import ClipSet, open_clips
-from dataset.label_subset import classes_without_clip, keep_clips
+from dataset.clips import ClipSet, open_splits
+from dataset.label_subset import classes_without_clip, keep_clips, labeled_clips
 from models.registry import join_representations
 from options.flags import CLASSIFIER_DEFAULTS, given_sizes
 from options.parser import Flags, spelled
@@ -232,7 +232,9 @@ def prepare_evaluation(args: Flags, task: str, seed: int | None = None, frozen: 
     if args.amp == "fp16" and not frozen:
         raise UserError("--amp fp16 needs loss scaling, which only pretraining supports; use --amp bf16")
     use_tf32(args.tf32 == "on")
-    splits = [open_clips(args.data_root, args.dataset, args.protocol, name) for name in ("train", "val")]
+    splits: list[ClipSet] = [*open_splits(args.data_root, args.dataset, args.protocol)]
+    if task != "retrieval" or splits[0].has_labels:
+        splits = [labeled_clips(clips, task) for clips in splits]
     if args.classes is not None:
         splits = [clips_of_classes(clips, args.classes) for clips in splits]
     seed = choose_seed(args.seed, seed)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from .datasets import NUM_COORDINATES, NUM_PEOPLE
 MAX_JOINTS = 1000  # of a definition; more are a mistake
 
 Pair = tuple[int, int]
+Joints = int | tuple[int, ...]  # one joint, or a group that stands for its mean
+Axis = tuple[Joints, Joints]
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,9 @@ class Skeleton:
         joints: the names of the joints.
         parents: the parent of each joint; the root is its own parent.
         center: the joints of the first person whose mean is the origin of every frame.
-        z_bone: the bone (start, end) that is parallel to z in the first frame, if any.
-        x_pair: the pair (left, right) of joints that is parallel to x in the first frame, if any.
+        z_bone: the bone (start, end) that is parallel to z in the first frame, if any. An end is a joint, or
+            a group of joints, whose mean is meant, such as both hips.
+        x_pair: the pair (left, right) that is parallel to x in the first frame, if any; joints or groups.
         dimensions: 3, or 2 for image coordinates, which are scaled instead of rotated.
         torso: of a 2D skeleton, the joints at its upper and at its lower end, such as shoulders and hips.
             The distance between their means is the unit of length.
@@ -55,8 +58,8 @@ class Skeleton:
     joints: tuple[str, ...]
     parents: tuple[int, ...]
     center: tuple[int, ...]
-    z_bone: Pair | None = None
-    x_pair: Pair | None = None
+    z_bone: Axis | None = None
+    x_pair: Axis | None = None
     dimensions: int = 3
     torso: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     arms: tuple[Pair, ...] = field(default=(), compare=False)
@@ -107,9 +110,12 @@ class Skeleton:
             yield f"'joints': give 2 to {MAX_JOINTS} different names"
 
         pairs = {name: getattr(self, name) for name in ("arms", "legs", "head", "drawn_bones")}
-        axes = {name: [pair] for name in ("z_bone", "x_pair") if (pair := getattr(self, name)) is not None}
-        pairs |= axes
+        axes = {name: axis for name in ("z_bone", "x_pair") if (axis := getattr(self, name)) is not None}
+        for name, axis in axes.items():
+            if not isinstance(axis, tuple) or len(axis) != 2 or () in axis:
+                yield f"'{name}': {axis!r:.40} is not a pair of joints or of lists of joints"
         groups = {"parents": [self.parents], "center": [self.center], "torso": self.torso or (), **pairs}
+        groups |= {name: [(*group_of(axis[0]), *group_of(axis[1]))] for name, axis in axes.items()}
         for name, group in [(name, group) for name, some in groups.items() for group in some]:
             if not isinstance(group, tuple) or not group or (name in pairs and len(group) != 2):
                 yield f"'{name}': {group!r:.40} is not a {'pair' if name in pairs else 'list'} of joints"
@@ -140,6 +146,29 @@ class Skeleton:
         paired = [joint for pair in self.left_right for joint in pair]
         if len(set(paired)) < len(paired):
             yield "'arms', 'legs', 'head': a joint occurs twice"
+
+
+def group_of(end: Joints) -> tuple[int, ...]:
+    """Return the joints at an end of an axis."""
+    return end if isinstance(end, tuple) else (end,)
+
+
+LEG_WORDS, HEAD_WORDS = ("hip", "knee", "ankle", "foot", "heel", "toe"), ("eye", "ear", "mouth")
+
+
+def described(name: str, joints: str, parents: str, center: tuple[int, ...], **others: Any) -> Skeleton:
+    """Return a skeleton whose arms, legs and head follow from the names of its joints.
+
+    ``joints`` and ``parents`` are separated by blanks; ``others`` are further fields of ``Skeleton``.
+    """
+    names = tuple(joints.split())
+    limbs: dict[str, Any] = {"arms": (), "legs": (), "head": ()}
+    for left, joint in enumerate(names):
+        if "left" in joint:
+            is_leg, is_head = (any(map(joint.count, words)) for words in (LEG_WORDS, HEAD_WORDS))
+            limb = "legs" if is_leg else "head" if is_head else "arms"
+            limbs[limb] += ((left, names.index(joint.replace("left", "right"))),)
+    return Skeleton(name, names, tuple(map(int, parents.split())), center, **limbs, **others)
 
 
 # fmt: off
@@ -204,9 +233,106 @@ COCO = Skeleton(
         (5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16),
     ),
 )
+
+COCO_3D = replace(COCO, name="coco_3d", dimensions=3, torso=None, z_bone=((11, 12), (5, 6)), x_pair=(5, 6))
+
+MEDIAPIPE = described(
+    "mediapipe",
+    "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear "
+    "right_ear mouth_left mouth_right left_shoulder right_shoulder left_elbow right_elbow left_wrist "
+    "right_wrist left_pinky right_pinky left_index right_index left_thumb right_thumb left_hip right_hip "
+    "left_knee right_knee left_ankle right_ankle left_heel right_heel left_foot_index right_foot_index",
+    "0 0 1 2 0 4 5 3 6 0 0 0 0 11 12 13 14 15 16 15 16 15 16 11 12 23 24 25 26 27 28 29 30",
+    center=(23, 24),
+    z_bone=((23, 24), (11, 12)),
+    x_pair=(11, 12),
+    drawn_bones=(
+        (0, 2), (2, 7), (0, 5), (5, 8), (9, 10), (11, 12), (11, 23), (12, 24), (23, 24),
+        (11, 13), (13, 15), (15, 17), (15, 19), (15, 21), (12, 14), (14, 16), (16, 18), (16, 20), (16, 22),
+        (23, 25), (25, 27), (27, 29), (29, 31), (24, 26), (26, 28), (28, 30), (30, 32),
+    ),
+)
+
+BODY_25 = described(
+    "body_25",
+    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist mid_hip right_hip "
+    "right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear left_big_toe "
+    "left_small_toe left_heel right_big_toe right_small_toe right_heel",
+    "1 1 1 2 3 1 5 6 1 8 9 10 8 12 13 0 0 15 16 14 19 14 11 22 11",
+    center=(8,),
+    dimensions=2,
+    torso=((1,), (8,)),
+)
+
+OPENPOSE_18 = described(
+    "openpose_18",
+    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip "
+    "right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear",
+    "1 1 1 2 3 1 5 6 1 8 9 1 11 12 0 0 14 15",
+    center=(8, 11),
+    dimensions=2,
+    torso=((1,), (8, 11)),
+)
+
+AZURE_KINECT = described(
+    "azure_kinect",
+    "pelvis spine_navel spine_chest neck clavicle_left shoulder_left elbow_left wrist_left hand_left "
+    "handtip_left thumb_left clavicle_right shoulder_right elbow_right wrist_right hand_right handtip_right "
+    "thumb_right hip_left knee_left ankle_left foot_left hip_right knee_right ankle_right foot_right head "
+    "nose eye_left ear_left eye_right ear_right",
+    "0 0 1 2 2 4 5 6 7 8 7 2 11 12 13 14 15 14 0 18 19 20 0 22 23 24 3 26 26 26 26 26",
+    center=(1,),
+    z_bone=(0, 1),
+    x_pair=(5, 12),
+)
+
+SMPL_22, SMPL_24 = (
+    described(
+        f"smpl_{count}",
+        "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 "
+        "left_foot right_foot neck left_collar right_collar head left_shoulder right_shoulder left_elbow "
+        f"right_elbow left_wrist right_wrist{hands}",
+        f"0 0 0 0 1 2 3 4 5 6 7 8 9 9 9 12 13 14 16 17 18 19{hand_parents}",
+        center=(6,),
+        z_bone=(0, 9),
+        x_pair=(16, 17),
+    )
+    for count, hands, hand_parents in ((22, "", ""), (24, " left_hand right_hand", " 20 21"))
+)
+
+SBU = described(
+    "sbu",
+    "head neck torso left_shoulder left_elbow left_hand right_shoulder right_elbow right_hand left_hip "
+    "left_knee left_foot right_hip right_knee right_foot",
+    "1 2 2 1 3 4 1 6 7 2 9 10 2 12 13",
+    center=(2,),
+    z_bone=(2, 1),
+    x_pair=(3, 6),
+)
 # fmt: on
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (KINECT_V2, KINECT_V1, COCO)}
+SKELETONS = {
+    skeleton.name: skeleton
+    for skeleton in (
+        *(KINECT_V2, KINECT_V1, COCO, COCO_3D, MEDIAPIPE, BODY_25, OPENPOSE_18),
+        *(AZURE_KINECT, SMPL_22, SMPL_24, SBU),
+    )
+}
+
+
+def skeleton_of(num_joints: int, dimensions: int) -> Skeleton:
+    """Return the skeleton of the table with this number of joints.
+
+    Raises:
+        UserError: there is none.
+    """
+    for skeleton in SKELETONS.values():
+        if (skeleton.num_joints, skeleton.dimensions) == (num_joints, dimensions):
+            return skeleton
+    raise UserError(
+        f"clips of {num_joints} joints with {dimensions} coordinates, which no skeleton of "
+        f"{', '.join(SKELETONS)} has; define it in a file and give it with --skeleton"
+    )
 
 
 def from_data(content: Any, source: str) -> Skeleton:

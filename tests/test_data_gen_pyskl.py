@@ -212,13 +212,13 @@ def one_clip(keypoint, label=0):
 
 def test_skeleton_by_the_number_of_joints(tmp_path):
     rng = np.random.default_rng(0)
-    for shape, name in (((20, 3), "kinect_v1"), ((25, 3), "kinect_v2"), ((17, 2), "coco"), ((18, 2), None)):
+    for shape, name in (((20, 3), "kinect_v1"), ((25, 3), "kinect_v2"), ((17, 2), "coco"), ((19, 2), None)):
         path = write(tmp_path / "x.pkl", one_clip(rng.uniform(1, 2, (1, 5, *shape))))
         if name:
             prepare(path, tmp_path / "store", "--dataset", "mine", "--overwrite")
             assert open_store(tmp_path / "store").skeleton.name == name
         else:
-            with pytest.raises(UserError, match="clips of 18 joints with 2 coordinates"):
+            with pytest.raises(UserError, match="clips of 19 joints with 2 coordinates"):
                 prepare(path, tmp_path / "other", "--dataset", "mine")
 
 

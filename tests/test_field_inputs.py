@@ -217,7 +217,7 @@ def test_rows_of_the_same_name_are_failures(tmp_path):
 
 def test_names_without_an_array_show_some_that_exist(tmp_path):
     table = "name,label,mine\nclip-a,0,train\n"
-    with pytest.raises(UserError, match="clips.npz/clip-a: array not found; there are a, b"):
+    with pytest.raises(UserError, match="clips.npz/clip-a: no file of this name; there are a, b"):
         from_arrays(tmp_path, {"a": person(KINECT_V2), "b": person(KINECT_V2, 1)}, table=table)
 
 

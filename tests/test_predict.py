@@ -165,7 +165,7 @@ def test_checkpoints_of_earlier_versions_load(train, small_store):
         ("--classifier inter.pth.tar", "inter.pth.tar is no classifier: give probe_last.pth.tar or"),
         ("--stride 5", "--stride and --timeline need --window"),
         ("--output o.txt", "must end with .csv or .json"),
-        ("--input wrong.npy", "the array is (4, 9, 3, 1) instead of (frames, 25, 3, people)"),
+        ("--input wrong.npy", "the array is (4, 9, 3, 1) instead of (frames, 25, 3 or 4, people)"),
         ("--input data", "no clip can be used"),
     ],
 )

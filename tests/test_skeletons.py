@@ -102,6 +102,8 @@ INVALID = [  # the content of a file, or the fields that differ from the example
     ({"parents": [0, 1, 0, 0, 2, 3]}, "'parents': one joint, the root"),
     ({"parents": [0, 0, 4, 0, 2, 3]}, "'parents': one joint, the root"),
     ({"center": []}, "'center': .* is not a list of joints"),
+    ({"z_bone": ["chest", []]}, "'z_bone': .* is not a pair of joints or of lists"),
+    ({"z_bone": [["chest", "l_hand"], ["head", "hip"]]}, "'z_bone': 'hip' is not the name"),
     ({"x_pair": [2, 2]}, "'x_pair': a joint occurs twice"),
     ({"arms": ["l_hand", "r_hand"]}, "'arms': 4 is not a pair of joints"),
     ({"legs": [["l_hand", "head"]]}, "'arms', 'legs', 'head': a joint occurs twice"),
@@ -300,5 +302,5 @@ def test_own_skeleton_from_file_to_features(run, tmp_path):
     inputs = ["--input", "clips.npz", "kinect.npy", "a.skeleton"]
     code, out, err = run("extract_features.py", *encoder, *inputs, "--output", "f.npz")
     assert code == 0 and "12 clips, 2 left out" in out, err
-    assert "kinect.npy: the array is (9, 25, 3, 1) instead of (frames, 6, 3, people)" in out
-    assert "it contains kinect_v2 (25 joints), but the encoders take upper_body" in out
+    assert "kinect.npy: the array is (9, 25, 3, 1) instead of (frames, 6, 3 or 4, people)" in out
+    assert "it contains the skeleton kinect_v2 (25 joints), but the encoders take upper_body" in out

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import torch
 from torch import Generator
 
 from dataset.augment import WholeClip
-from dataset.clips import ClipSet, open_clips
+from dataset.clips import ClipSet, NoClips, open_clips
 from dataset.store_format import SPLITS
 from dataset.views import View, pretraining_view
 from engine.log import RunLog
@@ -95,7 +96,8 @@ def find_clip(args: argparse.Namespace) -> tuple[ClipSet, int]:
     """Return the split that contains the clip ``--name`` and its position there, or suggest other names."""
     known: list[str] = []
     for split in SPLITS:
-        clips = open_clips(args.data_root, args.dataset, args.protocol, split)
+        with suppress(NoClips):
+            clips = open_clips(args.data_root, args.dataset, args.protocol, split)
         if args.name in clips.names:
             return clips, clips.names.index(args.name)
         known += clips.names
@@ -131,7 +133,7 @@ def main() -> int:
     clips, index = find_clip(args)
     defaults.fill_augmentation_defaults(args, clips.skeleton)
     view = pretraining_view(vars(args), args.num_frames, clips.skeleton)
-    title = f"{args.name}, {clips.class_names[int(clips.labels[index])]}"
+    title = f"{args.name}, {clips.class_of(index)}"
     frames = torch.arange(int(clips.num_frames[index]))
     whole = clips.gather(torch.tensor([index]), frames[None])[0]  # T x V x 3 x M
     stem = safe_file_name(args.name)

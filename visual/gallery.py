@@ -24,11 +24,14 @@ from .skeleton import INK, LIMB_COLORS, limbs_of
 QUERIES, NEIGHBORS = 8, 4
 SIZE = 140  # pixels of an animated skeleton
 FRAMES, STRIP_FRAMES = 32, 4  # of an animation and of a film strip
-COLORS = {"query": INK, "right": (0, 90, 181), "wrong": (190, 60, 0)}
+COLORS = {"query": INK, "neighbor": INK, "right": (0, 90, 181), "wrong": (190, 60, 0)}
 
 
 def choose_queries(val: ClipSet, names: Sequence[str] | None, seed: int) -> list[int]:
-    """Return the positions of the named validation clips, by default one clip of each of a few classes."""
+    """Return the positions of the named validation clips, by default one clip of each of a few classes.
+
+    Without labels they are any clips.
+    """
     if names:
         for name in names:
             if name not in val.names:
@@ -36,13 +39,17 @@ def choose_queries(val: ClipSet, names: Sequence[str] | None, seed: int) -> list
                 raise UserError(f"--gallery-queries {name}: {problem}")
         return [val.names.index(name) for name in names]
     source = generator(seed, PICTURES)
+    if not val.has_labels:
+        return torch.randperm(len(val), generator=source)[:QUERIES].sort().values.tolist()
     classes = val.labels.unique()
     classes = classes[torch.randperm(len(classes), generator=source)][:QUERIES].sort().values
     clips = [(val.labels == label).nonzero()[:, 0] for label in classes]
     return [int(x[torch.randint(len(x), (1,), generator=source)]) for x in clips]
 
 
-Tile = tuple[str, Panel, str]  # "query", "right" or "wrong"; a clip and its caption; an animation (data URI)
+Tile = tuple[
+    str, Panel, str
+]  # "query", "right", "wrong" or "neighbor"; a clip and its caption; an animation (data URI)
 
 
 def make_tile(clips: ClipSet, index: int, kind: str, role: str) -> Tile:
@@ -50,7 +57,7 @@ def make_tile(clips: ClipSet, index: int, kind: str, role: str) -> Tile:
     length, at = clips.num_frames[[index]].cpu(), torch.tensor([index])
     frames = min(FRAMES, int(length))
     clip = crop_and_resize(clips, at, torch.zeros_like(length), length, frames)[0].cpu()
-    caption = [role, clips.class_names[int(clips.labels[index])], clips.names[index]]
+    caption = [role, clips.class_of(index), clips.names[index]]
     panel = Panel(clip, clips.skeleton, caption, color=COLORS[kind])
     gif = gif_bytes(panel.render(SIZE), frames * FRAMES_PER_SECOND / int(length))
     return kind, panel, data_uri(gif, ".gif")
@@ -75,7 +82,8 @@ def write_gallery(
     for query, values, found in zip(queries, similarities.tolist(), neighbors.tolist(), strict=True):
         tiles = [make_tile(val, query, "query", "query")]
         for rank, (value, position) in enumerate(zip(values, found, strict=True), start=1):
-            kind = "right" if train.labels[position] == val.labels[query] else "wrong"
+            is_right = bool(train.labels[position] == val.labels[query])
+            kind = ("right" if is_right else "wrong") if val.has_labels else "neighbor"
             tiles.append(make_tile(train, position, kind, f"{rank}. {kind}, cosine {value:.2f}"))
         rows.append(tiles)
     kinds = [kind for tiles in rows for kind, *_ in tiles[1:]]
@@ -85,6 +93,8 @@ def write_gallery(
         "method": method,
         "summary": f"{right} have the class of their query",
     }
+    if not val.has_labels:
+        texts["summary"] = f"the nearest clips of {len(queries)} queries, without labels"
     write_page(
         folder / PAGE, tiles=rows, limbs={name: LIMB_COLORS[name] for name in limbs_of(val.skeleton)}, **texts
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from facts.skeletons import KINECT_V2, Pair, Skeleton
+from facts.skeletons import KINECT_V2, Pair, Skeleton, group_of
 from utils.errors import UserError
 
 AZIMUTH, ELEVATION = 30.0, 10.0  # degrees; seen straight from the front, an arm held forward is a point
@@ -94,8 +94,8 @@ def upright(clip: Tensor, skeleton: Skeleton = KINECT_V2) -> Tensor:
     up = mean_leg(person, skeleton)
     x_axis, y_axis, z_axis = torch.eye(3, dtype=up.dtype)
     up = up / up.norm() if up.norm() > 1e-6 else z_axis
-    left, right = skeleton.x_pair or (0, 0)
-    for across in ((person[:, right] - person[:, left]).sum(dim=0), x_axis, y_axis):
+    left, right = (person[:, group_of(end)].mean(dim=1) for end in skeleton.x_pair or (0, 0))
+    for across in ((right - left).sum(dim=0), x_axis, y_axis):
         across = across - (across @ up) * up
         if across.norm() > 1e-6:
             break

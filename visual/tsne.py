@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from torch import Tensor
 from torch.nn import functional as F
 
+from dataset.clips import UNLABELED
+from dataset.store_format import NO_LABEL
 from engine.randomness import PICTURES, choose_seed, generator
 from facts.class_names import short_class_names
 from options import flags
@@ -54,7 +56,7 @@ def named_classes(chosen: Sequence[str], names: Sequence[str], labels: Tensor) -
     present = {str(label): label for label in labels.unique().tolist()}
     present |= {name: label for name, label in known.items() if str(label) in present}
     if unknown := [name for name in chosen if name not in present]:
-        some = ", ".join(repr(names[label]) for label in labels.unique().tolist()[:3])
+        some = ", ".join(repr(names[label]) for label in labels.unique().tolist()[:3] if label != NO_LABEL)
         raise UserError(
             f"--tsne-classes {unknown[0]}: no validation clip has this class; there are {some}, ..."
         )
@@ -112,6 +114,8 @@ def write_feature_map(
         chosen: classes of the only map; default: samples.
     """
     labels = labels.cpu()
+    if (labels == NO_LABEL).any():  # NO_LABEL is the position of the last name
+        names = [*names, UNLABELED]
     samples = [named_classes(chosen, names, labels)] if chosen else sample_classes(labels, seed)
     rows = -(-max(map(len, samples)) // 2)  # of the legend
     panel = style.width / min(len(samples), style.by_columns(1, 3))
