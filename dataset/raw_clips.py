@@ -65,9 +65,7 @@ def clips_of_store(folder: Path, skeleton: Skeleton, normalize: bool) -> list[St
     """Return all clips of a store. Raises ``UserError`` if they are not what the encoders take."""
     store = open_store(folder)
     if (store.skeleton, store.normalized) != (skeleton, normalize):
-        raise UserError(
-            f"{folder} contains the skeleton {store.skeleton}, but {expected(skeleton, normalize)}"
-        )
+        raise UserError(f"{folder} {mismatch(store.skeleton, skeleton, normalize)}")
     frames = store.frames[:, :, : skeleton.dimensions]
     ends = zip(store.names, store.first_frame, store.first_frame + store.num_frames)
     return [
@@ -93,9 +91,7 @@ def read_clips(
     if file.suffix == ".npy":
         values = np.atleast_1d(file.read_array())
     elif skeleton != KINECT_V2 or not normalize:
-        raise BadFile(
-            f"it contains the skeleton {KINECT_V2}, but {expected(skeleton, normalize)}; give arrays"
-        )
+        raise BadFile(f"it {mismatch(KINECT_V2, skeleton, normalize)}; give arrays")
     else:
         bodies, _ = read_skeleton(file.read(), sys.maxsize if windows else MAX_FRAMES)
         values = bodies.swapaxes(0, 1)

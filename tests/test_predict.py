@@ -19,7 +19,7 @@ from models.registry import lay_out
 
 pytestmark = pytest.mark.filterwarnings("ignore:in .* expected in meters")  # random clips
 SCRIPT = "predict.py"
-SEQUENCE, BOTH = "seq-based", "seq-based_and_graph-based"
+SEQUENCE, GRAPH, BOTH = "seq-based", "graph-based", "seq-based_and_graph-based"
 PRETRAINED = ["--pretrained", "inter.pth.tar", "--finetune-skeleton-representation"]
 CASES = {  # --classifier -> the flags of its training
     "probe": [*PRETRAINED, BOTH],
@@ -33,7 +33,7 @@ CASES = {  # --classifier -> the flags of its training
 @pytest.fixture
 def train(run, tmp_path):
     """``train(name)``: train one of ``CASES`` in the folder ``name`` and save its scores."""
-    write_pretraining(tmp_path / "inter.pth.tar", ("seq-based", "graph-based"))
+    write_pretraining(tmp_path / "inter.pth.tar", (SEQUENCE, GRAPH))
 
     def call(name):
         flags = ["--epochs", 1, "--seed", 3, "--output-dir", name, "--save-scores", f"{name}.npz"]
@@ -134,7 +134,7 @@ def test_encoders_of_a_probe_that_moved_or_changed(run, train, tmp_path):
     np.save("clip.npy", np.random.default_rng(0).normal(scale=0.3, size=(30, 25, 3)))
     flags = ["--classifier", folder, "--input", "clip.npy"]
     (tmp_path / "inter.pth.tar").rename(tmp_path / "moved.pth.tar")
-    write_pretraining(tmp_path / "others.pth.tar", ("seq-based", "graph-based"))
+    write_pretraining(tmp_path / "others.pth.tar", (SEQUENCE, GRAPH))
     for more, message in (
         ([], "give their place with --pretrained (checkpoint inter.pth.tar does not exist"),
         (["--pretrained", "others.pth.tar"], "(the weights in others.pth.tar are others)"),
@@ -176,10 +176,12 @@ def test_errors_are_one_line(run, train, tmp_path, flags, message):
     assert code == 2 and message in err and one_line(err), err
 
 
-@pytest.mark.parametrize("representation", [SEQUENCE, "graph-based"])
-@pytest.mark.parametrize("kind", ["script", "export", "onnx"])
-def test_exported_encoders_give_the_same_features(tmp_path, representation, kind):
-    """As in docs/own_data.md, for a batch of another size than the example."""
+@pytest.mark.parametrize(
+    "kind, representation",
+    [("script", SEQUENCE), ("script", GRAPH), ("export", GRAPH), ("onnx", SEQUENCE), ("onnx", GRAPH)],
+)
+def test_exported_encoders_give_the_same_features(tmp_path, kind, representation):
+    """As in docs/own_data.md, for a batch of another size; tests/test_readme.py exports a sequence encoder."""
     path = write_pretraining(tmp_path / "one.pth.tar", (representation,), num_frames=8, gru_num_layers=1)
     encoder = load_encoders(str(path)).encoders[representation]
     views = torch.randn(5, 8, 25, 3, 2, generator=torch.manual_seed(0))

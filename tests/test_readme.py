@@ -43,6 +43,7 @@ SMALLER = {  # script -> flags to append; argparse uses the last of a repeated f
     "extract_features.py": [],
     "predict.py": [],
     "data_gen/arrays_gendata.py": [],
+    "data_gen/poses_gendata.py": [],
     "visual.clips": ["--num-frames", 4],
     "ntu_gendata.py": ["--data_path", "raw", "--out_folder", "out/ntu60"],
     "reproduce_tables.py": ["--dry-run"],
@@ -130,21 +131,18 @@ def test_python_examples_run(run, home, capsys):
 def test_walk_through_runs_as_printed(run, home, capsys, monkeypatch):
     """docs/own_data.md, from arrays to the prediction and the exported model, on made-up clips."""
     rng = np.random.default_rng(0)
-    people = [f"{name}-{i:02d}" for name in ("anna", "ben") for i in range(1, 9)]
-    rows = {name: (i % 2, "train" if "anna" in name else "val") for i, name in enumerate(people)}
-    body = rng.normal(scale=0.3, size=(25, 3, 1))
-    for folder, names in (("clips", people), ("new_clips", ["one", "two"]), (".", ["recording"])):
+    names = [f"{name}-{i:02d}" for name in ("anna", "ben") for i in range(1, 11)]
+    body = rng.normal(scale=0.3, size=(33, 3))
+    for folder in ("poses", "clips", "new_poses", "new_clips", "."):
         (home / folder).mkdir(exist_ok=True)
-        for name in names:
-            array = body + rng.normal(scale=0.05, size=(90, 25, 3, 1))
-            np.save(home / folder / f"{name}.npy", array)
-    table = [f"{name},0,{split}" for name, (_, split) in rows.items()]
-    (home / "clips.csv").write_text("\n".join(["name,label,split", *table]))
-    table = [f"{name},{label},{('walk', 'wave')[label]},{split}" for name, (label, split) in rows.items()]
-    (home / "labeled.csv").write_text("\n".join(["name,label,class_name,split", *table]))
+        for name in names[:2] if "new" in folder else ["recording"] if folder == "." else names:
+            np.save(home / folder / f"{name}.npy", body + rng.normal(scale=0.05, size=(90, 33, 3)))
+    labels = ["0,walk", "1,wave", ",", "0,walk", "1,wave"] * 4
+    rows = [f"{name},{label},{'val' if 'ben' in name else 'train'}" for name, label in zip(names, labels)]
+    (home / "labeled.csv").write_text("\n".join(["name,label,class_name,cross_subject", *rows]))
     monkeypatch.setattr("data_gen.command_line.DATA_FOLDER", home / "data")
     done = [command for command in commands(OWN_DATA_PAGE) if run_python(run, command)]
-    assert len(done) == 9
+    assert len(done) == 12
     assert {path.name for path in (home / "runs/mine/map").iterdir()} == {"tsne.png"}
     for name in ("predictions.csv", "timeline.json", "runs/mine/timelines/recording.png"):
         assert (home / name).stat().st_size > 100, name
