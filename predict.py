@@ -5,8 +5,8 @@
 
 --classifier is a file that action_classification.py wrote, of a linear probe or of fine-tuning, or its
 folder. --input takes what extract_features.py takes: .skeleton files, .npy arrays (frames, joints, 3,
-people), .npz files of several such arrays, and folders and zip archives of these, of the skeleton that the
-encoders were trained on. The five most probable classes are printed, and written to --output.
+people), .npz files of several such arrays, folders and zip archives of these, and stores, of the skeleton
+that the encoders were trained on. The five most probable classes are printed, and written to --output.
 
 With --window, long clips are cut into windows, each of which is classified as a clip of its own. In Python,
 engine/api.py does the same with arrays.
@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--classifier", required=True, help=text, **path)
     text = "encoders of a linear probe, if they have moved (default: where they were when it was trained)"
     parser.add_argument("--pretrained", nargs="+", default=[], help=text, **path)
-    text = "files, folders and zip archives of .skeleton, .npy and .npz files"
+    text = "stores, or files, folders and zip archives of .skeleton, .npy and .npz files"
     parser.add_argument("--input", nargs="+", required=True, help=text, **path)
     text = "write the classes to this .csv or .json file; JSON has the probabilities of all classes"
     parser.add_argument("--output", help=text, **path)

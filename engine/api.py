@@ -83,7 +83,15 @@ def encode(encoders: ConcatenatedEncoders, clips: ClipSet) -> Tensor:
 
 
 def classify(classifier: Classifier, clips: ClipSet) -> Tensor:
-    """Return the probabilities ``(N, C)`` of the classes of ``clips``; see ``encode``."""
+    """Return the probabilities ``(N, C)`` of the classes of ``clips``.
+
+    Raises:
+        UserError: the clips have another skeleton, or are not normalized as those of the training.
+    """
+    if clips.normalized != classifier.normalized:
+        raise UserError(
+            f"the classifier takes clips that are prepared with normalize={classifier.normalized}"
+        )
     features = encode(classifier.encoders, clips).to(classifier.head.weight.device)
     return classifier.head(features).softmax(dim=1)
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.scores import load_scores
 from facts.class_names import short_class_names
 from models.registry import lay_out
+from utils.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:in .* expected in meters")  # random clips
 SCRIPT = "predict.py"
@@ -47,36 +47,36 @@ def train(run, tmp_path):
 def arrays_of(root, split="val"):
     """The clips of the small store as arrays (frames, V, 3, people), which are normalized already."""
     clips = open_clips(root, "ntu60", "cross_view", split)
-    frames = clips.frames.numpy()
     rows = zip(clips.names, clips.first_frame.tolist(), clips.num_frames.tolist())
-    return {name: frames[first : first + count].copy() for name, first, count in rows}
+    return {name: clips.frames.numpy()[first : first + count].copy() for name, first, count in rows}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_probabilities_are_those_of_the_training(run, train, small_store, name):
     """Whatever was trained, the probabilities of the validation clips equal the scores that it saved."""
     folder, scores = train(name), load_scores(small_store.parent / f"{name}.npz")
-    state = torch.get_rng_state()
-    classifier = load_classifier(folder)
+    state, classifier = torch.get_rng_state(), load_classifier(folder)
     assert torch.equal(torch.get_rng_state(), state), "loading does not change the caller's random numbers"
-    arrays = arrays_of(small_store)
-    clips = prepare_clips(arrays, classifier.skeleton, normalize=False)
+    arrays, clips = arrays_of(small_store), open_clips(small_store, "ntu60", "cross_view", "val")
+    with pytest.raises(UserError, match="normalize=True"):
+        classify(classifier, prepare_clips(arrays, normalize=False))
     probabilities = classify(classifier, clips)
     expected = torch.from_numpy(scores.logits).softmax(dim=1)
     torch.testing.assert_close(probabilities, expected, rtol=1e-4, atol=1e-6)
     assert clips.names == scores.names.tolist() and len(classifier.class_names) == 60
     view = evaluation_view(classifier.encoders.num_frames).of(clips, torch.arange(3))
     torch.testing.assert_close(classifier(view).softmax(dim=1), expected[:3], rtol=1e-4, atol=1e-6)
-    features = encode(classifier.encoders, clips)
-    torch.testing.assert_close(classifier.head(features).softmax(dim=1), probabilities)
-    # the script, which normalizes, gives what the interface gives
+    logits = classifier.head(encode(classifier.encoders, clips))
+    torch.testing.assert_close(logits.softmax(dim=1), probabilities)
+    # the script normalizes arrays, but not the clips of a store
     np.savez("clips.npz", **arrays)
-    code, out, err = run(SCRIPT, "--classifier", folder, "--input", "clips.npz", "--output", "out.json")
-    assert code == 0 and "written: out.json" in out, err
-    found = json.loads((small_store.parent / "out.json").read_text())
-    normalized = classify(classifier, prepare_clips(arrays, classifier.skeleton)).numpy()
-    np.testing.assert_allclose([clip["probabilities"] for clip in found["clips"]], normalized, rtol=1e-4)
-    assert [clip["clip"] for clip in found["clips"]] == [*arrays]
+    normalized = classify(classifier, prepare_clips(arrays, classifier.skeleton))
+    for source, values in (("clips.npz", normalized), ("data/ntu60", expected)):
+        code, out, err = run(SCRIPT, "--classifier", folder, "--input", source, "--output", "out.json")
+        assert code == 0 and "written: out.json" in out, err
+        clips = json.loads((small_store.parent / "out.json").read_text())["clips"]
+        found = {clip["clip"]: clip["probabilities"] for clip in clips}
+        np.testing.assert_allclose([found[name] for name in arrays], values, rtol=1e-4, atol=1e-6)
 
 
 def test_table_csv_and_timeline_of_windows(run, train, small_store, tmp_path):
@@ -92,12 +92,11 @@ def test_table_csv_and_timeline_of_windows(run, train, small_store, tmp_path):
     with open("out.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     spans = [(row["clip"], int(row["first_frame"]), int(row["last_frame"])) for row in rows]
-    starts = [0, 20, 40, 60, 140, 160, 180, 200, 210]
+    starts = [0, 20, 40, 60, 140, 160, 180, 200, 210]  # in nine of the twelve windows someone is visible
     assert spans == [*(("recording", start + 1, start + 40) for start in starts), ("short", 1, 5)]
-    classifier = load_classifier(folder)
+    classifier, cut = load_classifier(folder), [recording[start : start + 40] for start in starts]
     names = short_class_names(classifier.class_names)
-    cut = [recording[start : start + 40] for start in starts] + [arrays[0][:5]]
-    expected = classify(classifier, prepare_clips(cut)).topk(5)
+    expected = classify(classifier, prepare_clips([*cut, arrays[0][:5]])).topk(5)
     for row, values, labels in zip(rows, expected.values, expected.indices):
         assert [row[f"class_{i}"] for i in range(1, 6)] == [names[k] for k in labels]
         found = [float(row[f"probability_{i}"]) for i in range(1, 6)]
@@ -118,14 +117,12 @@ def test_skeleton_files_are_cut_beyond_the_frames_of_a_training_clip(run, train,
     count, _, body = path.read_text().partition("\n")
     times = -(-320 // int(count))
     (tmp_path / "long.skeleton").write_text(f"{times * int(count)}\n{body * times}")
-    last = []
-    for flags in ([], ["--window", 100]):
+    for last, flags in ((300, []), (times * int(count), ["--window", 100])):
         files = ["--input", "long.skeleton", path, "--output", "o.json"]
         code, _, err = run(SCRIPT, "--classifier", "coordinates", *files, *flags)
         assert code == 0, err
         clips = json.loads((tmp_path / "o.json").read_text())["clips"]
-        last.append(max(clip["last_frame"] for clip in clips))
-    assert last == [300, times * int(count)]
+        assert max(clip["last_frame"] for clip in clips) == last
 
 
 def test_encoders_of_a_probe_that_moved_or_changed(run, train, tmp_path):
@@ -141,8 +138,7 @@ def test_encoders_of_a_probe_that_moved_or_changed(run, train, tmp_path):
     ):
         code, _, err = run(SCRIPT, *flags, *more)
         assert code == 2 and message in err and one_line(err), err
-    code, out, err = run(SCRIPT, *flags, "--pretrained", "moved.pth.tar")
-    assert code == 0 and "clip  1-30" in out, err
+    assert "clip  1-30" in run(SCRIPT, *flags, "--pretrained", "moved.pth.tar")[1]
 
 
 def test_checkpoints_of_earlier_versions_load(train, small_store):
@@ -150,9 +146,8 @@ def test_checkpoints_of_earlier_versions_load(train, small_store):
     for name, file in (("bone", "probe_last.pth.tar"), ("supervised", "finetune_last.pth.tar")):
         path = train(name) / file
         new, content = load_classifier(path), load_checkpoint(path)
-        del content["class_names"], content["normalized"]
-        if name == "bone":
-            del content["encoders"]
+        for key in ("class_names", "normalized", *(["encoders"] if name == "bone" else [])):
+            del content[key]
         save_checkpoint(path, content)
         old, clips = load_classifier(path), prepare_clips(arrays_of(small_store))
         assert torch.equal(classify(old, clips), classify(new, clips)) and old.class_names == new.class_names
@@ -169,10 +164,10 @@ def test_checkpoints_of_earlier_versions_load(train, small_store):
         ("--input data", "no clip can be used"),
     ],
 )
-def test_errors_are_one_line(run, train, tmp_path, flags, message):
-    shutil.copytree(train("bone"), tmp_path / "c")
+def test_errors_are_one_line(run, train, flags, message):
+    train("bone")
     np.save("wrong.npy", np.ones((4, 9, 3)))
-    code, _, err = run(SCRIPT, "--classifier", "c", "--input", "wrong.npy", *flags.split())
+    code, _, err = run(SCRIPT, "--classifier", "bone", "--input", "wrong.npy", *flags.split())
     assert code == 2 and message in err and one_line(err), err
 
 
@@ -181,7 +176,7 @@ def test_errors_are_one_line(run, train, tmp_path, flags, message):
     [("script", SEQUENCE), ("script", GRAPH), ("export", GRAPH), ("onnx", SEQUENCE), ("onnx", GRAPH)],
 )
 def test_exported_encoders_give_the_same_features(tmp_path, kind, representation):
-    """As in docs/own_data.md, for a batch of another size; tests/test_readme.py exports a sequence encoder."""
+    """As in docs/own_data.md, where a sequence encoder is exported, for a batch of another size."""
     path = write_pretraining(tmp_path / "one.pth.tar", (representation,), num_frames=8, gru_num_layers=1)
     encoder = load_encoders(str(path)).encoders[representation]
     views = torch.randn(5, 8, 25, 3, 2, generator=torch.manual_seed(0))
