@@ -40,6 +40,7 @@ TINY = {
     "graph_width": 4,
     "graph_num_blocks": 2,
     "image_width": 16,
+    "num_frames": 16,
 }
 TINY_SIZES = complete_sizes(TINY)
 TINY_FLAGS = [part for name, value in TINY.items() for part in ("--" + name.replace("_", "-"), str(value))]
@@ -259,8 +260,12 @@ def run(monkeypatch, capsys, small_store):
 
 
 @pytest.fixture
-def pretrain(run):
-    """``pretrain(folder, *flags)``: two epochs of five steps with tiny encoders; returns as ``run``."""
+def pretrain(run, monkeypatch):
+    """``pretrain(folder, *flags)``: two epochs of five steps with tiny encoders; returns as ``run``.
+
+    Without the sample views in TensorBoard, which take as long as the training.
+    """
+    monkeypatch.setattr("main_moco_inter_skeleton.log_views", lambda *_: None)
 
     def call(folder, *flags, script=INTER):
         return run(script, *PRETRAINING_FLAGS, *TINY_FLAGS, "--checkpoint-path", folder, *flags)

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_FLAGS, TINY_SIZES, one_line, write_pretraining, write_store
+from conftest import TINY, TINY_FLAGS, TINY_SIZES, one_line, write_pretraining, write_store
 
 import action_classification
 import engine.classifier
@@ -63,7 +63,7 @@ def test_weights_match_plain_training_loop(run, tmp_path, small_store, checkpoin
         optimizer.param_groups[0]["lr"] = 1e-4 if epoch == 0 else 1e-5
         batches = torch.randperm(20, generator=generator(4, ORDER, epoch)).split(8)
         for step, index in enumerate(batches):
-            view = classifier_view().of(clips, index, generator(4, VIEWS, epoch, step))
+            view = classifier_view(TINY["num_frames"]).of(clips, index, generator(4, VIEWS, epoch, step))
             x = lay_out(view, ("graph-based",))["graph-based"]
             seed_globally(4, DROPOUT, epoch, step)
             optimizer.zero_grad()
@@ -252,7 +252,7 @@ def test_features_of_two_checkpoints_are_concatenated(run, tmp_path):
     """The features of each checkpoint, in the order of the registry; one classifier is trained on both."""
     image = write_pretraining(tmp_path / "image.pth.tar", ("image-based",))
     seq = write_pretraining(tmp_path / "seq.pth.tar", ("seq-based",), gru_hidden_size=24)
-    views = {"seq-based": torch.randn(3, 64, 150), "image-based": torch.randn(3, 3, 64, 25, 2)}
+    views = {"seq-based": torch.randn(3, 16, 150), "image-based": torch.randn(3, 3, 16, 25, 2)}
     alone = [load_encoders(str(path))(views) for path in (seq, image)]
     for both in ([str(image), str(seq)], [str(seq), str(image)]):
         for finetune in ("image-based_and_seq-based", None):
@@ -277,5 +277,5 @@ def test_checkpoints_that_cannot_be_concatenated(tmp_path, checkpoint):
     with pytest.raises(UserError, match="seq.pth.tar contains seq-based: choose what to evaluate"):
         load_encoders([str(checkpoint), str(seq)])
     other = write_pretraining(tmp_path / "image.pth.tar", ("image-based",), num_frames=32)
-    with pytest.raises(UserError, match="views of 32 and 64 frames"):
+    with pytest.raises(UserError, match="views of 16 and 32 frames"):
         load_encoders([str(seq), str(other)])

@@ -42,7 +42,7 @@ def small_moco():
 
 
 def two_views(clips, device, step=0):
-    view, source = pretraining_view(), generator(0, VIEWS, step)
+    view, source = pretraining_view(num_frames=TINY["num_frames"]), generator(0, VIEWS, step)
     return [lay_out(view.of(clips, torch.arange(20), source).to(device), NAMES) for _ in range(2)]
 
 

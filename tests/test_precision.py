@@ -29,7 +29,7 @@ def small_moco(names=NAMES, seed=0):
 
 def two_views(store, count=20):
     clips = open_clips(store, "ntu60", "cross_view", "train")
-    view, index = pretraining_view(), torch.arange(count)
+    view, index = pretraining_view(num_frames=TINY["num_frames"]), torch.arange(count)
     return [lay_out(view.of(clips, index, generator(i, VIEWS)), NAMES) for i in range(2)]
 
 
@@ -62,7 +62,7 @@ def test_autocast_reaches_all_convolutions_and_linear_layers(representation, amp
     for module in encoder.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.register_forward_hook(lambda module, args, output: found.append(output.dtype))
-    x = lay_out(torch.randn(2, 64, 25, 3, 2), (representation,))[representation]
+    x = lay_out(torch.randn(2, TINY["num_frames"], 25, 3, 2), (representation,))[representation]
     in_precision(encoder, amp, CPU)(x)
     assert found and set(found) == {dtype}
 
