@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from os.path import commonprefix
@@ -47,7 +47,7 @@ class LabeledFiles:
         store.class_names = self.class_names
         store.left_out += self.left_out
         store.notes += self.notes
-        if min((row.label for row in self.rows), default=0) > 0:
+        if min((row.label for row in self.rows), default=0) > 0 and not self.class_names:
             store.warnings.append(
                 "no clip has label 0, but labels count from 0; if yours count from 1, subtract 1"
             )
@@ -134,6 +134,10 @@ def from_table(files: Sequence[RawFile], args: argparse.Namespace) -> LabeledFil
 
 def from_files(files: Sequence[RawFile], unlabeled: bool, names: Sequence[str]) -> LabeledFiles:
     """Return all clips, with the labels and splits that their files or else their folders say."""
+    counts = Counter(file.full_name for file in files)
+    reason = "other files have the same name except for the suffix"
+    left_out = [Issue(file.full_name, None, reason) for file in files if counts[file.full_name] > 1]
+    files = [file for file in files if counts[file.full_name] == 1]
     folders = [file.full_name.split("/")[:-1] for file in files]
     shared = len(commonprefix(folders))
     folders = [parts[shared:] for parts in folders]
@@ -159,7 +163,7 @@ def from_files(files: Sequence[RawFile], unlabeled: bool, names: Sequence[str]) 
         label = getattr(file, "label", None)
         label = order.get(name, NO_LABEL) if label is None else label
         rows.append(TableRow(file.full_name, label, split, name, file))
-    return LabeledFiles(rows, sorted({protocol for split in splits for protocol in split}))
+    return LabeledFiles(rows, sorted({protocol for split in splits for protocol in split}), (), left_out)
 
 
 def names_subject(rows: Sequence[TableRow], words: Sequence[str]) -> set[str]:

@@ -27,7 +27,7 @@ LANDMARK_KEYS = (  # of MediaPipe, those in meters first
 )
 MAX_SPAN = 20  # frame numbers further apart than this, on average, are not those of a video
 GATE = 0.5  # a track continues within this distance, relative to the size of the person
-VELOCITY_FRAMES, MAX_PREDICTED = 5, 10  # frames that determine the velocity, and to which it applies
+VELOCITY_FRAMES, MAX_PREDICTED = 15, 10  # frames that determine the velocity, and to which it applies
 FRAME_FILE = re.compile(r"frame_?(\d+)")  # of NW-UCLA
 _FRAME_NUMBER = re.compile(r"(\d+)\D*$")
 
@@ -231,10 +231,9 @@ class Track:
         moved = (last.joints - self.people[start].joints)[common].sum(axis=0) / max(common.sum(), 1)
         expected = last.joints + moved / elapsed * min(gap, MAX_PREDICTED)
         common = last.seen & person.seen
-        if common.any():
-            away = np.linalg.norm((person.joints - expected)[common], axis=1).mean()
-        else:
-            away = np.linalg.norm(person.joints[person.seen].mean(axis=0) - expected[last.seen].mean(axis=0))
+        if not common.any():
+            return np.inf
+        away = np.linalg.norm((person.joints - expected)[common], axis=1).mean()
         size = np.linalg.norm(np.ptp(last.joints[last.seen], axis=0))
         return float(away / max(size * GATE * (1 + min(gap, 3 * MAX_PREDICTED) / MAX_PREDICTED), 1e-9))
 

@@ -103,21 +103,20 @@ def find_clips(path: Path, is_ucla: bool, left_out: list[Issue]) -> list[ClipFil
     sequences = {
         name: text for file in files if file.name == "actionLabel" for name, text in actions_of(file)
     }
-    groups: dict[tuple[str, str], list[RawFile]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[RawFile]] = defaultdict(list)  # folder, prefix, suffix
     for file in files:
         folder = file.full_name.rpartition("/")[0]
         frame = _OPENPOSE.fullmatch(file.name) if file.suffix == ".json" else FRAME_FILE.match(file.name)
         if frame and file.suffix != ".npy":
-            groups[folder, frame.groupdict().get("prefix", "")].append(file)
-        elif file.name == "alphapose-results":
-            groups[folder, ""].append(file)
+            groups[folder, frame.groupdict().get("prefix", ""), file.suffix].append(file)
         elif file.name != "actionLabel":
-            groups[folder, file.name].append(file)
+            prefix = "" if file.name == "alphapose-results" else file.name
+            groups[folder, prefix, file.suffix].append(file)
     of_frames = [key for key, parts in groups.items() if len(parts) > 1]
-    are_folders = len({folder for folder, _ in of_frames}) == len(of_frames)  # one clip in each
+    are_folders = len({folder for folder, *_ in of_frames}) == len(of_frames)  # one clip in each
     clips = []
-    for (folder, prefix), parts in groups.items():
-        if prefix and (folder, "") in groups and parts[0].suffix == ".txt":
+    for (folder, prefix, suffix), parts in groups.items():
+        if prefix and suffix == ".txt" and (folder, "", suffix) in groups:
             reason = "is not read, because the clip has a file per frame"
             left_out += [Issue(file.display_name, None, reason, failed_clips=0) for file in parts]
             continue

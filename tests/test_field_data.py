@@ -281,7 +281,7 @@ def test_tables_of_spreadsheet_programs(tmp_path, body, table):
 @pytest.mark.parametrize(
     "table,message",
     [
-        (b"PK\3\4", "has no column name, label"),
+        (b"PK\3\4", "has no column name"),
         (b"n;l\n", "but has n"),
         ("name;l\xe4\n".encode("latin-1"), "UTF-8"),
     ],

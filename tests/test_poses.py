@@ -9,6 +9,7 @@ import pytest
 from conftest import INTER, RETRIEVAL, TINY_FLAGS, one_line
 
 from data_gen import arrays_gendata, poses_gendata, pyskl_gendata
+from data_gen.own_clips import frames_of_array
 from data_gen.pose_files import array_of_frames, make_person
 from dataset.store import open_store
 from dataset.store_format import INFO_FILE
@@ -55,19 +56,21 @@ def scored(points, score=0.9):
     return np.concatenate([points, np.full((len(points), 1), score)], axis=1).ravel().tolist()
 
 
-def openpose(people, **more):
-    return {"people": [{"person_id": [-1], "pose_keypoints_2d": scored(p), **more} for p in people]}
-
-
 def landmarks(points):
     """A person of MediaPipe, (V, 3): y down and z away from the camera."""
     flipped = points * [1, -1, -1]
     return [dict(zip("xyz", map(float, point)), visibility=0.8) for point in flipped]
 
 
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
+def write(folder, files):
+    """Write files: path -> text, array or JSON."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, np.ndarray):
+            np.save(path, content)
+        else:
+            path.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
 def text(points, numbered=False):
@@ -76,77 +79,49 @@ def text(points, numbered=False):
     return "\n".join(" ".join(f"{value:.6g}" for value in line) for line in lines)
 
 
-def write_openpose(folder, name):
-    for i, frame in enumerate(pixels(name)):
-        write(folder / f"v_{i:012d}_keypoints.json", openpose([frame]))
-
-
-def write_alphapose(folder):
-    items = [
-        {"image_id": f"{i}.jpg", "keypoints": scored(frame), "score": 2.5, "idx": 7}
-        for i, frame in enumerate(pixels("coco"))
-    ]
-    write(folder / "alphapose-results.json", items)
+def openpose(name, stem="v_"):
+    people = [{"person_id": [-1], "pose_keypoints_2d": scored(frame)} for frame in pixels(name)]
+    return {f"{stem}{i:012d}_keypoints.json": {"people": [person]} for i, person in enumerate(people)}
 
 
 def mmpose(points):
     scores = [0.9] * points.shape[1]
-    instances = [
-        {"keypoints": frame.tolist(), "keypoint_scores": scores, "bbox": [[0, 0, 9, 9]]} for frame in points
-    ]
-    return [{"frame_id": i + 1, "instances": [item]} for i, item in enumerate(instances)]
+    people = [{"keypoints": frame.tolist(), "keypoint_scores": scores} for frame in points]
+    return [{"frame_id": i + 1, "instances": [person]} for i, person in enumerate(people)]
 
 
 def kinetics(label="waving", number=1):
-    poses = pixels("openpose_18") / [340, 256]
-    skeletons = [[{"pose": pose.ravel().tolist(), "score": [0.7] * 18}] for pose in poses]
-    frames = [{"frame_index": i + 1, "skeleton": skeleton} for i, skeleton in enumerate(skeletons)]
+    poses = [(pose / [340, 256]).ravel().tolist() for pose in pixels("openpose_18")]
+    frames = [{"frame_index": i, "skeleton": [{"pose": x, "score": [0.7] * 18}]} for i, x in enumerate(poses)]
     return {"data": frames, "label": label, "label_index": number}
 
 
-def write_frames(folder):
-    for i, frame in enumerate(walker("kinect_v1")):
-        lines = "\n".join(",".join([*map("{:.5f}".format, joint), "1"]) for joint in frame)
-        write(folder / f"frame_{i}_tc_{900 + 33 * i}_skeletons.txt", f"1\n{lines}")
-    write(folder / "fileList.txt", "frame_0 frame_1")
+def ucla_frames():
+    frames = ["\n".join(f"{x:.5f},{y:.5f},{z:.5f},1" for x, y, z in f) for f in walker("kinect_v1")]
+    names = [f"frame_{i}_tc_{900 + 33 * i}_skeletons.txt" for i in range(FRAMES)]
+    return {**{name: f"1\n{frame}" for name, frame in zip(names, frames)}, "fileList.txt": "frame_0 frame_1"}
 
 
-def mediapipe_array():
-    return np.concatenate([walker("mediapipe") * [1, -1, -1], np.full((FRAMES, 33, 2), 0.9)], axis=2)
-
-
-FORMATS = {  # name -> skeleton, and what writes a clip into a folder
-    "openpose": ("body_25", lambda folder: write_openpose(folder, "body_25")),
-    "openpose_coco": ("openpose_18", lambda folder: write_openpose(folder, "openpose_18")),
-    "alphapose": ("coco", write_alphapose),
-    "mmpose": ("coco", lambda folder: write(folder / "a.json", {"instance_info": mmpose(pixels("coco"))})),
-    "mmpose_list": ("coco", lambda folder: write(folder / "a.json", mmpose(pixels("coco")))),
-    "kinetics": ("openpose_18", lambda folder: write(folder / "a.json", kinetics())),
-    "mediapipe": (
-        "mediapipe",
-        lambda folder: write(folder / "a.json", [*map(landmarks, walker("mediapipe"))]),
-    ),
-    "mediapipe_tasks": (
-        "mediapipe",
-        lambda folder: write(
-            folder / "a.json",
-            {
-                "frames": [
-                    {"landmarks": None, "pose_world_landmarks": [landmarks(p)]} for p in walker("mediapipe")
-                ]
-            },
-        ),
-    ),
-    "mediapipe_npy": (
-        "mediapipe",
-        lambda folder: (folder.mkdir(parents=True), np.save(folder / "a.npy", mediapipe_array())),
-    ),
-    "utkinect": ("kinect_v1", lambda f: write(f / "joints_s01_e01.txt", text(walker("kinect_v1"), True))),
-    "ucla_frames": ("kinect_v1", write_frames),
-    "ucla_clip": (
-        "kinect_v1",
-        lambda folder: write(folder / "a01_s01_e00_v01.txt", text(walker("kinect_v1"))),
-    ),
+COCO_ITEMS = [
+    {"image_id": f"{i}.jpg", "keypoints": scored(f), "idx": 7} for i, f in enumerate(pixels("coco"))
+]
+LANDMARKS = [landmarks(points) for points in walker("mediapipe")]
+TASKS = {"frames": [{"landmarks": None, "pose_world_landmarks": [points]} for points in LANDMARKS]}
+ARRAY = np.concatenate([walker("mediapipe") * [1, -1, -1], np.full((FRAMES, 33, 2), 0.9)], axis=2)
+LINES = text(walker("kinect_v1"))
+FORMATS = {  # name -> skeleton, and the files of a clip
+    "openpose": ("body_25", openpose("body_25")),
+    "openpose_coco": ("openpose_18", openpose("openpose_18", "")),
+    "alphapose": ("coco", {"alphapose-results.json": COCO_ITEMS}),
+    "mmpose": ("coco", {"a.json": {"instance_info": mmpose(pixels("coco"))}}),
+    "mmpose_list": ("coco", {"a.json": mmpose(pixels("coco"))}),
+    "kinetics": ("openpose_18", {"a.json": kinetics()}),
+    "mediapipe": ("mediapipe", {"a.json": LANDMARKS}),
+    "mediapipe_tasks": ("mediapipe", {"a.json": TASKS}),
+    "mediapipe_npy": ("mediapipe", {"a.npy": ARRAY}),
+    "utkinect": ("kinect_v1", {"joints_s01_e01.txt": text(walker("kinect_v1"), True)}),
+    "ucla_frames": ("kinect_v1", ucla_frames()),
+    "ucla_clip": ("kinect_v1", {"a01_s01_e00_v01.txt": LINES}),
 }
 
 
@@ -160,26 +135,31 @@ def prepare(folder, *flags, script=poses_gendata):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_format_ends_in_an_upright_person(tmp_path, name):
-    skeleton, write_clip = FORMATS[name]
-    write_clip(tmp_path / "poses" / "wave" / "clip")
+    skeleton, files = FORMATS[name]
+    write(tmp_path / "poses" / "wave" / "clip", files)
     store, info = prepare(tmp_path / "poses", "--min-score", 0.5)
     assert store.skeleton.name == skeleton and store.num_frames.tolist() == [FRAMES]
     assert not any(item["reason"].startswith("cannot") for item in info["left_out"])
     names = [joint.lower() for joint in store.skeleton.joints]
-    frames, up = store.frames[..., 0], -1 if store.skeleton.dimensions == 2 else 1
-    high = frames[:, [i for i, joint in enumerate(names) if "nose" in joint or "head" in joint]]
-    low = frames[:, [i for i, joint in enumerate(names) if "ankle" in joint]]
-    axis = 1 if up == -1 else 2
-    assert (up * high[:, :, axis]).min() > (up * low[:, :, axis]).max() + 1
-    assert not store.frames[..., 1].any()
+    height = -store.frames[:, :, 1] if store.skeleton.dimensions == 2 else store.frames[:, :, 2]
+    head = [i for i, joint in enumerate(names) if "nose" in joint or "head" in joint]
+    feet = [i for i, joint in enumerate(names) if "ankle" in joint]
+    assert height[:, head, 0].min() > height[:, feet, 0].max() + 1 and not store.frames[..., 1].any()
+    same = pixels(skeleton) if store.skeleton.dimensions == 2 else walker(skeleton) + [0, 0, 3]
+    np.testing.assert_allclose(store.frames, frames_of_array(same, skeleton=store.skeleton), atol=1e-3)
 
 
 # Tracks
 
 
 def crossing(ids=(None, None)):
-    """Two people who walk past each other, in changing order; returns their paths and the frames."""
-    paths = [pixels("coco", speed=0.03, start=-0.6), pixels("coco", speed=-0.03, start=0.6) + [0, 15]]
+    """Two people who walk past each other, in changing order; returns their paths and the frames.
+
+    Those with two numbers in the file change places in between, which only the numbers tell.
+    """
+    paths = [pixels("coco", speed=0.03, start=-0.6), pixels("coco", speed=-0.03, start=0.6) + [0, 3]]
+    if None not in ids:
+        paths = [np.concatenate([path[:5], other[5:]]) for path, other in zip(paths, paths[::-1])]
     people = [[make_person(path[t], track=track) for path, track in zip(paths, ids)] for t in range(FRAMES)]
     return paths, {t: some[:: 1 if t % 3 else -1] for t, some in enumerate(people)}
 
@@ -201,7 +181,7 @@ def test_two_people_who_cross_stay_two_tracks(ids):
 def test_missing_people_frames_and_joints():
     paths, frames = crossing()
     order = paths[::-1]
-    for t in range(8, 18):  # one person is missing for ten frames, nobody is there in frame 30 and at the end
+    for t in range(15, 25):  # where they cross, one is missing for ten frames; nobody is there in frame 30
         frames[t] = [person for person in frames[t] if np.array_equal(person.joints, paths[0][t])]
     frames[30] = []
     del frames[31]
@@ -210,8 +190,8 @@ def test_missing_people_frames_and_joints():
     frames[33] = [make_person(order[0][33], scores), make_person(order[1][33], np.full(17, 0.1))]
     array, notes = array_of_frames(frames, 0.3)
     assert array.shape == (FRAMES, 17, 2, 2)  # no third track
-    check_tracks(array, order, [*range(8), *range(18, 30), 32, *range(34, FRAMES)])
-    assert not array[8:18, :, :, 0].any() and not array[30:32].any() and not array[33, 5].any()
+    check_tracks(array, order, [*range(15), *range(25, 30), 32, *range(34, FRAMES)])
+    assert not array[15:25, :, :, 0].any() and not array[30:32].any() and not array[33, 5].any()
     assert not array[33, :, :, 1].any() and array[33, 4, :, 0].all()
     assert notes == [
         "17 of 1121 joints have a score below 0.3",
@@ -220,7 +200,7 @@ def test_missing_people_frames_and_joints():
     ]
 
 
-def test_frame_numbers_of_any_step_are_used(tmp_path):
+def test_frame_numbers_of_any_step_are_used():
     _, frames = crossing()
     every_fifth = {1000 + 5 * t: people for t, people in frames.items() if t not in (7, 8)}
     array, _ = array_of_frames(every_fifth, 0)
@@ -233,29 +213,21 @@ def test_frame_numbers_of_any_step_are_used(tmp_path):
 
 
 def test_kinetics_utkinect_and_ucla_have_their_labels(tmp_path):
-    for split, label, number in (("train", "waving", 1), ("train", "sit", 0), ("val", "waving", 1)):
-        write(tmp_path / "k" / f"kinetics_{split}" / f"{label}.json", kinetics(label, number))
+    wave = kinetics()
+    files = {"kinetics_train/w.json": wave, "kinetics_val/w.json": wave}
+    write(tmp_path / "k", {**files, "kinetics_train/s.json": kinetics("sit", 0)})
     store, _ = prepare(tmp_path / "k")
     assert store.class_names == ("sit", "waving") and store.splits == {"split": ["train", "train", "val"]}
-    assert dict(zip(store.names, store.labels)) == {
-        "kinetics_train/sit": 0,
-        "kinetics_train/waving": 1,
-        "kinetics_val/waving": 1,
-    }
-    for subject in (1, 2):
-        write(tmp_path / "u" / "joints" / f"joints_s0{subject}_e01.txt", text(walker("kinect_v1"), True))
+    assert store.labels.tolist() == [0, 1, 1]
+    files = {f"joints/joints_s0{subject}_e01.txt": text(walker("kinect_v1"), True) for subject in (1, 2)}
     actions = "walk: 1 12\nsitDown: 15 30\ncarry: NaN NaN\n"
-    write(tmp_path / "u" / "actionLabel.txt", f"s01_e01 \n{actions}s02_e01\n{actions}")
+    write(tmp_path / "u", {**files, "actionLabel.txt": f"s01_e01 \n{actions}s02_e01\n{actions}"})
     store, _ = prepare(tmp_path / "u", "--val-subjects", "s02")
     assert store.class_names == ("sitDown", "walk") and store.num_frames.tolist() == [16, 12] * 2
-    assert store.splits == {"cross_subject": ["train", "train", "val", "val"]} and store.labels.tolist() == [
-        0,
-        1,
-        0,
-        1,
-    ]
-    write_frames(tmp_path / "w" / "view_3" / "a12_s01_e00")
-    write(tmp_path / "w" / "a02_s01_e00_v01.txt", text(walker("kinect_v1")))
+    assert store.splits == {"cross_subject": ["train"] * 2 + ["val"] * 2}
+    assert store.labels.tolist() == [0, 1] * 2
+    frames = {f"view_3/a12_s01_e00/{name}": content for name, content in ucla_frames().items()}
+    write(tmp_path / "w", {**frames, "a02_s01_e00_v01.txt": LINES})
     store, _ = prepare(tmp_path / "w", "--dataset", "ucla")
     assert store.names == ["a02_s01_e00_v01", "a12_s01_e00_v03"] and store.labels.tolist() == [1, 9]
     assert store.splits["cross_view"] == ["train", "val"] and store.num_classes == 10
@@ -274,9 +246,7 @@ def test_lists_of_mmaction2(tmp_path):
 
 
 def arrays_in(folder, names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        np.save(folder / f"{name}.npy", walker("kinect_v2") + [0, 0, 3])
+    write(folder, {f"{name}.npy": walker("kinect_v2") + [0, 0, 3] for name in names})
     return folder
 
 
@@ -294,12 +264,11 @@ def test_folders_are_classes(tmp_path):
     again, _ = prepare(folder, *flags, "--workers", 2, script=arrays_gendata)
     other, _ = prepare(folder, *flags, "--split-seed", 1, script=arrays_gendata)
     assert again.splits == store.splits and other.splits["by_file"] != store.splits["by_file"]
-    rows = [
-        f"{name},{'validation' if '1_0' in name else 'test' if '2' in name else 'train'}" for name in NAMES
-    ]
-    write(tmp_path / "t.csv", "name,mine\n" + "\n".join(rows))
+    split_of = {"1_0": "validation", "2_0": "test", "2_1": "test"}
+    rows = [f"{name},{split_of.get(name[-3:], 'train')}" for name in NAMES]
+    write(tmp_path, {"t.csv": "\n".join(["name,mine", *rows])})
     store, info = prepare(folder, "--clips", tmp_path / "t.csv", script=arrays_gendata)
-    assert store.splits["mine"].count("val") == 2 and store.splits["mine"].count("") == 12
+    assert store.splits["mine"].count("val") == 2 and store.splits["mine"].count("") == 4
     assert store.labels.tolist() == [0] * 10 + [1] * 10 and "test is left out" in info["notes"][0]["reason"]
 
 
@@ -313,16 +282,14 @@ BAD_FLAGS = [
 
 def test_wrong_splits_and_files_are_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "names.txt", "sit\nstand\n")
+    write(tmp_path, {"names.txt": "sit\nstand\n"})
     folder = arrays_in(tmp_path / "clips", NAMES)
     for flags, message in BAD_FLAGS:
         with pytest.raises(UserError, match=message) as error:
             prepare(folder, *flags, script=arrays_gendata)
         assert one_line(str(error.value))
     arrays_in(folder, ["alone"])
-    with pytest.raises(
-        UserError, match="alone is in no folder, whose name would be its class, unlike sit/s01_0"
-    ):
+    with pytest.raises(UserError, match="alone is in no folder, whose name would be its class, unlike sit"):
         prepare(folder, script=arrays_gendata)
     flat = [{"image_id": 3, "keypoints": [1.0, 2.0, 3.0] * 17}]
     lifted = [{"frame_id": 0, "instances": [{"keypoints": [[1, 2, 3]] * 17, "keypoint_scores": [1] * 17}]}]
@@ -334,23 +301,23 @@ def test_wrong_splits_and_files_are_one_line(tmp_path, monkeypatch):
         ([], "no poses of a known format"),
         ([[]] * 3, "they show nobody"),
     ):
-        write(tmp_path / "bad" / "a.json", content)
+        write(tmp_path / "bad", {"a.json": content})
         with pytest.raises(UserError, match=message) as error:
             prepare(tmp_path / "bad")
         assert one_line(str(error.value))
 
 
 def test_damaged_frame_is_listed_and_an_archive_is_read(tmp_path):
-    write_openpose(tmp_path / "poses" / "a", "body_25")
-    write(tmp_path / "poses" / "a" / f"v_{5:012d}_keypoints.json", "{")
+    write(tmp_path / "poses" / "a", {**openpose("body_25"), f"v_{5:012d}_keypoints.json": "{"})
     with zipfile.ZipFile(tmp_path / "poses.zip", "w") as archive:
         for file in sorted((tmp_path / "poses").rglob("*.json")):
             archive.write(file, file.relative_to(tmp_path / "poses"))
     store, info = prepare(tmp_path / "poses.zip")
-    assert (
-        store.names == ["a"] and store.num_frames.tolist() == [FRAMES] and store.frames[5].any()
-    )  # interpolated
+    assert store.names == ["a"] and len(store.frames) == FRAMES and store.frames[5].any()  # interpolated
     assert "v_000000000005_keypoints.json" in info["left_out"][0]["file"]
+    write(tmp_path / "twice", {"a.json": LANDMARKS, "a.npy": ARRAY, "b.npy": ARRAY})
+    store, info = prepare(tmp_path / "twice")
+    assert store.names == ["b"] and [item["file"] for item in info["left_out"]] == ["a", "a"]
 
 
 # Without labels
@@ -361,11 +328,7 @@ def test_clips_without_labels_from_pretraining_to_figures(run, tmp_path, monkeyp
     monkeypatch.setattr("visual.gallery.FRAMES", 3)
     folder = arrays_in(tmp_path / "clips", [f"{i:02d}" for i in range(12)])
     store, _ = prepare(folder, script=arrays_gendata)
-    assert (
-        store.labels.tolist() == [-1] * 12
-        and store.num_classes == 0
-        and store.splits == {"all": ["train"] * 12}
-    )
+    assert store.labels.tolist() == [-1] * 12 and store.splits == {"all": ["train"] * 12}
     assert (tmp_path / "data/mine/clips.csv").read_text().splitlines()[1] == "00,,0,40,train"
     flags = ["--pre-dataset", "mine", "--protocol", "all", "--moco-k", 8, "--batch-size", 4, "--epochs", 1]
     flags += ["--monitor-freq", 1, "--num-frames", 16, "--seed", 1, *TINY_FLAGS, "--checkpoint-path", "c"]
@@ -385,6 +348,11 @@ def test_clips_without_labels_from_pretraining_to_figures(run, tmp_path, monkeyp
     assert code == 0 and "03, no label" in out
     for mode in ("linear", "finetune"):
         code, _, err = run("action_classification.py", *data, "--mode", mode)
-        assert (
-            code == 2 and one_line(err) and "needs labels, but the 'train' clips of mine all have none" in err
-        )
+        assert code == 2 and one_line(err) and "needs labels, but the 'train' clips of mine all have" in err
+    rows = [f"{i:02d},{i % 2 if i < 6 else ''},{'val' if i % 3 == 0 else 'train'}" for i in range(12)]
+    write(tmp_path, {"t.csv": "\n".join(["name,label,some", *rows])})
+    _, info = prepare(folder, "--clips", tmp_path / "t.csv", script=arrays_gendata)
+    assert info["notes"][0]["reason"] == "6 of 12 clips have no label"
+    code, out, err = run(RETRIEVAL, *data, "--protocol", "some", "--gallery", "h", "--overwrite")
+    assert code == 0 and "note: 4 of 8 'train' clips have no label and are not used" in out, err
+    assert "4 training and 2 validation clips" in out and "1-nearest-neighbor retrieval: " in out
