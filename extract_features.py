@@ -5,8 +5,9 @@
         --finetune-skeleton-representation seq-based
 
 --input takes .skeleton files, .npy arrays (frames, joints, 3, people), .npz files of several such arrays,
-and folders and zip archives of these. Clips must have the skeleton that the encoders were trained on, and
-get the same normalization as the training data. The output contains ``names`` (N,) and ``features`` (N, D).
+folders and zip archives of these, and stores. Clips must have the skeleton that the encoders were trained
+on, and get the same normalization as the training data. The output contains ``names`` (N,) and ``features``
+(N, D).
 With --knn-neighbours K it also contains the K nearest training clips of the store that --data-root,
 --finetune-dataset and --protocol specify, and the classes that they vote for are printed.
 """
@@ -48,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     """Parse the flags."""
     parser = Parser(__doc__)
     group = parser.add_argument_group("clips")
-    text = "files, folders and zip archives of .skeleton, .npy and .npz files"
+    text = "stores, or files, folders and zip archives of .skeleton, .npy and .npz files"
     group.add_argument("--input", type=expanded_path, nargs="+", required=True, metavar="PATH", help=text)
     text = "output file (default: features.npz)"
     group.add_argument("--output", type=expanded_path, default="features.npz", metavar="FILE.npz", help=text)

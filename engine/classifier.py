@@ -182,6 +182,8 @@ class ClassifierTraining(ABC):
             "encoder_sha256": self.encoder_sha256,
             "flags": vars(self.args),
             "encoders": self.run.extractor.encoders.description(),
+            "class_names": list(self.run.train.class_names),
+            "normalized": self.run.train.normalized,
             "state_dict": self.module.state_dict(),
             "optimizer": self.optimizer.optimizer.state_dict() if with_optimizer else {},
         }

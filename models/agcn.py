@@ -239,7 +239,7 @@ class GraphEncoder(nn.Module):
         """
         n, m = x.shape[0], x.shape[-1]
         nothing = torch.empty(0)
-        if m == 1 or not is_supported(self.data_bn, x) or torch.is_autocast_enabled("cpu"):
+        if not is_supported(self.data_bn, x) or m == 1 or torch.is_autocast_enabled("cpu"):
             return (nothing, nothing), 1
         absent = torch.zeros(n, m, dtype=torch.bool)
         absent[:, -1] = ~x[..., -1].flatten(1).any(dim=1)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .representation import is_exported
+
 PRECISIONS = (torch.float32,)  # with mixed precision, PyTorch's layer decides
 
 
@@ -31,7 +33,7 @@ def normalize(norm: nn.Module, x: Tensor, repeats: int = 1) -> Tensor:
 
 def is_supported(norm: nn.Module, x: Tensor) -> bool:
     """Return whether ``normalize`` can count repeated samples: single precision, CPU, PyTorch's layer."""
-    plain = type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) and not torch.compiler.is_compiling()
+    plain = type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) and not is_exported()
     return plain and x.device.type == "cpu" and x.dtype in PRECISIONS
 
 

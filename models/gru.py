@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from facts.skeletons import Skeleton
 
 from .recurrence import parallel_grus
-from .representation import Representation, Size
+from .representation import Representation, Size, is_exported
 
 CUDNN_WITH_BFLOAT16_GRU = 91300  # version from which PyTorch uses cuDNN for a GRU in bfloat16
 
@@ -72,10 +72,10 @@ class CausalBiGRU(nn.Module):
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         return [getattr(self.gru, f"{name}_l{layer}{suffix}") for name in names]
 
-    def on_gpu(self, x: Tensor, weights: list[Tensor]) -> Tensor:
-        """Run one causal GRU over whole sequences with cuDNN: ``(N, T, C) -> (N, T, hidden_size)``.
+    def in_one_call(self, x: Tensor, weights: list[Tensor]) -> Tensor:
+        """Run one causal GRU over whole sequences with PyTorch's: ``(N, T, C) -> (N, T, hidden_size)``.
 
-        Without gradients (key encoders, evaluation) cuDNN runs in inference mode.
+        On a GPU that is cuDNN, in inference mode if there are no gradients (key encoders, evaluation).
         """
         start = x.new_zeros(1, x.shape[0], self.gru.hidden_size)
         output, _ = torch.gru(
@@ -96,8 +96,8 @@ class CausalBiGRU(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             for layer in range(self.gru.num_layers):
                 pair = [self.weights(layer, suffix) for suffix in ("", "_reverse")]
-                if x.is_cuda:
-                    x = torch.cat([self.on_gpu(x, weights) for weights in pair], dim=2)  # N x T x 2H
+                if x.is_cuda or is_exported():
+                    x = torch.cat([self.in_one_call(x, weights) for weights in pair], dim=2)  # N x T x 2H
                 else:
                     x = parallel_grus(x.transpose(0, 1), pair).transpose(0, 1)  # N x T x 2H
         return x[:, -1]  # N x 2H: both GRUs of the last layer after the last frame

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from facts.datasets import NUM_FRAMES
@@ -65,3 +66,11 @@ class Representation:
 def grid_layout(batch: Tensor) -> Tensor:
     """Lay out ``(N, T, V, 3, M) -> (N, 3, T, V, M)``, the input of graph and image encoders."""
     return batch.permute(0, 3, 1, 2, 4).contiguous()
+
+
+def is_exported() -> bool:
+    """Return whether the model is traced, by ``torch.jit.trace``, ``torch.export`` or ``torch.compile``.
+
+    A trace contains no decision that depends on the batch.
+    """
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()

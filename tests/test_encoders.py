@@ -145,7 +145,7 @@ def test_gru_on_a_gpu_computes_the_same_from_one_block_of_weights():
     x, results = torch.randn(4, 9, 150), []
     weights = encoder.weights(0, "_reverse")
     for compute in (
-        lambda: encoder.on_gpu(x, weights),
+        lambda: encoder.in_one_call(x, weights),
         lambda: parallel_grus(x.transpose(0, 1), [weights]).transpose(0, 1),
     ):
         output = compute()

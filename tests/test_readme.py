@@ -10,7 +10,9 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from conftest import GOLDEN, TINY_FLAGS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -18,7 +20,7 @@ PAGES = {
     path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
     for path in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"))
 }
-README, DATA_PAGE = PAGES["README.md"], PAGES["docs/data.md"]
+README, DATA_PAGE, OWN_DATA_PAGE = (PAGES[name] for name in ("README.md", "docs/data.md", "docs/own_data.md"))
 
 # Not run here, because they need a network or are the test suite.
 RUN_BY_CI = {
@@ -39,13 +41,18 @@ SMALLER = {  # script -> flags to append; argparse uses the last of a repeated f
     "action_classification.py": ["--epochs", 1],
     "action_retrieval.py": [],
     "extract_features.py": [],
+    "predict.py": [],
+    "data_gen/arrays_gendata.py": [],
+    "data_gen/poses_gendata.py": [],
+    "visual.clips": ["--num-frames", 4],
     "ntu_gendata.py": ["--data_path", "raw", "--out_folder", "out/ntu60"],
     "reproduce_tables.py": ["--dry-run"],
 }
 
 
 def blocks(page, language=""):
-    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return [block for kind, block in found if kind == language]
 
 
 def commands(page):
@@ -76,8 +83,9 @@ def home(run, small_store, tmp_path):
 
 def run_python(run, command):
     """Run a Python script in this process, at a small size; its output."""
-    script, *flags = shlex.split(command.removeprefix("python ").split(">")[0])
-    name = script if (REPOSITORY / script).exists() else f"data_gen/{script}"
+    script, *flags = shlex.split(re.sub(r"^python (-m )?", "", command).split(">")[0])
+    known = "." in script.removesuffix(".py") or (REPOSITORY / script).exists()  # a module or a script
+    name = script if known else f"data_gen/{script}"
     code, out, err = run(name.replace("/", "."), *flags, *SMALLER[script])
     assert code == 0, (command, err)
     return out
@@ -111,6 +119,44 @@ def test_python_examples_run(run, home, capsys):
     exec(compile(features, "docs/data.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "S008C002P012R001A009" in printed and "[2, 32]" in printed
+    np.save(home / "clip.npy", np.random.default_rng(0).normal(scale=0.3, size=(30, 25, 3, 1)))
+    flags = ["--pretrained", "random", *TINY_FLAGS, "--epochs", 1, "--output-dir", home / "runs/linear"]
+    assert run("action_classification.py", *flags)[0] == 0
+    variables = {}
+    exec(compile(blocks(README, "python")[0], "README.md", "exec"), variables)
+    assert variables["features"].shape == (1, 32) and variables["probabilities"].shape == (1, 60)
+    assert capsys.readouterr().out.strip() in variables["classifier"].class_names
+
+
+def test_walk_through_runs_as_printed(run, home, capsys, monkeypatch):
+    """docs/own_data.md, from arrays to the prediction and the exported model, on made-up clips."""
+    rng = np.random.default_rng(0)
+    names = [f"{name}-{i:02d}" for name in ("anna", "ben") for i in range(1, 11)]
+    body = rng.normal(scale=0.3, size=(33, 3))
+    for folder in ("poses", "clips", "new_poses", "new_clips", "."):
+        (home / folder).mkdir(exist_ok=True)
+        for name in names[:2] if "new" in folder else ["recording"] if folder == "." else names:
+            np.save(home / folder / f"{name}.npy", body + rng.normal(scale=0.05, size=(90, 33, 3)))
+    labels = ["0,walk", "1,wave", ",", "0,walk", "1,wave"] * 4
+    rows = [f"{name},{label},{'val' if 'ben' in name else 'train'}" for name, label in zip(names, labels)]
+    (home / "labeled.csv").write_text("\n".join(["name,label,class_name,cross_subject", *rows]))
+    monkeypatch.setattr("data_gen.command_line.DATA_FOLDER", home / "data")
+    done = [command for command in commands(OWN_DATA_PAGE) if run_python(run, command)]
+    assert len(done) == 12
+    assert {path.name for path in (home / "runs/mine/map").iterdir()} == {"tsne.png"}
+    for name in ("predictions.csv", "timeline.json", "runs/mine/timelines/recording.png"):
+        assert (home / name).stat().st_size > 100, name
+    assert "walk" in (home / "predictions.csv").read_text()
+    live, export = blocks(OWN_DATA_PAGE, "python")
+    exec(compile(live, "live", "exec"), {})
+    assert re.fullmatch(r"60 (walk|wave) \d+%\n75 .*\n90 .*\n", capsys.readouterr().out)
+    variables = {}
+    exec(compile(export, "export", "exec"), variables)
+    view, x = (variables[name] for name in ("view", "x"))
+    loaded = torch.jit.load("classifier.ts"), torch.jit.load("encoder.ts"), torch.export.load("encoder.pt2")
+    torch.testing.assert_close(loaded[0](view), variables["classifier"](view))
+    for module in (loaded[1], loaded[2].module()):
+        torch.testing.assert_close(module(x), variables["encoder"](x), rtol=1e-5, atol=1e-6)
 
 
 def test_commands_in_tables_name_existing_scripts_and_flags(run, home):
@@ -139,6 +185,7 @@ def test_flags_exist(run):
     known = set(re.findall(r"--[\w-]+", helps)) | {"--nproc-per-node", "--index-url", "--check"}
     known |= {flag.replace("-", "_").replace("__", "--", 1) for flag in known}
     for name, page in PAGES.items():
+        page = page if name != "docs/own_data.md" else re.sub(r"(?s)```text.*?```", "", page)  # estimators
         assert set(re.findall(r"--[a-z][\w-]*", page)) - known == set(), name
 
 
