@@ -63,7 +63,14 @@ def test_monitor_measures_all_representations_and_leaves_no_trace(small_store):
     encoders = MomentumEncoders({name: build_encoder(name, 16, **TINY) for name in REPRESENTATIONS})
     before = {name: x.clone() for name, x in encoders.state_dict().items()}
     state = torch.get_rng_state()
-    monitor = Monitor(encoders.train(), clips, pretraining_view(), 3, torch.device("cpu"), knn=True)
+    monitor = Monitor(
+        encoders.train(),
+        clips,
+        pretraining_view(num_frames=TINY["num_frames"]),
+        3,
+        torch.device("cpu"),
+        knn=True,
+    )
     metrics = monitor.measure()
     assert encoders.training and torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(x, before[name]) for name, x in encoders.state_dict().items())

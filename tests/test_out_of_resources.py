@@ -8,6 +8,8 @@ import torch
 from conftest import RETRIEVAL, TINY_FLAGS, log_lines, one_line
 from processes import finish, start_pretraining
 
+from visual.clips import log_views
+
 
 @pytest.fixture
 def limit_file_size():
@@ -55,8 +57,9 @@ def test_full_disk_keeps_earlier_results(run, tmp_path, limit_file_size):
     assert json.loads(before["results.json"])["seed"] == 1
 
 
-def test_full_disk_in_the_thread_of_tensorboard(pretrain, tmp_path, limit_file_size):
+def test_full_disk_in_the_thread_of_tensorboard(pretrain, tmp_path, limit_file_size, monkeypatch):
     """TensorBoard writes its events in another thread, whose errors are reported in one line, too."""
+    monkeypatch.setattr("main_moco_inter_skeleton.log_views", log_views)
     limit_file_size(5000)  # enough for config.json and log.jsonl, but not for the sample views
     code, _, err = pretrain(tmp_path / "o")
     limit_file_size()
