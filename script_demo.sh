@@ -13,7 +13,7 @@ export OMP_NUM_THREADS=1 # encoders this small gain little from a second thread;
 seed="${SEED:-0}"
 runs="runs/demo"
 [ "$seed" = 0 ] || runs="runs/demo_seed$seed"
-repetitions=4 steps=2800 probe_epochs=40
+repetitions=4 steps=4000 probe_epochs=40
 if [ -n "${QUICK:-}" ]; then
     runs="runs/demo_quick" repetitions=1 steps=1 probe_epochs=2
 fi
