@@ -29,38 +29,24 @@ Axis = tuple[Joints, Joints]
 class Skeleton:
     """The joints of a body, numbered from 0 in the order of the arrays.
 
-    Two skeletons are equal if an encoder cannot distinguish them: name and drawing are not compared.
-
-    Attributes:
-        name: the name in stores, checkpoints and messages.
-        joints: the names of the joints.
-        parents: the parent of each joint; the root is its own parent.
-        center: the joints of the first person whose mean is the origin of every frame.
-        z_bone: the bone (start, end) that is parallel to z in the first frame, if any: joints, or groups
-            of joints, such as both hips, whose mean is meant.
-        x_pair: the pair (left, right) that is parallel to x in the first frame, if any; joints or groups.
-        dimensions: 3, or 2 for image coordinates, which are scaled instead of rotated.
-        torso: of a 2D skeleton, the joints at its upper and at its lower end. The distance between their
-            means is the unit of length.
-        arms, legs, head: pairs (left, right) of joints, such as shoulders, hips and eyes.
-        drawn_bones: the lines of a picture; by default each joint is connected to its parent.
-
-    Raises:
-        ValueError: fields contradict each other; the message names one.
+    Two skeletons are equal if an encoder cannot distinguish them: name and drawing are not compared. An axis
+    is a pair of joints, or of groups of joints, such as both hips, whose mean is meant. Raises ``ValueError``
+    if fields contradict each other; the message names one.
     """
 
-    name: str = field(compare=False)
-    joints: tuple[str, ...]
-    parents: tuple[int, ...]
-    center: tuple[int, ...]
-    z_bone: Axis | None = None
-    x_pair: Axis | None = None
-    dimensions: int = 3
+    name: str = field(compare=False)  # in stores, checkpoints and messages
+    joints: tuple[str, ...]  # their names
+    parents: tuple[int, ...]  # of each joint; the root is its own parent
+    center: tuple[int, ...]  # of the first person: the joints whose mean is the origin of every frame
+    z_bone: Axis | None = None  # (start, end), parallel to z in the first frame
+    x_pair: Axis | None = None  # (left, right), parallel to x in the first frame
+    dimensions: int = 3  # or 2 for image coordinates, which are scaled instead of rotated
+    # of a 2D skeleton, the joints at both ends; the distance between their means is the unit of length
     torso: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-    arms: tuple[Pair, ...] = field(default=(), compare=False)
-    legs: tuple[Pair, ...] = field(default=(), compare=False)
-    head: tuple[Pair, ...] = field(default=(), compare=False)
-    drawn_bones: tuple[Pair, ...] = field(default=(), compare=False)
+    arms: tuple[Pair, ...] = field(default=(), compare=False)  # (left, right), from the shoulder outward
+    legs: tuple[Pair, ...] = field(default=(), compare=False)  # the same: hip, knee, ankle
+    head: tuple[Pair, ...] = field(default=(), compare=False)  # the same, for example eyes and ears
+    drawn_bones: tuple[Pair, ...] = field(default=(), compare=False)  # by default, joints and parents
 
     def __post_init__(self) -> None:
         if problem := next(self.problems(), None):
