@@ -31,16 +31,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen import command_line as flags
-from data_gen.class_folders import add_label_flags, label_files, label_flags
+from data_gen.class_folders import add_label_flags, label_files, open_store
 from data_gen.own_clips import TableRow, prepare_clip
 from data_gen.sources import Issue, find_arrays, load_contents
-from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, prepare
+from data_gen.store_writer import Clip, FileResult, check_target, prepare
 from facts.datasets import DATASETS
 from facts.skeletons import KINECT_V2, Skeleton, load_skeleton
 from options.parser import Parser
 from utils.errors import run_script
-
-CONTENT_FLAGS = ("dataset", "data_path", "clips", "num_classes", "keep_coordinates")
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -66,14 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     skeleton = load_skeleton(args.skeleton)
     class_names = flags.read_class_flags(args)
     left_out: list[Issue] = []
-    found = label_files(find_arrays(args.data_path, left_out), args, class_names)
-    num_classes = args.num_classes or found.num_classes
-    origin = flags.provenance("data_gen/arrays_gendata.py", args, (*CONTENT_FLAGS, *label_flags(args)))
-    store = StoreWriter(
-        args.out_folder, args.dataset, num_classes, found.protocols, origin, args.overwrite, skeleton
-    )
-    store.left_out += left_out
-    found.describe_to(store)
+    found = label_files(find_arrays(args.data_path, left_out), args, class_names, left_out)
+    store = open_store(found, "data_gen/arrays_gendata.py", args, skeleton, ["keep_coordinates"])
     row_of = {row.display_name: row for row in found.rows}
     files = load_contents([row.file for row in found.rows])
     clips = (replace(row_of[file.display_name], file=file) for file in files)

@@ -13,44 +13,21 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from os.path import commonprefix
 
 from data_gen import command_line as flags
-from data_gen.own_clips import TableRow, class_names_of, read_table
+from data_gen.own_clips import ClipTable, TableRow, class_names_of, read_table
 from data_gen.sources import Issue, RawFile, resolve_names, split_suffix
 from data_gen.store_writer import StoreWriter
 from dataset.store_format import NO_LABEL, SPLIT_NAMES
+from facts.datasets import DATASETS
+from facts.skeletons import Skeleton
 from utils.errors import UserError
 
+LABEL_FLAGS = "unlabeled", "val_subjects", "val_fraction", "split_seed"  # beside --clips
 UNSPLIT, BY_FILE, BY_FOLDER, BY_SUBJECT = "all", "by_file", "split", "cross_subject"  # protocols
 _SPLIT_FOLDER = re.compile(rf"(?:.*[_-])?({'|'.join(SPLIT_NAMES)})", re.IGNORECASE)
-
-
-@dataclass
-class LabeledFiles:
-    """The clips to store, each with its file, and what the store says about them."""
-
-    rows: list[TableRow]
-    protocols: list[str] = field(default_factory=list)
-    class_names: tuple[str, ...] = ()
-    left_out: list[Issue] = field(default_factory=list)
-    notes: list[Issue] = field(default_factory=list)
-
-    @property
-    def num_classes(self) -> int:
-        """The largest label + 1; 0 without labels."""
-        return max((row.label for row in self.rows), default=NO_LABEL) + 1
-
-    def describe_to(self, store: StoreWriter) -> None:
-        """Add the names of the classes, the issues and the warnings to a store."""
-        store.class_names = self.class_names
-        store.left_out += self.left_out
-        store.notes += self.notes
-        if min((row.label for row in self.rows), default=0) > 0 and not self.class_names:
-            store.warnings.append(
-                "no clip has label 0, but labels count from 0; if yours count from 1, subtract 1"
-            )
 
 
 def add_label_flags(parser: argparse.ArgumentParser) -> None:
@@ -68,18 +45,13 @@ def add_label_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_number_flag(parser, "split_seed", int, 0, "random seed of --val-fraction")
 
 
-def label_flags(args: argparse.Namespace) -> tuple[str, ...]:
-    """Return the names of the given flags of ``add_label_flags`` except ``--clips``, for ``store.json``."""
-    return tuple(
-        name for name in ("unlabeled", "val_subjects", "val_fraction", "split_seed") if getattr(args, name)
-    )
-
-
-def label_files(files: Sequence[RawFile], args: argparse.Namespace, names: Sequence[str]) -> LabeledFiles:
+def label_files(
+    files: Sequence[RawFile], args: argparse.Namespace, names: Sequence[str], left_out: list[Issue]
+) -> ClipTable:
     """Return the clips in ``files`` with labels and splits; ``names`` are those of ``--class-names``.
 
-    Raises:
-        UserError: the table is invalid, a folder is not one of ``names``, or a split would be empty.
+    ``left_out`` are the files that were left out before. Raises ``UserError`` if the table is invalid, a
+    folder is not one of ``names``, or a split would be empty.
     """
     found = from_table(files, args) if args.clips else from_files(files, args.unlabeled, names)
     if args.clips and not found.num_classes:  # a table of splits
@@ -90,49 +62,73 @@ def label_files(files: Sequence[RawFile], args: argparse.Namespace, names: Seque
         ]
     if args.unlabeled:
         found.rows = [replace(row, label=NO_LABEL, class_name="") for row in found.rows]
-    for protocol, is_val in (
-        (BY_SUBJECT, args.val_subjects and names_subject(found.rows, args.val_subjects)),
-        (BY_FILE, args.val_fraction is not None and random_rows(found.rows, args)),
-    ):
-        if is_val:
-            found.protocols.append(protocol)
-            splits = ["val" if row.name in is_val else "train" for row in found.rows]
-            if len({*splits}) < 2:
-                raise UserError(f"all {len(splits)} clips are in the split '{splits[0]}' of {protocol}")
-            found.rows = [
-                replace(row, splits={**row.splits, protocol: split}) for row, split in zip(found.rows, splits)
-            ]
-    if not found.protocols:
-        found.protocols.append(UNSPLIT)
-        found.rows = [replace(row, splits={UNSPLIT: "train"}) for row in found.rows]
+    is_val: dict[str, set[str]] = {}  # protocol -> names
+    if args.val_subjects:
+        is_val[BY_SUBJECT] = names_subject(found.rows, args.val_subjects)
+    if args.val_fraction is not None and (names_of_val := random_rows(found.rows, args)):
+        is_val[BY_FILE] = names_of_val
+    if not is_val and not found.protocols:
+        is_val[UNSPLIT] = set()
+    for protocol, names_of_val in is_val.items():
+        splits = ["val" if row.name in names_of_val else "train" for row in found.rows]
+        if names_of_val and len({*splits}) < 2:
+            raise UserError(f"all {len(splits)} clips are in the split '{splits[0]}' of {protocol}")
+        found.protocols.append(protocol)
+        found.rows = [
+            replace(row, splits={**row.splits, protocol: split}) for row, split in zip(found.rows, splits)
+        ]
     if count := sum(row.label == NO_LABEL for row in found.rows):
-        found.notes.append(
-            Issue(args.data_path.name, None, f"{count} of {len(found.rows)} clips have no label")
-        )
+        reason = f"{count} of {len(found.rows)} clips have no label"
+        found.notes.append(Issue(args.data_path.name, None, reason))
+    found.left_out = left_out + found.left_out
     found.class_names = tuple(names) or class_names_of(found.rows, args.num_classes or found.num_classes)
     return found
 
 
-def from_table(files: Sequence[RawFile], args: argparse.Namespace) -> LabeledFiles:
+def open_store(
+    found: ClipTable, script: str, args: argparse.Namespace, skeleton: Skeleton, names: Sequence[str]
+) -> StoreWriter:
+    """Return the store to write, with what is known before the clips are read.
+
+    ``names`` are those of the flags of ``script`` that determine the content, beside the common ones.
+    """
+    given = [name for name in LABEL_FLAGS if getattr(args, name)]
+    names = ("dataset", "data_path", "clips", "num_classes", *names, *given)
+    num_classes = args.num_classes or found.num_classes
+    if args.dataset in DATASETS:
+        num_classes = DATASETS[args.dataset].num_classes
+    origin, folder = flags.provenance(script, args, names), args.out_folder
+    store = StoreWriter(folder, args.dataset, num_classes, found.protocols, origin, args.overwrite, skeleton)
+    store.class_names = found.class_names
+    store.left_out += found.left_out
+    store.notes += found.notes
+    if min((row.label for row in found.rows), default=0) > 0 and not found.class_names:
+        store.warnings.append(
+            "no clip has label 0, but labels count from 0; if yours count from 1, subtract 1"
+        )
+    return store
+
+
+def from_table(files: Sequence[RawFile], args: argparse.Namespace) -> ClipTable:
     """Return the clips that a table lists; names and files without counterpart are left out."""
-    has_split = bool(args.val_subjects) or args.val_fraction is not None
-    table = read_table(args.clips, args.num_classes, needs_split=not has_split)
-    file_of = resolve_names(table.rows, files)
-    used = {file.display_name for file in file_of.values()}
+    table = read_table(args.clips, args.num_classes, not args.val_subjects and args.val_fraction is None)
+    rows = {row.name: row for row in table.rows}
+    file_of = resolve_names(rows, files)
     examples = ", ".join(file.full_name for file in files[:3])
-    absent = {f"{args.data_path.name}/{name}" for name in table.rows.keys() - file_of.keys()}
-    unlisted = {file.display_name for file in files} - used
-    left_out = [Issue(name, None, f"no file of this name; there are {examples}") for name in sorted(absent)]
-    left_out += [Issue(name, None, f"no valid row in {args.clips.name}") for name in sorted(unlisted)]
+    absent = {f"{args.data_path.name}/{name}" for name in rows.keys() - file_of.keys()}
+    unlisted = {file.display_name for file in files} - {file.display_name for file in file_of.values()}
+    reason = f"no file of this name; there are {examples}"
+    table.left_out += [Issue(name, None, reason) for name in sorted(absent)]
+    table.left_out += [Issue(name, None, f"no valid row in {args.clips.name}") for name in sorted(unlisted)]
     suffixes = sorted({file.suffix for file in files if file.suffix})
-    rows = [
-        replace(table.rows[name], name=(split_suffix(name, suffixes) or [name])[0], file=file_of[name])
+    table.rows = [
+        replace(rows[name], name=(split_suffix(name, suffixes) or [name])[0], file=file_of[name])
         for name in sorted(file_of)
     ]
-    return LabeledFiles(rows, table.protocols, (), table.left_out + left_out, table.notes)
+    return table
 
 
-def from_files(files: Sequence[RawFile], unlabeled: bool, names: Sequence[str]) -> LabeledFiles:
+def from_files(files: Sequence[RawFile], unlabeled: bool, names: Sequence[str]) -> ClipTable:
     """Return all clips, with the labels and splits that their files or else their folders say."""
     counts = Counter(file.full_name for file in files)
     reason = "other files have the same name except for the suffix"
@@ -141,7 +137,7 @@ def from_files(files: Sequence[RawFile], unlabeled: bool, names: Sequence[str]) 
     folders = [file.full_name.split("/")[:-1] for file in files]
     shared = len(commonprefix(folders))
     folders = [parts[shared:] for parts in folders]
-    words = [_SPLIT_FOLDER.fullmatch(parts[0]) if parts else None for parts in folders]
+    words = [_SPLIT_FOLDER.fullmatch("".join(parts[:1])) for parts in folders]
     splits = [dict(getattr(file, "splits", {})) for file in files]
     if files and all(words):
         splits = [{BY_FOLDER: SPLIT_NAMES[word[1].lower()]} for word in words if word]
@@ -158,12 +154,10 @@ def from_files(files: Sequence[RawFile], unlabeled: bool, names: Sequence[str]) 
         raise UserError(
             f"the folder {min(unknown)} is not one of the names of --class-names: {', '.join(names)}"
         )
-    rows = []
-    for file, name, split in zip(files, classes, splits):
-        label = getattr(file, "label", None)
-        label = order.get(name, NO_LABEL) if label is None else label
-        rows.append(TableRow(file.full_name, label, split, name, file))
-    return LabeledFiles(rows, sorted({protocol for split in splits for protocol in split}), (), left_out)
+    given = [getattr(file, "label", None) for file in files]
+    labels = [order.get(name, NO_LABEL) if label is None else label for name, label in zip(classes, given)]
+    rows = [TableRow(file.full_name, *row, file) for file, *row in zip(files, labels, splits, classes)]
+    return ClipTable(rows, sorted({protocol for split in splits for protocol in split}), (), left_out)
 
 
 def names_subject(rows: Sequence[TableRow], words: Sequence[str]) -> set[str]:
@@ -174,7 +168,7 @@ def names_subject(rows: Sequence[TableRow], words: Sequence[str]) -> set[str]:
     """
     found: dict[str, set[str]] = {word.lower(): set() for word in words}
     for row in rows:
-        path = row.file.full_name if row.file else row.name
+        path = row.file.full_name
         for part in {*re.split(r"[\W_]+", path), *re.findall(r"[^\W\d_]+\d+", path)}:
             found.get(part.lower(), set()).add(row.name)
     if absent := [word for word, names in found.items() if not names]:
@@ -184,17 +178,15 @@ def names_subject(rows: Sequence[TableRow], words: Sequence[str]) -> set[str]:
 
 
 def random_rows(rows: Sequence[TableRow], args: argparse.Namespace) -> set[str]:
-    """Return the names of the clips in a random fraction of the files of each class.
+    """Return the names of the clips in a random fraction of the files of each class, whatever their order.
 
-    It does not depend on the order of the files. At least one file of each class is chosen, and at least one
-    is not. A file with several clips is not divided.
+    At least one file of each class is chosen, and at least one is not. No file is divided.
     """
     if not 0 < args.val_fraction < 1:
         raise UserError(f"--val-fraction {args.val_fraction:g} must be between 0 and 1")
     clips_of: dict[str, list[TableRow]] = defaultdict(list)
     for row in rows:
-        parts = getattr(row.file, "parts", (row.file,))
-        clips_of[parts[0].full_name].append(row)
+        clips_of[getattr(row.file, "parts", (row.file,))[0].full_name].append(row)
     files_of: dict[int, list[str]] = defaultdict(list)
     for file, clips in clips_of.items():
         files_of[clips[0].label].append(file)

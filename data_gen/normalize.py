@@ -1,9 +1,7 @@
 """Normalize a clip: select two people, fill missing frames, center and rotate. Pure functions on arrays.
 
-The golden tests pin the details of the official code: which two bodies are selected, how frames without a
-body are filled, and the directions of the coordinate axes. 2D skeletons, which the official code does not
-support, are scaled instead of rotated. Shapes are (people, frames, V joints, C coordinates) unless stated
-otherwise.
+The golden tests pin the details of the official code, which does not support 2D skeletons. Shapes are
+(people, frames, V joints, C coordinates) unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -22,17 +20,9 @@ MAX_GAP = 10  # frames in which a person is missing that are interpolated: a thi
 def normalize_clip(bodies: np.ndarray, skeleton: Skeleton = KINECT_V2) -> np.ndarray:
     """Select, fill, center and rotate or scale the two people of a clip.
 
-    Args:
-        bodies: float64 (bodies, frames, V, C), C as the skeleton has dimensions; zero for bodies and joints
-            that are not tracked.
-        skeleton: the joints V, and how they are centered, rotated or scaled.
-
-    Returns:
-        float32 (frames, V, 3, 2 people), the order of axes of a store. The third coordinate of a 2D skeleton
-        is zero.
-
-    Raises:
-        BadFile: no frame has a body, the coordinates overflow, or no frame has the torso of a 2D skeleton.
+    ``bodies`` are float64 (bodies, frames, V, C), zero for what is not tracked; C is ``skeleton.dimensions``.
+    Returns float32 (frames, V, 3, 2 people) as in a store; the third coordinate of a 2D skeleton is zero.
+    Raises ``BadFile`` if no frame has a body, or the torso of a 2D skeleton, or the coordinates overflow.
     """
     if not bodies.any():
         raise BadFile("no body in any frame")
@@ -62,37 +52,31 @@ def stored_frames(people: np.ndarray) -> np.ndarray:
 def select_people(bodies: np.ndarray) -> np.ndarray:
     """Return the two bodies that move most, in order of decreasing motion; a missing second person is zero.
 
-    Ties: the later body comes first.
+    The motion is the standard deviation over joints and tracked frames, summed over x, y and z. Ties: the
+    later body comes first.
     """
+    motion = np.zeros(len(bodies))
+    for number, body in enumerate(bodies if len(bodies) > 1 else ()):
+        tracked = body[body.any(axis=(1, 2))]
+        motion[number] = sum(float(values.std()) for values in np.moveaxis(tracked, -1, 0) if values.size)
     people = np.zeros((NUM_PEOPLE, *bodies.shape[1:]), dtype=bodies.dtype)
-    if len(bodies) == 1:
-        people[:1] = bodies
-    elif len(bodies) > 1:
-        motion = np.array([_motion(body) for body in bodies])
-        people[:] = bodies[np.argsort(motion, kind="stable")[::-1][:NUM_PEOPLE]]
+    people[: len(bodies)] = bodies[np.argsort(motion, kind="stable")[::-1][:NUM_PEOPLE]]
     return people
-
-
-def _motion(body: np.ndarray) -> float:
-    """Return the standard deviation over joints and tracked frames, summed over x, y and z."""
-    tracked = body[body.any(axis=(1, 2))]
-    return sum(float(tracked[:, :, c].std()) for c in range(tracked.shape[-1])) if len(tracked) else 0.0
 
 
 def fill_missing_frames(person: np.ndarray) -> None:
     """Fill, in place, the frames (frames, V, C) after a person's last one by repeating the earlier frames.
 
-    As in the official code, gaps before the last frame are closed only for a person who is missing in the
-    first frame: all tracked frames then move to the start. Otherwise these gaps stay zero.
+    As in the official code, the tracked frames of a person who is missing in the first frame move to the
+    start. Gaps before the last frame of others stay zero.
     """
     tracked = person.any(axis=(1, 2))
-    if tracked.all() or not tracked.any():
+    if not tracked.any():
         return
+    length = int(np.flatnonzero(tracked)[-1]) + 1
     if not tracked[0]:
         length = int(tracked.sum())
         person[:length] = person[tracked]
-    else:
-        length = int(np.flatnonzero(tracked)[-1]) + 1
     person[length:] = person[np.arange(len(person) - length) % length]
 
 
@@ -119,9 +103,8 @@ def interpolate_gaps(body: np.ndarray) -> int:
 def center(people: np.ndarray, tracked: np.ndarray, skeleton: Skeleton) -> None:
     """Move the origin of every frame, in place, to the center of the first person.
 
-    The center is the mean of the nonzero joints in ``skeleton.center``. Joints at exactly zero stay zero. If
-    none of the center's joints is tracked, see ``fill_origin``. In a frame without the first person the
-    second person is not moved. ``tracked``: see ``tracked_joints``.
+    It is the mean of the nonzero joints in ``skeleton.center``, or see ``fill_origin``. Joints at exactly
+    zero are not moved, nor is the second person without the first. ``tracked``: see ``tracked_joints``.
     """
     x, y, z = np.moveaxis(people != 0, -1, 0)
     nonzero = (x | y | z)[..., None]  # faster than any() over such a short axis
@@ -136,8 +119,7 @@ def center(people: np.ndarray, tracked: np.ndarray, skeleton: Skeleton) -> None:
 def fill_origin(origin: np.ndarray, person: np.ndarray, tracked: np.ndarray, center: list[int]) -> None:
     """Fill ``origin`` (frames, 3), in place, in the frames of ``person`` that lack the joints of ``center``.
 
-    It is interpolated between the frames that have them. If there are none, it is the mean of the joints that
-    are tracked.
+    It is interpolated between the frames that have them; if none has, it is the mean of the tracked joints.
     """
     known = tracked[:, center].any(axis=1)
     missing, frames = np.flatnonzero(tracked.any(axis=1) & ~known), np.flatnonzero(known)
@@ -151,8 +133,8 @@ def fill_origin(origin: np.ndarray, person: np.ndarray, tracked: np.ndarray, cen
 def tracked_joints(person: np.ndarray) -> np.ndarray:
     """Return which joints of ``person`` (frames, V, 3) are tracked, ``(frames, V)``.
 
-    A joint at exactly zero is not, unless the origin is in or near the bounding box of the others, by half of
-    its longest side: then the coordinates are centered already.
+    A joint at exactly zero is not, unless the origin is within half a longest side of the bounding box of the
+    others: then the coordinates are centered already.
     """
     nonzero = person.any(axis=2)
     low = np.where(nonzero[..., None], person, np.inf).min(axis=1)
@@ -165,8 +147,8 @@ def tracked_joints(person: np.ndarray) -> np.ndarray:
 def align_axes(people: np.ndarray, tracked: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """Rotate the whole clip so that ``skeleton.z_bone`` is parallel to z, then ``skeleton.x_pair`` to x.
 
-    Both are those of the first person in the first frame in which their joints are ``tracked`` (frames, V).
-    A pair that is never tracked is left out. Returns float32.
+    Both are those of the first person in the first frame in which their joints are ``tracked`` (frames, V),
+    and left out if there is none. Returns float32.
     """
     for pair, axis in ((skeleton.z_bone, (0, 0, 1)), (skeleton.x_pair, (1, 0, 0))):
         ends = [list(group_of(end)) for end in pair or ()]
@@ -181,9 +163,8 @@ def align_axes(people: np.ndarray, tracked: np.ndarray, skeleton: Skeleton) -> n
 def scale_by_torso(people: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """Return 2D coordinates whose origin is the center of the first person and whose unit is the torso.
 
-    The length of the torso is the median over the frames in which it is visible. In frames in which the
-    center is not visible it is interpolated between the frames before and after. Joints at exactly zero are
-    not visible and stay zero.
+    The torso is the median over the frames that show it; the center is interpolated where it is not visible.
+    Joints at exactly zero are not visible and stay zero.
     """
     visible = people.any(axis=-1)  # people x frames x V
     person, seen, joints = people[0], visible[0], list(skeleton.center)
@@ -211,9 +192,8 @@ def rotate(points: np.ndarray, rotation: np.ndarray) -> np.ndarray:
 def rotation_between(source: np.ndarray, target: tuple[float, float, float]) -> np.ndarray:
     """Return the (3, 3) rotation by the smallest angle from ``source`` (float32) to ``target``.
 
-    It is the identity if the two are parallel or opposite, or if ``source`` is zero, because the rotation
-    axis is not unique then. The cosine is computed from the float32 direction, because the official code does
-    so: it changes small angles by up to 1e-4.
+    It is the identity if the two are parallel or opposite, or if ``source`` is zero. The cosine is computed
+    from the float32 direction, as in the official code: it changes small angles by up to 1e-4.
     """
     (a, b, c), (d, e, f) = source.tolist(), target
     x, y, z = b * f - c * e, c * d - a * f, a * e - b * d  # the rotation axis: source x target

@@ -18,7 +18,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -33,8 +33,6 @@ from facts.datasets import NUM_PEOPLE
 from facts.skeletons import KINECT_V2, Skeleton
 from utils.csv_tables import read_csv
 from utils.errors import BadFile, UserError, parse_errors
-
-CLASS_NAME_COLUMN = "class_name"  # of the table of clips
 
 
 def write_store(
@@ -51,14 +49,13 @@ def write_store(
 
     Args:
         folder: the store to write; its name becomes the name of the dataset.
-        clips: a list, or an iterator, so that not all clips need to be in memory. Labels count from 0;
-            ``splits`` maps protocols to "train" or "val".
+        clips: may be an iterator. Labels count from 0; ``splits`` maps protocols to "train" or "val".
         num_classes: labels are less than this.
-        protocols: the names of the protocols.
+        protocols: their names.
         normalize: select two people, center and rotate every clip as for NTU RGB+D, or scale it if the
             skeleton is 2D. Otherwise the coordinates of at most two people are stored unchanged.
         overwrite: replace an existing store.
-        skeleton: from ``facts.skeletons``: one of ``SKELETONS``, or read by ``load_skeleton``.
+        skeleton: one of ``facts.skeletons.SKELETONS``, or read by ``load_skeleton``.
         class_names: one name per class, class 0 first.
 
     Raises:
@@ -98,15 +95,10 @@ def prepare_clip(
 
 
 def frames_of_array(array: np.ndarray, normalize: bool = True, skeleton: Skeleton = KINECT_V2) -> np.ndarray:
-    """Convert an array to the frames of a store, float32 (frames, V, 3, 2).
+    """Convert an array to the frames of a store, float32 (frames, V, 3, 2); see ``write_store``.
 
-    Args:
-        array: (frames, V, C, people), or (frames, V, C) for one person; NaN or zero for joints and people
-            that are missing. C is the number of coordinates, 3 or, for a 2D skeleton, 2; a score may follow.
-        normalize, skeleton: see ``write_store``.
-
-    Raises:
-        BadFile: the array has another shape, values that are no coordinates or scores, or no body.
+    ``array`` is (frames, V, C, people), or (frames, V, C) for one person; NaN or zero for what is missing. C
+    is 3 or, for a 2D skeleton, 2 coordinates; a score may follow. Raises ``BadFile`` for anything else.
     """
     return prepare_clip(Clip("", 0, array, {}), "", normalize, skeleton).clips[0].frames
 
@@ -159,67 +151,69 @@ class TableRow:
 
 @dataclass
 class ClipTable:
-    """The table of clips: its rows by name, the protocols, and the issues of rows and columns."""
+    """The clips to store, each with its file, and what the store says about them."""
 
-    rows: dict[str, TableRow]
-    protocols: list[str]
-    left_out: list[Issue]
-    notes: list[Issue]
+    rows: list[TableRow] = field(default_factory=list)
+    protocols: list[str] = field(default_factory=list)
+    class_names: tuple[str, ...] = ()
+    left_out: list[Issue] = field(default_factory=list)
+    notes: list[Issue] = field(default_factory=list)
+
+    @property
+    def num_classes(self) -> int:
+        """The largest label + 1; 0 without labels."""
+        return max((row.label for row in self.rows), default=NO_LABEL) + 1
 
 
 def read_table(path: Path, num_classes: int | None, needs_split: bool = True) -> ClipTable:
-    """Read the table of clips, a CSV file with the columns name, label and one per protocol.
+    """Read the table of clips, a CSV file with the columns name, label, class_name and one per protocol.
 
-    The splits are train and val, also called validation or test. If a protocol has both val and test, the
-    clips in test are in no split. A clip without label has an empty cell; the column label, too, is optional,
-    as is class_name. Columns without a name, such as the index of pandas, are ignored, and so are those
-    without any split, with a note. Rows that have the same name are all left out.
-
-    Raises:
-        UserError: the file is not such a table.
+    The splits are train and val, also called validation or test; beside val, test is in no split. Labels and
+    class_name are optional. Columns without a name, such as the index of pandas, are ignored, and so are
+    those without any split, with a note. Rows that have the same name are all left out. Raises ``UserError``
+    if the file is not such a table.
     """
     advice = "see data_gen/arrays_gendata.py --help"
     table = read_csv(path, ("name",), advice)
     rows = {line: dict(zip_longest(table.columns, cells, fillvalue="")) for line, cells in table.rows}
     too_long = {line for line, cells in table.rows if len(cells) > len(table.columns)}
     names = Counter(row["name"] for row in rows.values())
-    protocols, notes = [], []
+    found = ClipTable()
     for column in table.columns:
         values = {row[column].lower() for row in rows.values()} - {""}
         known = values & SPLIT_NAMES.keys()
-        if column in (*CLIP_COLUMNS, CLASS_NAME_COLUMN) or not column or column.startswith("Unnamed:"):
+        if column in (*CLIP_COLUMNS, "class_name", "") or column.startswith("Unnamed:"):
             continue
         if values and not known:
             reason = f"the column {column} contains neither train nor val and is ignored"
-            notes.append(Issue(path.name, None, reason))
+            found.notes.append(Issue(path.name, None, reason))
             continue
-        protocols.append(column)
+        found.protocols.append(column)
         if "test" in known and known & {"val", "validation"}:
-            notes.append(Issue(path.name, None, f"{column} has clips in val and in test; test is left out"))
+            reason = f"{column} has clips in val and in test; test is left out"
+            found.notes.append(Issue(path.name, None, reason))
             for row in rows.values():
                 row[column] = "" if row[column].lower() == "test" else row[column]
-    if not protocols and needs_split:
+    if not found.protocols and needs_split:
         columns = ", ".join(table.columns)[:100]
         raise UserError(f"{path} has no column with train or val, for a protocol, but {columns}; {advice}")
-    found = ClipTable({}, protocols, [], notes)
+    max_classes = num_classes or MAX_CLASSES
     for line, row in rows.items():
         name, label = row["name"], row.get("label", "")
-        words = {protocol: row[protocol].lower() for protocol in protocols if row[protocol]}
+        words = {protocol: row[protocol].lower() for protocol in found.protocols if row[protocol]}
         wrong = [f"{column} is '{word:.40}'" for column, word in words.items() if word not in SPLIT_NAMES]
         if line in too_long:
             reason = "it has more cells than the header"
         elif not name or names[name] > 1:
             reason = f"{names[name]} rows have the name '{name:.40}'"
-        elif label and not (
-            label.isdecimal() and len(label) <= 9 and int(label) < (num_classes or MAX_CLASSES)
-        ):
-            reason = f"label '{label:.40}' is not a whole number from 0 to {(num_classes or MAX_CLASSES) - 1}"
+        elif label and not (label.isdecimal() and len(label) <= 9 and int(label) < max_classes):
+            reason = f"label '{label:.40}' is not a whole number from 0 to {max_classes - 1}"
         elif wrong:
             reason = f"{wrong[0]}, but must be train, val or empty"
         else:
             splits = {protocol: SPLIT_NAMES[word] for protocol, word in words.items()}
             number = int(label) if label else NO_LABEL
-            found.rows[name] = TableRow(name, number, splits, row.get(CLASS_NAME_COLUMN, ""))
+            found.rows.append(TableRow(name, number, splits, row.get("class_name", "")))
             continue
         found.left_out.append(Issue(path.name, line, reason))
     return found
@@ -228,15 +222,14 @@ def read_table(path: Path, num_classes: int | None, needs_split: bool = True) ->
 def class_names_of(rows: Iterable[TableRow], num_classes: int) -> tuple[str, ...]:
     """Return the names in the column class_name, or none if no row has one.
 
-    Raises:
-        UserError: a class has two names, or a name is too long.
+    Raises ``UserError`` if a class has two names, or a name is too long.
     """
     names: dict[int, str] = {}
     for row in rows:
         if row.label == NO_LABEL or not row.class_name:
             continue
         first = names.setdefault(row.label, row.class_name)
-        if row.class_name != first or (first and not is_class_name(first)):
+        if row.class_name != first or not is_class_name(first):
             names_of_class = f"{first[:40]!r} and {row.class_name[:40]!r}"
             raise UserError(f"class {row.label} has two names, or one that is too long: {names_of_class}")
     return tuple(names.get(label, f"class {label}") for label in range(num_classes)) if names else ()

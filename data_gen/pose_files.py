@@ -1,7 +1,6 @@
 """Read the files of pose estimators and of Kinect datasets: who is where in each frame, then tracks.
 
-A reader returns ``Frames``: the people of each frame by the number of the frame. The formats are listed in
-``data_gen/poses_gendata.py``. JSON is told apart by its content, not by its name.
+The formats are listed in ``data_gen/poses_gendata.py``. JSON is told apart by its content, not by its name.
 """
 
 from __future__ import annotations
@@ -89,10 +88,7 @@ def frame_number(name: Any) -> int:
 
 
 def read_frames(clip: ClipFiles) -> tuple[Frames, list[Issue]]:
-    """Return the people in the frames of a clip, and the issues of files of single frames that are damaged.
-
-    Raises ``BadFile`` if no file can be read.
-    """
+    """Return the people by frame, and the issues of damaged files; raises ``BadFile`` if all are damaged."""
     frames: Frames = {}
     issues = []
     for part in clip.parts:
@@ -116,18 +112,18 @@ def read_frames(clip: ClipFiles) -> tuple[Frames, list[Issue]]:
 def read_json(file: RawFile) -> Frames:
     """Read a JSON file of any of the formats."""
     content = json.loads(file.read())
-    if isinstance(content, dict) and "people" in content:
-        return {0: [person_of_openpose(item) for item in content["people"] if item["pose_keypoints_2d"]]}
-    if isinstance(content, dict) and "data" in content:
-        return {int(frame["frame_index"]): read_kinetics(frame) for frame in content["data"]}
-    if isinstance(content, dict) and "instance_info" in content:
-        content = content["instance_info"]
+    if isinstance(content, dict):
+        if "people" in content:
+            return {0: [person_of_openpose(item) for item in content["people"] if item["pose_keypoints_2d"]]}
+        if "data" in content:
+            return {int(frame["frame_index"]): read_kinetics(frame) for frame in content["data"]}
+        content = content.get("instance_info", content)
     if not isinstance(content, (dict, list)) or not content:
         raise BadFile("it contains no poses of a known format")
-    first = content[0] if isinstance(content, list) else None
-    if isinstance(first, dict) and "instances" in first:
+    first = content[0] if isinstance(content, list) and isinstance(content[0], dict) else {}
+    if "instances" in first:
         return {int(frame.get("frame_id", i)): read_mmpose(frame) for i, frame in enumerate(content)}
-    if isinstance(first, dict) and "image_id" in first:
+    if "image_id" in first:
         frames: Frames = defaultdict(list)
         for item in content:
             track = item.get("idx", item.get("track_id"))
@@ -159,9 +155,8 @@ def read_mmpose(frame: Mapping[str, Any]) -> list[Person]:
 
 def people_of_landmarks(frame: Any) -> list[Person]:
     """Read one frame of MediaPipe: the landmarks of one or several people, or nothing."""
-    if isinstance(frame, dict):
-        key = next(key for key in LANDMARK_KEYS if key in frame)
-        return people_of_landmarks(frame[key])
+    while isinstance(frame, dict):
+        frame = frame[next(key for key in LANDMARK_KEYS if key in frame)]
     if not frame:
         return []
     if isinstance(frame[0], dict) and "x" in frame[0]:
@@ -199,10 +194,10 @@ def read_text(file: RawFile) -> Frames:
     width = len(rows[0])
     if {*map(len, rows)} not in ({3}, {4}, {3 * V}, {3 * V + 1}, {4 * V}) or (width < 5 and len(rows) % V):
         raise BadFile(f"the lines are not those of frames or joints of {V} joints")
-    numbers = [int(row[0]) for row in rows] if width == 3 * V + 1 else range(len(rows))
-    joints = np.array([row[1:] if width == 3 * V + 1 else row for row in rows])
-    joints = joints.reshape(-1, V, 4 if width in (4, 4 * V) else 3)
-    people = [make_person(points[:, :3], points[:, 3] if points.shape[1] > 3 else None) for points in joints]
+    has_numbers = width == 3 * V + 1
+    numbers = [int(row[0]) for row in rows] if has_numbers else range(len(rows))
+    joints = np.array(rows)[:, int(has_numbers) :].reshape(-1, V, 4 if width in (4, 4 * V) else 3)
+    people = [person_of_landmarks(points) for points in joints]
     if FRAME_FILE.match(file.name):
         return {0: people}
     return {number: [person] for number, person in reversed([*zip(numbers, people)])}
@@ -211,31 +206,21 @@ def read_text(file: RawFile) -> Frames:
 # Tracks
 
 
-@dataclass
-class Track:
-    """One person over time: the frames in which the person is seen, in ascending order."""
+Track = list[tuple[int, Person]]  # a person over time: the frames that show the person, in ascending order
 
-    frames: list[int] = field(default_factory=list)
-    people: list[Person] = field(default_factory=list)
 
-    def add(self, frame: int, person: Person) -> None:
-        """Append a frame."""
-        self.frames.append(frame)
-        self.people.append(person)
-
-    def distance(self, frame: int, person: Person) -> float:
-        """Return how far ``person`` is from where this one is expected, relative to the allowed distance."""
-        last, start = self.people[-1], max(len(self.frames) - VELOCITY_FRAMES, 0)
-        gap, elapsed = frame - self.frames[-1], max(self.frames[-1] - self.frames[start], 1)
-        common = self.people[start].seen & last.seen
-        moved = (last.joints - self.people[start].joints)[common].sum(axis=0) / max(common.sum(), 1)
-        expected = last.joints + moved / elapsed * min(gap, MAX_PREDICTED)
-        common = last.seen & person.seen
-        if not common.any():
-            return np.inf
-        away = np.linalg.norm((person.joints - expected)[common], axis=1).mean()
-        size = np.linalg.norm(np.ptp(last.joints[last.seen], axis=0))
-        return float(away / max(size * GATE * (1 + min(gap, 3 * MAX_PREDICTED) / MAX_PREDICTED), 1e-9))
+def distance(track: Track, frame: int, person: Person) -> float:
+    """Return how far a person is from where the track is expected, relative to the allowed distance."""
+    (start, first), (end, last) = track[max(len(track) - VELOCITY_FRAMES, 0)], track[-1]
+    common, gap = first.seen & last.seen, frame - end
+    moved = (last.joints - first.joints)[common].sum(axis=0) / max(common.sum(), 1)
+    expected = last.joints + moved / max(end - start, 1) * min(gap, MAX_PREDICTED)
+    common = last.seen & person.seen
+    if not common.any():
+        return np.inf
+    away = np.linalg.norm((person.joints - expected)[common], axis=1).mean()
+    size = np.linalg.norm(np.ptp(last.joints[last.seen], axis=0))
+    return float(away / max(size * GATE * (1 + min(gap, 3 * MAX_PREDICTED) / MAX_PREDICTED), 1e-9))
 
 
 def find_tracks(frames: Sequence[Sequence[Person]]) -> list[Track]:
@@ -245,21 +230,21 @@ def find_tracks(frames: Sequence[Sequence[Person]]) -> list[Track]:
     """
     ids = [[person.track for person in people] for people in frames]
     if all(None not in some and len({*some}) == len(some) for some in ids):
-        tracks: dict[Hashable, Track] = defaultdict(Track)
+        tracks: dict[Hashable, Track] = defaultdict(list)
         for frame, people in enumerate(frames):
             for person in people:
-                tracks[person.track].add(frame, person)
+                tracks[person.track].append((frame, person))
         return list(tracks.values())
     found: list[Track] = []
     for frame, people in enumerate(frames):
-        distances = np.array([[track.distance(frame, person) for person in people] for track in found])
+        distances = np.array([[distance(track, frame, person) for person in people] for track in found])
         free = set(range(len(people)))
         while distances.size and distances.min() <= 1:
             track, number = np.unravel_index(distances.argmin(), distances.shape)
-            found[track].add(frame, people[number])
+            found[track].append((frame, people[number]))
             distances[track], distances[:, number] = np.inf, np.inf
             free.discard(int(number))
-        found += [Track([frame], [people[number]]) for number in sorted(free)]
+        found += [[(frame, people[number])] for number in sorted(free)]
     return found
 
 
@@ -273,24 +258,15 @@ def in_order(frames: Frames) -> list[list[Person]]:
         raise BadFile("no body in any frame")
     inside = [number for number in sorted(frames) if numbers[0] <= number <= numbers[-1]]
     step = int(np.gcd.reduce(np.diff(inside))) if len(inside) > 1 else 1
-    positions = [(number - inside[0]) // step for number in inside]
-    if positions[-1] >= MAX_SPAN * len(inside):
-        positions = list(range(len(inside)))
-    ordered: list[list[Person]] = [[] for _ in range(positions[-1] + 1)]
-    for position, number in zip(positions, inside):
-        ordered[position] = frames[number]
-    return ordered
+    every = range(inside[0], inside[-1] + 1, step)
+    return [frames.get(number, []) for number in (every if len(every) <= MAX_SPAN * len(inside) else inside)]
 
 
 def array_of_frames(frames: Frames, min_score: float) -> tuple[np.ndarray, list[str]]:
     """Return the tracks as an array (frames, V, C, people), zero for what is missing, and what was dropped.
 
-    Args:
-        frames: of at least one person.
-        min_score: joints of a lower score are missing.
-
-    Raises:
-        BadFile: no joint is left, or the numbers of joints differ.
+    Joints of a score below ``min_score`` are missing. Raises ``BadFile`` if no joint is left, or the numbers
+    of joints differ.
     """
     low = total = 0
     kept: Frames = {}
@@ -309,7 +285,7 @@ def array_of_frames(frames: Frames, min_score: float) -> tuple[np.ndarray, list[
     tracks = find_tracks(ordered)
     array = np.zeros((len(ordered), *shapes.pop(), len(tracks)))
     for number, track in enumerate(tracks):
-        for frame, person in zip(track.frames, track.people):
+        for frame, person in track:
             array[frame, ..., number] = np.where(person.seen[:, None], person.joints, 0)
     empty = sum(not people for people in ordered)
     present = [number for number, people in kept.items() if people]

@@ -33,11 +33,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen import command_line as flags
-from data_gen.class_folders import add_label_flags, label_files, label_flags
+from data_gen.class_folders import add_label_flags, label_files, open_store
 from data_gen.own_clips import TableRow, prepare_clip
 from data_gen.pose_files import FRAME_FILE, ClipFiles, array_of_frames, read_frames
 from data_gen.sources import Issue, RawFile, find_raw_files, first_reason, load_contents
-from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, prepare
+from data_gen.store_writer import Clip, FileResult, check_target, prepare
 from data_gen.ucla_gendata import parse_name as parse_ucla_name
 from facts.class_names import CLASS_NAMES
 from facts.datasets import DATASETS
@@ -47,9 +47,10 @@ from utils.errors import BadFile, UserError, run_script
 
 SUFFIXES = ".json", ".npy", ".txt"
 MMPOSE_3D = 17, 3  # joints and coordinates: COCO or Human3.6M, in another order
-_OPENPOSE = re.compile(r"(?P<prefix>.*?)_?\d+_keypoints")
+_FRAME_FILES = {".json": re.compile(r"(?P<prefix>.*?)_?\d+_keypoints\Z"), ".txt": FRAME_FILE}
 _UCLA_FOLDER = re.compile(r"(?:.*/)?view_?0?(\d)/(a\d\d_s\d\d_e\d\d)")
-_LABEL_IN_FILE = re.compile(rb'"label"\s*:\s*"([^"]*)"'), re.compile(rb'"label_index"\s*:\s*(\d{1,4})\b')
+_CLASS_IN_FILE = re.compile(rb'"label"\s*:\s*"([^"]*)"')
+_LABEL_IN_FILE = re.compile(rb'"label_index"\s*:\s*(\d{1,4})\b')
 _SEQUENCE = re.compile(r"s\d+_e\d+", re.IGNORECASE)
 _ACTION = re.compile(r"(\w+)\s*:\s*(\S+)\s+(\S+)")
 
@@ -76,18 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     class_names = flags.read_class_flags(args)
     left_out: list[Issue] = []
     clips = find_clips(args.data_path, args.dataset == "ucla", left_out)
-    found = label_files(clips, args, class_names)
+    found = label_files(clips, args, class_names, left_out)
     skeleton = load_skeleton(args.skeleton) if args.skeleton else find_skeleton(found.rows)
-    names = ("dataset", "data_path", "clips", "num_classes", "min_score", *label_flags(args))
-    origin = flags.provenance("data_gen/poses_gendata.py", args, names)
-    num_classes = args.num_classes or found.num_classes
-    if args.dataset in DATASETS:
-        num_classes = DATASETS[args.dataset].num_classes
-    store = StoreWriter(
-        args.out_folder, args.dataset, num_classes, found.protocols, origin, args.overwrite, skeleton
-    )
-    store.left_out += left_out
-    found.describe_to(store)
+    store = open_store(found, "data_gen/poses_gendata.py", args, skeleton, ["min_score"])
     read = partial(read_clip, skeleton=skeleton, min_score=args.min_score)
     return prepare(store, read, found.rows, args, unit="clip")
 
@@ -95,24 +87,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def find_clips(path: Path, is_ucla: bool, left_out: list[Issue]) -> list[ClipFiles]:
     """Return the clips below a path, with what their names and files say about their class.
 
-    Raises:
-        UserError: there are none.
+    Raises ``UserError`` if there are none.
     """
     files = find_raw_files([path], SUFFIXES, left_out=left_out)
     if any(file.is_streamed for file in files):
         files = sorted(load_contents(files))
-    sequences = {
-        name: text for file in files if file.name == "actionLabel" for name, text in actions_of(file)
-    }
+    sequences = {}
     groups: dict[tuple[str, str, str], list[RawFile]] = defaultdict(list)  # folder, prefix, suffix
     for file in files:
-        folder = file.full_name.rpartition("/")[0]
-        frame = _OPENPOSE.fullmatch(file.name) if file.suffix == ".json" else FRAME_FILE.match(file.name)
-        if frame and file.suffix != ".npy":
-            groups[folder, frame.groupdict().get("prefix", ""), file.suffix].append(file)
-        elif file.name != "actionLabel":
-            prefix = "" if file.name == "alphapose-results" else file.name
-            groups[folder, prefix, file.suffix].append(file)
+        if file.name == "actionLabel":
+            sequences.update(actions_of(file))
+            continue
+        folder, prefix = file.full_name.rpartition("/")[0], file.name
+        frame = _FRAME_FILES[file.suffix].match(file.name) if file.suffix in _FRAME_FILES else None
+        if frame or prefix == "alphapose-results":
+            prefix = frame.groupdict().get("prefix", "") if frame else ""
+        groups[folder, prefix, file.suffix].append(file)
     of_frames = [key for key, parts in groups.items() if len(parts) > 1]
     are_folders = len({folder for folder, *_ in of_frames}) == len(of_frames)  # one clip in each
     clips = []
@@ -167,12 +157,11 @@ def with_label_in_file(clip: ClipFiles) -> ClipFiles:
     """Return a clip with the label that a file of Kinetics-skeleton contains; others are unchanged."""
     if len(clip.parts) > 1 or clip.parts[0].suffix != ".json":
         return clip
-    name = label = None
     with suppress(BadFile):  # reported when it is read as a clip
-        name, label = (pattern.search(data) for data in [clip.parts[0].read()] for pattern in _LABEL_IN_FILE)
-    if not name or not label:
-        return clip
-    return replace(clip, class_name=name[1].decode(errors="replace").strip(), label=int(label[1]))
+        data = clip.parts[0].read()
+        if (name := _CLASS_IN_FILE.search(data)) and (label := _LABEL_IN_FILE.search(data)):
+            return replace(clip, class_name=name[1].decode(errors="replace").strip(), label=int(label[1]))
+    return clip
 
 
 def find_skeleton(rows: Sequence[TableRow]) -> Skeleton:
@@ -184,14 +173,14 @@ def find_skeleton(rows: Sequence[TableRow]) -> Skeleton:
         except BadFile as error:
             reason = f"{row.file.display_name}: {error}"
             continue
-        for people in frames.values():
-            for person in people:
-                if person.joints.shape == MMPOSE_3D:
-                    raise UserError(
-                        f"{row.name} has 17 joints in 3D, which can be those of COCO or Human3.6M: give "
-                        "--skeleton coco_3d, or define the skeleton in a file (docs/data.md)"
-                    )
-                return skeleton_of(*person.joints.shape)
+        shape = next((person.joints.shape for people in frames.values() for person in people), None)
+        if shape == MMPOSE_3D:
+            raise UserError(
+                f"{row.name} has 17 joints in 3D, which can be those of COCO or Human3.6M: give "
+                "--skeleton coco_3d, or define the skeleton in a file (docs/data.md)"
+            )
+        if shape:
+            return skeleton_of(*shape)
     raise UserError(f"none of the {len(rows)} clips can be used; the first reason: {reason}")
 
 

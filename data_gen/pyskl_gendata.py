@@ -64,9 +64,8 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     text = "the pickle, for example ntu60_3danno.pkl; or several, if each is the list of one split"
     flags.add_path_flag(parser, "data_path", nargs="+", required=True, help=text)
-    known = ", ".join(DATASETS)
-    default = "from the file name, for NTU RGB+D"
-    flags.add_flag(parser, "dataset", help=f"{known}, or a name of your choice (default: {default})")
+    text = f"{', '.join(DATASETS)}, or a name of your choice (default: from the file name, for NTU RGB+D)"
+    flags.add_flag(parser, "dataset", help=text)
     flags.add_skeleton_flag(parser, None, "by the number of joints and coordinates")
     flags.add_class_flags(parser, "that of the dataset, or largest label + 1")
     flags.add_dry_run_flag(parser)
@@ -89,9 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         counts = count_splits(protocols, (item.splits for item in annotations))
         print("\n".join(preview(args.dataset, counts, left_out)))
         return 0
-    skeleton = (
-        load_skeleton(args.skeleton) if args.skeleton else find_skeleton(args.data_path[0], annotations)
-    )
+    path = args.data_path[0]
+    skeleton = load_skeleton(args.skeleton) if args.skeleton else find_skeleton(path, annotations)
     suffix = "_2d" if skeleton.dimensions == 2 and args.dataset in DATASETS else ""
     folder = args.out_folder or flags.DATA_FOLDER / f"{args.dataset}{suffix}"
     num_classes = args.num_classes or max((item.label for item in annotations), default=0) + 1
@@ -107,9 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def read_annotations(
     paths: Sequence[Path], dataset: str, num_classes: int | None
 ) -> tuple[list[str], list[Annotation], list[Issue]]:
-    """Read the pickles, of which those after the first must be lists.
+    """Return the protocols, the annotations by name, and the issues of annotations and names left out.
 
-    Returns the protocols, the annotations by name, and the issues of annotations and names that are left out.
     Raises ``UserError`` if a file is not such a pickle.
     """
     path = paths[0]
@@ -120,18 +117,16 @@ def read_annotations(
         if isinstance(content, list) and content:
             names = [item.get("frame_dir") for item in content if isinstance(item, dict)]
             content = {"split": {split_of_file(file): names}, "annotations": content}
-        with parse_errors(
-            f"{file} is not a pickle of pyskl, with the dictionary 'split' and the list 'annotations'"
-        ):
+        expected = "with the dictionary 'split' and the list 'annotations'"
+        with parse_errors(f"{file} is not a pickle of pyskl, {expected}"):
             if lists.keys() & content["split"].keys():
-                raise UserError(
-                    f"{file} has the same split as another file; rename it to end with train or val"
-                )
+                advice = "rename it to end with train or val"
+                raise UserError(f"{file} has the same split as another file; {advice}")
             lists |= content["split"]
             items += content["annotations"]
     splits, left_out = read_splits(lists, path.name)
-    given = [item.get("frame_dir") if isinstance(item, dict) else None for item in items]
-    names = [name if _is_name(name) else None for name in given]
+    names = [item.get("frame_dir") if isinstance(item, dict) else None for item in items]
+    names = [name if _is_name(name) else None for name in names]
     counts = Counter(filter(None, names))
     annotations: dict[str, Annotation] = {}
     for number, (name, item) in enumerate(zip(names, items)):
@@ -146,11 +141,10 @@ def read_annotations(
         except BadFile as error:
             left_out.append(Issue.of(error, display_name))
     found = annotations.keys() | {issue.file.removeprefix(f"{path.name}/") for issue in left_out}
-    for protocol, names in splits.items():
-        absent = names.keys() - found
+    for protocol, split in splits.items():
         reason = f"listed in {protocol}, no annotation"
-        left_out += [Issue(f"{path.name}/{name}", None, reason) for name in sorted(absent)]
-        found |= absent
+        left_out += [Issue(f"{path.name}/{name}", None, reason) for name in sorted(split.keys() - found)]
+        found |= split.keys()
     return list(splits), [annotations[name] for name in sorted(annotations)], left_out
 
 
@@ -163,8 +157,8 @@ def split_of_file(path: Path) -> str:
 def read_splits(lists: dict[Any, Any], file_name: str) -> tuple[dict[str, dict[str, str]], list[Issue]]:
     """Convert the lists of names of the pickle to protocol -> name -> "train" or "val".
 
-    xsub_train and xsub_val become cross_subject; train and test become "split", and train1 "split1". If there
-    are both val and test, test is left out. Also returns the issues of lists and names that are left out.
+    xsub_train and xsub_val become cross_subject; train and test become "split", and train1 "split1". Beside
+    val, test is left out. Also returns the issues of lists and names that are left out.
     """
     splits: dict[str, dict[str, str]] = {}
     left_out = []

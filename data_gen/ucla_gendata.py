@@ -69,8 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def select_files(files: Sequence[RawFile], left_out: list[Issue]) -> list[RawFile]:
     """Return the files whose name is that of a clip, each name once; the others are added to ``left_out``.
 
-    Raises:
-        UserError: no file has such a name.
+    Raises ``UserError`` if no file has such a name.
     """
     selected: dict[str, RawFile] = {}
     for file in files:

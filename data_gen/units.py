@@ -1,7 +1,7 @@
 """Detect coordinates that are not in meters, by the length of the bones.
 
-Bones have the same length before and after the normalization, so the check is made where clips are stored or
-read, for all sources and all 3D skeletons. 2D skeletons are scaled, so their unit does not matter.
+Bones have the same length before and after the normalization, so any source can be checked. 2D skeletons are
+scaled, so their unit does not matter.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ class UnitCheck:
         self.skeleton = skeleton
         self.parents = list(skeleton.parents)
         self.chains = np.eye(skeleton.num_joints)  # joint x the bones between it and the root
-        for joint in range(skeleton.num_joints):
-            ancestor = joint
-            while self.parents[ancestor] != ancestor:
-                ancestor = self.parents[ancestor]
-                self.chains[joint, ancestor] = 1
+        joints = ancestors = np.arange(skeleton.num_joints)
+        for _ in joints:
+            ancestors = np.array(self.parents)[ancestors]
+            self.chains[joints, ancestors] = 1
         self.lengths: list[float] = []  # of the longest chains of bones
         self.num_flat = self.num_normalized = 0
 

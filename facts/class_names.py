@@ -22,11 +22,7 @@ def is_class_name(value: object) -> bool:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Read a text file with one class name per line, class 0 first.
-
-    Raises:
-        UserError: the file cannot be read, or a line is blank or too long.
-    """
+    """Read a text file with one class name per line, class 0 first; raises ``UserError`` if it is not one."""
     with parse_errors(f"{path} cannot be read as a list of class names"):
         names = tuple(map(str.strip, path.read_text(encoding="utf-8-sig").rstrip().splitlines()))
     for number, name in enumerate(names or [""], start=1):

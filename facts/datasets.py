@@ -1,12 +1,8 @@
 """The table of datasets: classes, protocols, official counts, pretraining defaults.
 
-Everything that depends on the dataset is defined here: splits and official counts for the data
-preparation; number of classes, protocols and the paper's pretraining defaults for the scripts.
+Sources: Shahroudy et al., CVPR 2016 (NTU RGB+D 60); Liu et al., TPAMI 2019 (NTU RGB+D 120); Liu et al., 2017
+(PKU-MMD); Wang et al., CVPR 2014 (NW-UCLA); section 4 of the skeleton-contrastive paper for the defaults.
 Nothing in this module imports torch.
-
-Sources: Shahroudy et al., CVPR 2016 (NTU RGB+D 60); Liu et al., TPAMI 2019 (NTU RGB+D 120);
-Liu et al., 2017 (PKU-MMD); Wang et al., CVPR 2014 (NW-UCLA); section 4 of the skeleton-contrastive paper
-for the defaults.
 """
 
 from __future__ import annotations
@@ -19,6 +15,7 @@ from typing import NamedTuple
 NUM_COORDINATES, NUM_PEOPLE = 3, 2
 MAX_FRAMES = 300  # the official preparation truncates clips to this length
 NUM_FRAMES = 64  # frames of a view (section 4.2)
+_SUBJECT, _VIEW, _SETUP = "cross_subject", "cross_view", "cross_setup"  # protocols
 
 # Training subjects of cross-subject; the first twenty are those of NTU-60.
 NTU_TRAIN_SUBJECTS = frozenset(
@@ -57,9 +54,9 @@ def parse_ntu_name(name: str) -> NtuName | None:
 def ntu_splits(name: NtuName) -> dict[str, str]:
     """Return ``{protocol: "train" | "val"}`` of one NTU clip, for every protocol of both datasets."""
     train = {
-        "cross_subject": name.subject in NTU_TRAIN_SUBJECTS,
-        "cross_view": name.camera in NTU_TRAIN_CAMERAS,
-        "cross_setup": name.setup % 2 == 0,
+        _SUBJECT: name.subject in NTU_TRAIN_SUBJECTS,
+        _VIEW: name.camera in NTU_TRAIN_CAMERAS,
+        _SETUP: name.setup % 2 == 0,
     }
     return {protocol: "train" if is_train else "val" for protocol, is_train in train.items()}
 
@@ -81,44 +78,19 @@ class DatasetInfo:
 
 DATASETS: dict[str, DatasetInfo] = {
     "ntu60": DatasetInfo(
-        "NTU RGB+D 60",
-        60,
-        ("cross_subject", "cross_view"),
-        {"cross_subject": (40091, 16487), "cross_view": (37646, 18932)},
+        "NTU RGB+D 60", 60, (_SUBJECT, _VIEW), {_SUBJECT: (40091, 16487), _VIEW: (37646, 18932)}
     ),
     "ntu120": DatasetInfo(
         "NTU RGB+D 120",
         120,
-        ("cross_subject", "cross_setup"),
-        {"cross_subject": (63026, 50919), "cross_setup": (54468, 59477)},
+        (_SUBJECT, _SETUP),
+        {_SUBJECT: (63026, 50919), _SETUP: (54468, 59477)},
         epochs=351,
         schedule=(251,),
     ),
-    "pku1": DatasetInfo(
-        "PKU-MMD I",
-        51,
-        ("cross_subject", "cross_view"),
-        {"cross_subject": (18841, 2704)},
-        moco_k=8192,
-        epochs=600,
-        schedule=(),
-    ),
-    "pku2": DatasetInfo(  # 41 of the classes of part I; the classifier keeps 51 outputs
-        "PKU-MMD II",
-        51,
-        ("cross_subject", "cross_view"),
-        {"cross_subject": (5332, 1613)},
-        moco_k=2048,
-        epochs=600,
-        schedule=(),
-    ),
-    "ucla": DatasetInfo(  # not in the paper: the settings of PKU-MMD with a queue smaller than the dataset
-        "NW-UCLA",
-        10,
-        ("cross_view", "view1", "view2"),
-        {"cross_view": (1020, 464)},
-        moco_k=512,
-        epochs=600,
-        schedule=(),
-    ),
+    "pku1": DatasetInfo("PKU-MMD I", 51, (_SUBJECT, _VIEW), {_SUBJECT: (18841, 2704)}, 8192, 600, ()),
+    # 41 of the classes of part I; the classifier keeps 51 outputs
+    "pku2": DatasetInfo("PKU-MMD II", 51, (_SUBJECT, _VIEW), {_SUBJECT: (5332, 1613)}, 2048, 600, ()),
+    # not in the paper: the settings of PKU-MMD with a queue smaller than the dataset
+    "ucla": DatasetInfo("NW-UCLA", 10, (_VIEW, "view1", "view2"), {_VIEW: (1020, 464)}, 512, 600, ()),
 }

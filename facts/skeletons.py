@@ -1,12 +1,8 @@
 """The table of skeletons: joints, tree, normalization and drawing of each.
 
-Everything that depends on the joints of a clip is defined here: the size of a frame, the edges of the
-graph, the axes of the normalization, the limbs of a picture. A store names its skeleton in ``store.json``
-and a checkpoint carries its definition; both mean Kinect v2 if they do not. Nothing in this module imports
-torch.
-
-A skeleton file has the fields of ``Skeleton`` as JSON (docs/data.md). Joints are given by name or by
-number, from 0.
+A store names its skeleton in ``store.json`` and a checkpoint carries its definition; both mean Kinect v2 if
+they do not. A skeleton file has the fields of ``Skeleton`` as JSON (docs/data.md), with joints by name or by
+number, from 0. Nothing in this module imports torch.
 """
 
 from __future__ import annotations
@@ -14,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,40 +29,24 @@ Axis = tuple[Joints, Joints]
 class Skeleton:
     """The joints of a body, numbered from 0 in the order of the arrays.
 
-    Two skeletons are equal if an encoder cannot distinguish them: name and drawing are not compared.
-
-    Attributes:
-        name: the name in stores, checkpoints and messages.
-        joints: the names of the joints.
-        parents: the parent of each joint; the root is its own parent.
-        center: the joints of the first person whose mean is the origin of every frame.
-        z_bone: the bone (start, end) that is parallel to z in the first frame, if any. An end is a joint, or
-            a group of joints, whose mean is meant, such as both hips.
-        x_pair: the pair (left, right) that is parallel to x in the first frame, if any; joints or groups.
-        dimensions: 3, or 2 for image coordinates, which are scaled instead of rotated.
-        torso: of a 2D skeleton, the joints at its upper and at its lower end, such as shoulders and hips.
-            The distance between their means is the unit of length.
-        arms: pairs (left, right) of joints of the arms, from the shoulder outward.
-        legs: the same for the legs: hip, knee, ankle.
-        head: the same for the head, for example eyes and ears.
-        drawn_bones: the lines of a picture; by default each joint is connected to its parent.
-
-    Raises:
-        ValueError: fields contradict each other; the message names one.
+    Two skeletons are equal if an encoder cannot distinguish them: name and drawing are not compared. An axis
+    is a pair of joints, or of groups of joints, such as both hips, whose mean is meant. Raises ``ValueError``
+    if fields contradict each other; the message names one.
     """
 
-    name: str = field(compare=False)
-    joints: tuple[str, ...]
-    parents: tuple[int, ...]
-    center: tuple[int, ...]
-    z_bone: Axis | None = None
-    x_pair: Axis | None = None
-    dimensions: int = 3
+    name: str = field(compare=False)  # in stores, checkpoints and messages
+    joints: tuple[str, ...]  # their names
+    parents: tuple[int, ...]  # of each joint; the root is its own parent
+    center: tuple[int, ...]  # of the first person: the joints whose mean is the origin of every frame
+    z_bone: Axis | None = None  # (start, end), parallel to z in the first frame
+    x_pair: Axis | None = None  # (left, right), parallel to x in the first frame
+    dimensions: int = 3  # or 2 for image coordinates, which are scaled instead of rotated
+    # of a 2D skeleton, the joints at both ends; the distance between their means is the unit of length
     torso: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-    arms: tuple[Pair, ...] = field(default=(), compare=False)
-    legs: tuple[Pair, ...] = field(default=(), compare=False)
-    head: tuple[Pair, ...] = field(default=(), compare=False)
-    drawn_bones: tuple[Pair, ...] = field(default=(), compare=False)
+    arms: tuple[Pair, ...] = field(default=(), compare=False)  # (left, right), from the shoulder outward
+    legs: tuple[Pair, ...] = field(default=(), compare=False)  # the same: hip, knee, ankle
+    head: tuple[Pair, ...] = field(default=(), compare=False)  # the same, for example eyes and ears
+    drawn_bones: tuple[Pair, ...] = field(default=(), compare=False)  # by default, joints and parents
 
     def __post_init__(self) -> None:
         if problem := next(self.problems(), None):
@@ -156,86 +137,55 @@ def group_of(end: Joints) -> tuple[int, ...]:
 LEG_WORDS, HEAD_WORDS = ("hip", "knee", "ankle", "foot", "heel", "toe"), ("eye", "ear", "mouth")
 
 
-def described(name: str, joints: str, parents: str, center: tuple[int, ...], **others: Any) -> Skeleton:
+def described(
+    name: str, joints: str, parents: str, center: tuple[int, ...], drawn: str = "", **others: Any
+) -> Skeleton:
     """Return a skeleton whose arms, legs and head follow from the names of its joints.
 
-    ``joints`` and ``parents`` are separated by blanks; ``others`` are further fields of ``Skeleton``.
+    ``joints``, ``parents`` and the chains of drawn bones, such as 0-1-2, are separated by blanks; ``others``
+    are further fields of ``Skeleton``.
     """
     names = tuple(joints.split())
     limbs: dict[str, Any] = {"arms": (), "legs": (), "head": ()}
     for left, joint in enumerate(names):
-        if "left" in joint:
-            is_leg, is_head = (any(map(joint.count, words)) for words in (LEG_WORDS, HEAD_WORDS))
-            limb = "legs" if is_leg else "head" if is_head else "arms"
-            limbs[limb] += ((left, names.index(joint.replace("left", "right"))),)
-    return Skeleton(name, names, tuple(map(int, parents.split())), center, **limbs, **others)
+        if "left" in joint.lower():
+            is_leg, is_head = (any(map(joint.lower().count, words)) for words in (LEG_WORDS, HEAD_WORDS))
+            right = names.index(joint.replace("left", "right").replace("Left", "Right"))
+            limbs["legs" if is_leg else "head" if is_head else "arms"] += ((left, right),)
+    chains = [tuple(map(int, chain.split("-"))) for chain in drawn.split()]
+    bones = tuple(bone for chain in chains for bone in pairwise(chain))
+    return Skeleton(
+        name, names, tuple(map(int, parents.split())), center, **limbs, drawn_bones=bones, **others
+    )
 
 
 # fmt: off
-KINECT_V2 = Skeleton(
-    name="kinect_v2",
-    joints=(
-        "SpineBase", "SpineMid", "Neck", "Head",
-        "ShoulderLeft", "ElbowLeft", "WristLeft", "HandLeft",
-        "ShoulderRight", "ElbowRight", "WristRight", "HandRight",
-        "HipLeft", "KneeLeft", "AnkleLeft", "FootLeft",
-        "HipRight", "KneeRight", "AnkleRight", "FootRight",
-        "SpineShoulder", "HandTipLeft", "ThumbLeft", "HandTipRight", "ThumbRight",
-    ),
+KINECT_V2 = described(
+    "kinect_v2",
+    "SpineBase SpineMid Neck Head ShoulderLeft ElbowLeft WristLeft HandLeft ShoulderRight ElbowRight "
+    "WristRight HandRight HipLeft KneeLeft AnkleLeft FootLeft HipRight KneeRight AnkleRight FootRight "
+    "SpineShoulder HandTipLeft ThumbLeft HandTipRight ThumbRight",
     # As in the official graph encoders, the tip of the hand is attached to the thumb, not to the hand.
-    parents=(1, 20, 20, 2, 20, 4, 5, 6, 20, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18, 20, 22, 7, 24, 11),
-    center=(1,),
-    z_bone=(0, 1),
-    x_pair=(4, 8),
-    arms=((4, 8), (5, 9), (6, 10), (7, 11), (21, 23), (22, 24)),
-    legs=((12, 16), (13, 17), (14, 18), (15, 19)),
-    drawn_bones=(
-        (0, 1), (1, 20), (20, 2), (2, 3),
-        (20, 4), (4, 5), (5, 6), (6, 7), (7, 21), (7, 22),
-        (20, 8), (8, 9), (9, 10), (10, 11), (11, 23), (11, 24),
-        (0, 12), (12, 13), (13, 14), (14, 15), (0, 16), (16, 17), (17, 18), (18, 19),
-    ),
+    "1 20 20 2 20 4 5 6 20 8 9 10 0 12 13 14 0 16 17 18 20 22 7 24 11",
+    center=(1,), z_bone=(0, 1), x_pair=(4, 8),
+    drawn="0-1-20-2-3 20-4-5-6-7-21 7-22 20-8-9-10-11-23 11-24 0-12-13-14-15 0-16-17-18-19",
 )
-
-KINECT_V1 = Skeleton(
-    name="kinect_v1",
-    joints=(
-        "HipCenter", "Spine", "ShoulderCenter", "Head",
-        "ShoulderLeft", "ElbowLeft", "WristLeft", "HandLeft",
-        "ShoulderRight", "ElbowRight", "WristRight", "HandRight",
-        "HipLeft", "KneeLeft", "AnkleLeft", "FootLeft",
-        "HipRight", "KneeRight", "AnkleRight", "FootRight",
-    ),
-    parents=(1, 2, 2, 2, 2, 4, 5, 6, 2, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18),
-    center=(1,),
-    z_bone=(0, 1),
-    x_pair=(4, 8),
-    arms=((4, 8), (5, 9), (6, 10), (7, 11)),
-    legs=((12, 16), (13, 17), (14, 18), (15, 19)),
+KINECT_V1 = described(
+    "kinect_v1",
+    "HipCenter Spine ShoulderCenter Head ShoulderLeft ElbowLeft WristLeft HandLeft ShoulderRight ElbowRight "
+    "WristRight HandRight HipLeft KneeLeft AnkleLeft FootLeft HipRight KneeRight AnkleRight FootRight",
+    "1 2 2 2 2 4 5 6 2 8 9 10 0 12 13 14 0 16 17 18",
+    center=(1,), z_bone=(0, 1), x_pair=(4, 8),
 )
-
-COCO = Skeleton(
-    name="coco",
-    joints=(
-        "nose", "left_eye", "right_eye", "left_ear", "right_ear",
-        "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
-        "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
-    ),
-    parents=(0, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
-    center=(11, 12),
-    dimensions=2,
-    torso=((5, 6), (11, 12)),
-    arms=((5, 6), (7, 8), (9, 10)),
-    legs=((11, 12), (13, 14), (15, 16)),
-    head=((1, 2), (3, 4)),
-    drawn_bones=(
-        (0, 1), (0, 2), (1, 3), (2, 4), (0, 5), (0, 6), (5, 6), (5, 11), (6, 12), (11, 12),
-        (5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16),
-    ),
+COCO = described(
+    "coco",
+    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow "
+    "left_wrist right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle",
+    "0 0 0 1 2 0 0 5 6 7 8 5 6 11 12 13 14",
+    center=(11, 12), dimensions=2, torso=((5, 6), (11, 12)),
+    drawn="0-1 0-2 1-3 2-4 0-5 0-6 5-6 5-11 6-12 11-12 5-7-9 6-8-10 11-13-15 12-14-16",
 )
-
 COCO_3D = replace(COCO, name="coco_3d", dimensions=3, torso=None, z_bone=((11, 12), (5, 6)), x_pair=(5, 6))
-
 MEDIAPIPE = described(
     "mediapipe",
     "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear "
@@ -243,37 +193,25 @@ MEDIAPIPE = described(
     "right_wrist left_pinky right_pinky left_index right_index left_thumb right_thumb left_hip right_hip "
     "left_knee right_knee left_ankle right_ankle left_heel right_heel left_foot_index right_foot_index",
     "0 0 1 2 0 4 5 3 6 0 0 0 0 11 12 13 14 15 16 15 16 15 16 11 12 23 24 25 26 27 28 29 30",
-    center=(23, 24),
-    z_bone=((23, 24), (11, 12)),
-    x_pair=(11, 12),
-    drawn_bones=(
-        (0, 2), (2, 7), (0, 5), (5, 8), (9, 10), (11, 12), (11, 23), (12, 24), (23, 24),
-        (11, 13), (13, 15), (15, 17), (15, 19), (15, 21), (12, 14), (14, 16), (16, 18), (16, 20), (16, 22),
-        (23, 25), (25, 27), (27, 29), (29, 31), (24, 26), (26, 28), (28, 30), (30, 32),
-    ),
+    center=(23, 24), z_bone=((23, 24), (11, 12)), x_pair=(11, 12),
+    drawn="0-2-7 0-5-8 9-10 11-12 11-23 12-24 23-24 11-13-15-17 15-19 15-21 12-14-16-18 16-20 16-22 "
+    "23-25-27-29-31 24-26-28-30-32",
 )
-
 BODY_25 = described(
     "body_25",
     "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist mid_hip right_hip "
     "right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear left_big_toe "
     "left_small_toe left_heel right_big_toe right_small_toe right_heel",
     "1 1 1 2 3 1 5 6 1 8 9 10 8 12 13 0 0 15 16 14 19 14 11 22 11",
-    center=(8,),
-    dimensions=2,
-    torso=((1,), (8,)),
+    center=(8,), dimensions=2, torso=((1,), (8,)),
 )
-
 OPENPOSE_18 = described(
     "openpose_18",
     "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip "
     "right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear",
     "1 1 1 2 3 1 5 6 1 8 9 1 11 12 0 0 14 15",
-    center=(8, 11),
-    dimensions=2,
-    torso=((1,), (8, 11)),
+    center=(8, 11), dimensions=2, torso=((1,), (8, 11)),
 )
-
 AZURE_KINECT = described(
     "azure_kinect",
     "pelvis spine_navel spine_chest neck clavicle_left shoulder_left elbow_left wrist_left hand_left "
@@ -281,11 +219,8 @@ AZURE_KINECT = described(
     "thumb_right hip_left knee_left ankle_left foot_left hip_right knee_right ankle_right foot_right head "
     "nose eye_left ear_left eye_right ear_right",
     "0 0 1 2 2 4 5 6 7 8 7 2 11 12 13 14 15 14 0 18 19 20 0 22 23 24 3 26 26 26 26 26",
-    center=(1,),
-    z_bone=(0, 1),
-    x_pair=(5, 12),
+    center=(1,), z_bone=(0, 1), x_pair=(5, 12),
 )
-
 SMPL_22, SMPL_24 = (
     described(
         f"smpl_{count}",
@@ -293,39 +228,27 @@ SMPL_22, SMPL_24 = (
         "left_foot right_foot neck left_collar right_collar head left_shoulder right_shoulder left_elbow "
         f"right_elbow left_wrist right_wrist{hands}",
         f"0 0 0 0 1 2 3 4 5 6 7 8 9 9 9 12 13 14 16 17 18 19{hand_parents}",
-        center=(6,),
-        z_bone=(0, 9),
-        x_pair=(16, 17),
+        center=(6,), z_bone=(0, 9), x_pair=(16, 17),
     )
     for count, hands, hand_parents in ((22, "", ""), (24, " left_hand right_hand", " 20 21"))
 )
-
 SBU = described(
     "sbu",
     "head neck torso left_shoulder left_elbow left_hand right_shoulder right_elbow right_hand left_hip "
     "left_knee left_foot right_hip right_knee right_foot",
     "1 2 2 1 3 4 1 6 7 2 9 10 2 12 13",
-    center=(2,),
-    z_bone=(2, 1),
-    x_pair=(3, 6),
+    center=(2,), z_bone=(2, 1), x_pair=(3, 6),
+)
+_ALL = (
+    *(KINECT_V2, KINECT_V1, COCO, COCO_3D, MEDIAPIPE, BODY_25, OPENPOSE_18),
+    *(AZURE_KINECT, SMPL_22, SMPL_24, SBU),
 )
 # fmt: on
-
-SKELETONS = {
-    skeleton.name: skeleton
-    for skeleton in (
-        *(KINECT_V2, KINECT_V1, COCO, COCO_3D, MEDIAPIPE, BODY_25, OPENPOSE_18),
-        *(AZURE_KINECT, SMPL_22, SMPL_24, SBU),
-    )
-}
+SKELETONS = {skeleton.name: skeleton for skeleton in _ALL}
 
 
 def skeleton_of(num_joints: int, dimensions: int) -> Skeleton:
-    """Return the skeleton of the table with this number of joints.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the skeleton of the table with this number of joints; raises ``UserError`` if there is none."""
     for skeleton in SKELETONS.values():
         if (skeleton.num_joints, skeleton.dimensions) == (num_joints, dimensions):
             return skeleton
@@ -336,14 +259,9 @@ def skeleton_of(num_joints: int, dimensions: int) -> Skeleton:
 
 
 def from_data(content: Any, source: str) -> Skeleton:
-    """Read a skeleton from the content of a file, a store or a checkpoint.
+    """Read a skeleton from ``content``, a name of the table or a definition; messages name its ``source``.
 
-    Args:
-        content: the name of a skeleton of the table, or a definition.
-        source: where it comes from, for messages.
-
-    Raises:
-        UserError: the name is unknown, or the definition is invalid.
+    Raises ``UserError`` if the name is unknown, or the definition is invalid.
     """
     with parse_errors(f"{source}: the skeleton is not a valid definition or one of {', '.join(SKELETONS)}"):
         if isinstance(content, str):
@@ -365,8 +283,7 @@ def numbered(value: Any, numbers: Mapping[str, int]) -> Any:
 def load_skeleton(name_or_file: str) -> Skeleton:
     """Return a skeleton of the table by its name, or read one from a JSON file.
 
-    Raises:
-        UserError: it is neither, or the file is invalid.
+    Raises ``UserError`` if it is neither, or the file is invalid.
     """
     if name_or_file in SKELETONS:
         return SKELETONS[name_or_file]
