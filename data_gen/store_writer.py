@@ -18,7 +18,7 @@ from functools import partial
 from itertools import islice
 from operator import length_hint
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -43,15 +43,7 @@ from facts.skeletons import KINECT_V2, Skeleton
 from utils.errors import BadFile, UserError
 from utils.files import write_csv, write_json
 
-
-class HasName(Protocol):
-    """An input of a preparation; its name is shown if it is left out."""
-
-    @property
-    def display_name(self) -> str: ...
-
-
-Input = TypeVar("Input", bound=HasName)
+Input = TypeVar("Input")  # with a ``display_name``, shown if it is left out
 
 TOTALS = ("clips", "frames")  # keys of the counts in store.json, before the protocols
 MAX_FAILED_SHARE = 0.05  # exit code 1 if more of the clips failed
@@ -91,15 +83,9 @@ def prepare(
 ) -> int:
     """Read every input into clips, write the store, and report; return the exit code of the script.
 
-    Args:
-        store: a new one.
-        read: a top-level function of a module, or a ``functools.partial`` of one. An input for which it
-            raises ``BadFile`` is left out.
-        inputs: in any order; consumed as they are read, with a bounded lead.
-        args: with ``workers``, the number of processes, and ``on_error``: "skip" leaves out bad input,
-            "stop" raises ``UserError`` at the first and writes no store.
-        inputs_per_task: inputs that a process receives at a time.
-        unit: what an input is, for the progress bar.
+    ``read``, a top-level function or a ``functools.partial`` of one, raises ``BadFile`` for input that is left
+    out, which an ``args.on_error`` of "stop" turns into ``UserError``; then no store is written. ``inputs``, in
+    any order, are consumed with a bounded lead, ``inputs_per_task`` at a time, by ``args.workers`` processes.
     """
     start = time.perf_counter()
     iterator = iter(inputs)
@@ -125,8 +111,8 @@ def _read_all(read: Callable[[Input], FileResult], inputs: Sequence[Input]) -> l
 
 
 def _check_errors(store: StoreWriter, on_error: str) -> None:
-    failed = [issue for issue in store.left_out if issue.failed_clips] if on_error == "stop" else []
-    if failed:
+    failed = [issue for issue in store.left_out if issue.failed_clips]
+    if failed and on_error == "stop":
         raise UserError(f"{failed[0]}; use --on-error skip to leave out bad files and continue")
 
 
@@ -153,8 +139,7 @@ def report(store: StoreWriter, seconds: float) -> int:
     containers = sum(issue.is_container for issue in store.left_out)
     problems = [f"{containers:,} archives or folders could not be read completely"] if containers else []
     if store.failed_share > MAX_FAILED_SHARE:
-        share = f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}"
-        problems.append(share)
+        problems += [f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}"]
     for problem in problems:
         print(f"{problem}: the store was written, but check the reasons in store.json (exit code 1)")
     return min(len(problems), 1)
@@ -182,10 +167,7 @@ def preview(
 
 
 def compare_with_published(dataset: str, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Return lines with the number of clips found per protocol and split, next to the published numbers.
-
-    Only datasets of ``facts.datasets`` have published numbers.
-    """
+    """Return lines with the number of clips found per protocol and split, next to any published numbers."""
     info = DATASETS.get(dataset)
     lines = [f"{info.title}, clips found / published:" if info else f"{dataset}, clips found:"]
     for protocol in info.protocols if info else counts:
@@ -204,19 +186,10 @@ class StoreWriter:
 
     An exception in the block leaves nothing behind. Clips are written at once, so memory does not grow with
     their frames, and sorted by name at the end. ``class_names`` can be set before the block: one name per
-    class, by default those of ``facts.class_names``.
+    class, by default those of ``facts.class_names``. ``provenance`` is how the store was made.
 
         with StoreWriter("data/mine", "mine", num_classes=4, protocols=["cross_subject"]) as store:
             store.add(Clip("a", 0, frames, {"cross_subject": "train"}))
-
-    Args:
-        folder: the store to write.
-        dataset: the name of the dataset.
-        num_classes: labels are less than this.
-        protocols: the protocol columns of ``clips.csv``.
-        provenance: how the store was made, for ``store.json``.
-        overwrite: replace an existing store.
-        skeleton: the skeleton of all clips.
     """
 
     def __init__(
@@ -232,11 +205,10 @@ class StoreWriter:
         self.folder = Path(os.path.abspath(os.path.expanduser(folder)))
         self.dataset, self.num_classes, self.protocols = dataset, num_classes, tuple(protocols)
         self.provenance = {**(provenance or {}), "numpy": np.__version__}
-        self.skeleton = skeleton
         self.class_names: Sequence[str] = published_class_names(dataset, num_classes)
         self.left_out: list[Issue] = []
         self.notes: list[Issue] = []
-        self.units = UnitCheck(skeleton)
+        self.skeleton, self.units = skeleton, UnitCheck(skeleton)
         self.warnings: list[str] = []  # printed at the end by ``report``
         self.rows: dict[str, tuple[int, int, int, Mapping[str, str]]] = {}  # see ``add``
         self.num_frames = 0
@@ -371,8 +343,8 @@ class StoreWriter:
             "protocols": list(self.protocols),
             "counts": {**dict(zip(TOTALS, (self.num_clips, self.num_frames))), **self.split_counts},
             "made_by": self.provenance,
-            "left_out": [issue.as_json() for issue in sorted(self.left_out, key=_sort_key)],
-            "notes": [issue.as_json() for issue in sorted(self.notes, key=_sort_key)],
+            "left_out": _sorted_json(self.left_out),
+            "notes": _sorted_json(self.notes),
         }
 
 
@@ -380,16 +352,14 @@ def check_target(folder: Path, overwrite: bool) -> None:
     """Raise ``UserError`` unless a store may be written to ``folder``."""
     is_store = (folder / INFO_FILE).is_file()
     if is_store and not overwrite:
-        raise UserError(
-            f"{folder} already contains a store; add --overwrite to replace it, or choose another "
-            "--out_folder"
-        )
-    if folder.exists() and not is_store and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(
-            f"{folder} exists but is not a store and is not replaced; choose another --out_folder"
-        )
-    check_folder(folder)
+        problem = "already contains a store; add --overwrite to replace it, or"
+    elif folder.exists() and not is_store and not (folder.is_dir() and not any(folder.iterdir())):
+        problem = "exists but is not a store and is not replaced;"
+    else:
+        return check_folder(folder)
+    raise UserError(f"{folder} {problem} choose another --out_folder")
 
 
-def _sort_key(issue: Issue) -> tuple[str, int, str]:
-    return issue.file, issue.line or 0, issue.reason
+def _sorted_json(issues: Sequence[Issue]) -> list[dict[str, Any]]:
+    ordered = sorted(issues, key=lambda issue: (issue.file, issue.line or 0, issue.reason))
+    return [{"file": issue.file, "line": issue.line, "reason": issue.reason} for issue in ordered]

@@ -13,12 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facts.datasets import (
-    MAX_FRAMES,
-    NUM_COORDINATES,
-    NUM_PEOPLE,
-    parse_ntu_name,
-)
+from facts.datasets import MAX_FRAMES, NUM_COORDINATES, NUM_PEOPLE, parse_ntu_name
 from facts.skeletons import KINECT_V2
 from utils.errors import UserError, parse_errors
 from utils.pickles import read_pickle
