@@ -55,10 +55,9 @@ def find_skeleton_files(roots: Sequence[Path], accept_name_lists: bool) -> Found
         found.files += [RawFile(name, path.name, str(path)) for name in names]
     found.files.sort()
     if not found.files:
-        raise UserError(
-            f"no {SKELETON_SUFFIX} file below {', '.join(map(str, roots))}; set --data_path to "
-            f"the folders or archives that contain the skeleton files{first_reason(found.left_out())}"
-        )
+        advice = "set --data_path to the folders or archives that contain the skeleton files"
+        where = f"no {SKELETON_SUFFIX} file below {', '.join(map(str, roots))}"
+        raise UserError(f"{where}; {advice}{first_reason(found.left_out())}")
     return found
 
 
@@ -83,10 +82,8 @@ def find_missing_list(dataset: str, found: Found, path: Path | None) -> MissingL
         files = scan_input([path], (), "--ignored_sample_path").others
         given = {name for file in load_contents(files) for name in _names_in(_text_of(file))}
         if not given:
-            raise UserError(
-                f"{path} contains no line with only a name like S001C002P005R002A008; give the published "
-                "list with --ignored_sample_path"
-            )
+            problem = f"{path} contains no line with only a name like S001C002P005R002A008"
+            raise UserError(f"{problem}; give the published list with --ignored_sample_path")
         print(f"list of missing skeletons: {path}")
         return MissingList(path, given)
     lists, hint = [], ""
@@ -104,9 +101,10 @@ def find_missing_list(dataset: str, found: Found, path: Path | None) -> MissingL
             lists.append((file.name.lower() not in MISSING_LISTS[dataset], file, names))
     if not lists:
         warning = (
-            f"no list of missing skeletons found, so all files are used: up to {MISSING_COUNTS[dataset]} clips "
-            "that the papers leave out are in the store, and results are not comparable. Put the list that is "
-            f"published with the data into the data folder, or give it with --ignored_sample_path{hint}"
+            f"no list of missing skeletons found, so all files are used: up to {MISSING_COUNTS[dataset]} "
+            "clips that the papers leave out are in the store, and results are not comparable. Put the list "
+            "that is published with the data into the data folder, or give it with --ignored_sample_path"
+            f"{hint}"
         )
         print(f"WARNING: {warning}")
         return MissingList(warning=warning)
@@ -165,9 +163,8 @@ def select_files(files: Iterable[RawFile], dataset: str, missing: set[str]) -> S
         selection.left_out.append(Issue(file.display_name, None, reason, failed_clips))
     if selection.num_other_files and not selection.files:
         above = f"{selection.num_other_files:,} are of setups {NTU60_LAST_SETUP + 1} and above"
-        raise UserError(
-            f"no file belongs to {dataset}, which is setups 1 to {NTU60_LAST_SETUP}: {above}; add --dataset ntu120"
-        )
+        setups = f"which is setups 1 to {NTU60_LAST_SETUP}: {above}"
+        raise UserError(f"no file belongs to {dataset}, {setups}; add --dataset ntu120")
     return selection
 
 

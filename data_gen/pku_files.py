@@ -183,10 +183,8 @@ def read_splits(path: Path, part: str) -> dict[str, dict[str, str]]:
             raise UserError(f"{path} has several split files of {protocol} for part {part}; give one of them")
         splits[protocol] = parse_split(file)
     if not splits:
-        raise UserError(
-            f"no split file in {path}: its name must contain 'subject' or 'view', as in "
-            f"cross-subject.txt{first_reason(left_out)}"
-        )
+        names = "its name must contain 'subject' or 'view', as in cross-subject.txt"
+        raise UserError(f"no split file in {path}: {names}{first_reason(left_out)}")
     return splits
 
 

@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def read_video(video: pku_files.Video, num_classes: int) -> FileResult:
     """Read one video into its clips, and the reasons why label lines are left out."""
-    label_file, failed = video.labels.display_name, (video.labels.display_name, 1)
+    label_file = video.labels.display_name
+    failed = label_file, 1  # what is left out, and the number of its clips
     try:
         actions, errors = pku_files.parse_labels(video.labels.read(), num_classes)
         failed = video.display_name, max(len(actions), 1)

@@ -54,9 +54,8 @@ class Issue:
 
 def printable(text: str) -> str:
     """Return ``text`` in one line: names of files can contain control characters and undecodable bytes."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
+    parts = (c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return "".join(parts)
 
 
 def first_reason(issues: Sequence[object]) -> str:
@@ -94,8 +93,7 @@ class RawFile:
         if isinstance(content, BadFile):
             raise content
         if content and not content.strip(b"\0"):
-            count = len(content)
-            raise BadFile(f"the file consists of {count:,} NUL bytes, as after an interrupted copy")
+            raise BadFile(f"the file consists of {len(content):,} NUL bytes, as after an interrupted copy")
         return content
 
     def read_array(self) -> np.ndarray:
@@ -142,9 +140,8 @@ class Found:
             return self.problems
         ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
         shown = [f"{count:,} {kind}" for kind, count in ordered[:MAX_SHOWN]]
-        more = [f"{len(kinds) - MAX_SHOWN} more kinds"] if len(kinds) > MAX_SHOWN else []
-        reason = f"not read: {', '.join(shown + more)}"
-        return [*self.problems, Issue("other files", None, reason, failed_clips=0)]
+        shown += [f"{len(kinds) - MAX_SHOWN} more kinds"] if len(kinds) > MAX_SHOWN else []
+        return [*self.problems, Issue("other files", None, f"not read: {', '.join(shown)}", failed_clips=0)]
 
 
 def find_raw_files(
@@ -265,9 +262,8 @@ def find_arrays(path: Path, left_out: list[Issue]) -> list[RawFile]:
     """
     files = find_raw_files([path], ".npy", "--data_path", left_out)
     if not files:
-        raise UserError(
-            f"no array in {path}; give an .npz file or a folder with .npy files{first_reason(left_out)}"
-        )
+        advice = "give an .npz file or a folder with .npy files"
+        raise UserError(f"no array in {path}; {advice}{first_reason(left_out)}")
     return [replace(file, display_name=f"{path.name}/{file.full_name}.npy") for file in files]
 
 
@@ -295,10 +291,8 @@ def resolve_names(wanted: Iterable[str], files: Sequence[RawFile]) -> dict[str, 
         matches = next((table[key] for table in (paths, ends) for key in spellings if key in table), [])
         if len(matches) > 1:
             shown = ", ".join(file.display_name for file in matches[:MAX_SHOWN])
-            raise UserError(
-                f"the name {name} fits {len(matches)} files ({shown}); in the table, give the path of each "
-                "below --data_path"
-            )
+            advice = "in the table, give the path of each below --data_path"
+            raise UserError(f"the name {name} fits {len(matches)} files ({shown}); {advice}")
         for file in matches:
             other = names.setdefault((file.path, file.full_name), name)
             if other != name:

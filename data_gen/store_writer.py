@@ -27,16 +27,7 @@ from data_gen.output_folder import atomic_folder, check_folder, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.sources import Issue, first_reason
 from data_gen.units import UnitCheck
-from dataset.store_format import (
-    CLIP_COLUMNS,
-    CLIPS_FILE,
-    FORMAT_VERSION,
-    FRAMES_FILE,
-    INFO_FILE,
-    MAX_CLASSES,
-    NO_LABEL,
-    SPLITS,
-)
+from dataset import store_format as layout
 from facts.class_names import published_class_names
 from facts.datasets import DATASETS
 from facts.skeletons import KINECT_V2, Skeleton
@@ -83,8 +74,8 @@ def prepare(
 ) -> int:
     """Read every input into clips, write the store, and report; return the exit code of the script.
 
-    ``read``, a top-level function or a ``functools.partial`` of one, raises ``BadFile`` for input that is left
-    out, which an ``args.on_error`` of "stop" turns into ``UserError``; then no store is written. ``inputs``, in
+    ``read``, a top-level function or a ``functools.partial`` of one, raises ``BadFile`` for input that is
+    left out; if ``args.on_error`` is "stop", that is a ``UserError``, and no store is written. ``inputs``, in
     any order, are consumed with a bounded lead, ``inputs_per_task`` at a time, by ``args.workers`` processes.
     """
     start = time.perf_counter()
@@ -94,7 +85,10 @@ def prepare(
         _check_errors(store, args.on_error)
         for results in ordered_map(partial(_read_all, read), tasks, args.workers):
             for result in results:
-                store.add_result(result)
+                for clip in result.clips:
+                    store.add(clip)
+                store.left_out += result.left_out
+                store.notes += result.notes
             _check_errors(store, args.on_error)
             progress.update(len(results))
     return report(store, time.perf_counter() - start)
@@ -119,10 +113,8 @@ def _check_errors(store: StoreWriter, on_error: str) -> None:
 def report(store: StoreWriter, seconds: float) -> int:
     """Print what was written and what was left out; return the exit code of the script."""
     print("\n".join(compare_with_published(store.dataset, store.split_counts)))
-    print(
-        f"{store.folder}: {store.num_clips:,} clips, {store.num_frames:,} frames, "
-        f"{store.num_clips / seconds:,.0f} clips/s"
-    )
+    speed = f"{store.num_clips / seconds:,.0f} clips/s"
+    print(f"{store.folder}: {store.num_clips:,} clips, {store.num_frames:,} frames, {speed}")
     failed = [issue for issue in store.left_out if issue.failed_clips]
     failed.sort(key=lambda issue: not issue.is_container)  # folders and archives first
     for title, issues in (("left out", failed), ("note", store.notes)):
@@ -138,8 +130,10 @@ def report(store: StoreWriter, seconds: float) -> int:
         print(f"WARNING: {warning}")
     containers = sum(issue.is_container for issue in store.left_out)
     problems = [f"{containers:,} archives or folders could not be read completely"] if containers else []
-    if store.failed_share > MAX_FAILED_SHARE:
-        problems += [f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}"]
+    failed_clips = sum(issue.failed_clips for issue in failed)
+    share = failed_clips / max(failed_clips + store.num_clips, 1)
+    if share > MAX_FAILED_SHARE:
+        problems.append(f"{share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}")
     for problem in problems:
         print(f"{problem}: the store was written, but check the reasons in store.json (exit code 1)")
     return min(len(problems), 1)
@@ -147,7 +141,7 @@ def report(store: StoreWriter, seconds: float) -> int:
 
 def count_splits(protocols: Sequence[str], splits: Iterable[Mapping[str, str]]) -> dict[str, dict[str, int]]:
     """Return protocol -> split -> number of clips; ``splits`` maps protocols to splits, per clip."""
-    counts = {protocol: dict.fromkeys(SPLITS, 0) for protocol in protocols}
+    counts = {protocol: dict.fromkeys(layout.SPLITS, 0) for protocol in protocols}
     for clip_splits in splits:
         for protocol, split in clip_splits.items():
             counts[protocol][split] += 1
@@ -173,9 +167,8 @@ def compare_with_published(dataset: str, counts: Mapping[str, Mapping[str, int]]
     for protocol in info.protocols if info else counts:
         published = info.official_counts.get(protocol) if info else None
         splits = [
-            f"{split} {counts[protocol][split]:6,}" + (f" / {published[i]:,}" if published else "")
-            for i, split in enumerate(SPLITS)
-            if protocol in counts
+            f"{split} {count:6,}" + (f" / {published[i]:,}" if published else "")
+            for i, (split, count) in enumerate(counts.get(protocol, {}).items())
         ]
         lines.append(f"  {protocol:13s}  {'   '.join(splits) or 'no split file'}")
     return lines
@@ -214,14 +207,13 @@ class StoreWriter:
         self.num_frames = 0
         self.split_counts = count_splits(self.protocols, [])
         self._overwrite = overwrite
-        if num_classes > MAX_CLASSES:
-            raise UserError(f"a store has at most {MAX_CLASSES:,} classes; labels must be less than that")
-        reserved = {*CLIP_COLUMNS, *TOTALS, ""}
-        if len(set(self.protocols) - reserved) < len(self.protocols):
-            raise UserError(
-                f"protocols {', '.join(self.protocols)}: the names must differ from each other and from "
-                f"{', '.join([*CLIP_COLUMNS, *TOTALS])}"
-            )
+        if num_classes > layout.MAX_CLASSES:
+            limit = f"{layout.MAX_CLASSES:,} classes"
+            raise UserError(f"a store has at most {limit}; labels must be less than that")
+        reserved, names = (*layout.CLIP_COLUMNS, *TOTALS), f"protocols {', '.join(self.protocols)}"
+        if len(set(self.protocols) - {*reserved, ""}) < len(self.protocols):
+            reason = f"the names must differ from each other and from {', '.join(reserved)}"
+            raise UserError(f"{names}: {reason}")
 
     def __enter__(self) -> StoreWriter:
         self._context = self._open()
@@ -236,7 +228,7 @@ class StoreWriter:
             raise UserError(f"{len(self.class_names)} class names for {self.num_classes} classes")
         check = partial(check_target, self.folder, self._overwrite)
         with atomic_folder(self.folder, check) as folder:
-            self._frames = open(folder / FRAMES_FILE, "w+b", buffering=1 << 20)
+            self._frames = open(folder / layout.FRAMES_FILE, "w+b", buffering=1 << 20)
             try:
                 self._write_header()  # for 0 frames; overwritten at the end
                 yield self
@@ -250,27 +242,18 @@ class StoreWriter:
     def num_clips(self) -> int:
         return len(self.rows)
 
-    @property
-    def failed_share(self) -> float:
-        """The share of clips that the store lacks because of bad input."""
-        failed = sum(issue.failed_clips for issue in self.left_out)
-        return failed / max(failed + self.num_clips, 1)
-
     def add(self, clip: Clip) -> None:
         """Append a clip. Raises ``ValueError`` if a store cannot contain it."""
         frames, shape = clip.frames, self.skeleton.frame_shape
-        bad_splits = [
-            f"{protocol}={split}"
-            for protocol, split in clip.splits.items()
-            if protocol not in self.protocols or split not in SPLITS
-        ]
+        known = {(protocol, split) for protocol in self.protocols for split in layout.SPLITS}
+        bad_splits = [f"{name}={split}" for name, split in clip.splits.items() if (name, split) not in known]
         problems = {
             f"frames are {frames.dtype} {frames.shape}, not float32 (at least 1, {str(shape)[1:]}": (
                 frames.dtype != np.float32 or frames.shape[1:] != shape or not len(frames)
             ),
             "a coordinate is not finite": not np.isfinite(frames).all(),
             f"label {clip.label} is not one of the {self.num_classes} classes, counted from 0": (
-                clip.label != NO_LABEL and not 0 <= clip.label < self.num_classes
+                clip.label != layout.NO_LABEL and not 0 <= clip.label < self.num_classes
             ),
             "the name occurs twice": clip.name in self.rows,
             f"{', '.join(bad_splits)} is not a split of this store": bool(bad_splits),
@@ -286,13 +269,6 @@ class StoreWriter:
         for protocol, split in clip.splits.items():
             self.split_counts[protocol][split] += 1
 
-    def add_result(self, result: FileResult) -> None:
-        """Append the clips of one input file, and keep its issues for ``store.json``."""
-        for clip in result.clips:
-            self.add(clip)
-        self.left_out += result.left_out
-        self.notes += result.notes
-
     def _finish(self, folder: Path) -> None:
         if not self.num_clips:
             reason = first_reason(self.left_out)
@@ -304,12 +280,12 @@ class StoreWriter:
         self._frames.flush()
         os.fsync(self._frames.fileno())
         rows = (
-            ["" if cell == NO_LABEL else cell for cell in (name, *numbers)]
+            ["" if cell == layout.NO_LABEL else cell for cell in (name, *numbers)]
             + [splits.get(protocol, "") for protocol in self.protocols]
             for name, (*numbers, splits) in self.rows.items()
         )
-        write_csv(folder / CLIPS_FILE, [*CLIP_COLUMNS, *self.protocols], rows)
-        write_json(folder / INFO_FILE, self._info())
+        write_csv(folder / layout.CLIPS_FILE, [*layout.CLIP_COLUMNS, *self.protocols], rows)
+        write_json(folder / layout.INFO_FILE, self._info())
 
     def _write_header(self) -> None:
         """Write the header of ``frames.npy``, which has the same length for any number of frames."""
@@ -321,9 +297,9 @@ class StoreWriter:
         """Bring the clips, whose files can be in any order in an archive, into the order of their names."""
         frame_bytes = math.prod(self.skeleton.frame_shape) * np.dtype(np.float32).itemsize
         unsorted_rows, self.rows, self.num_frames = self.rows, {}, 0
-        os.unlink(folder / FRAMES_FILE)
+        os.unlink(folder / layout.FRAMES_FILE)
         with self._frames as unsorted:  # still readable
-            self._frames = open(folder / FRAMES_FILE, "wb", buffering=1 << 20)
+            self._frames = open(folder / layout.FRAMES_FILE, "wb", buffering=1 << 20)
             self._write_header()
             start = self._frames.tell()
             for name in sorted(unsorted_rows):
@@ -335,7 +311,7 @@ class StoreWriter:
 
     def _info(self) -> dict[str, Any]:
         return {
-            "format_version": FORMAT_VERSION,
+            "format_version": layout.FORMAT_VERSION,
             "dataset": self.dataset,
             "skeleton": self.skeleton.to_data(),
             "num_classes": self.num_classes,
@@ -350,7 +326,7 @@ class StoreWriter:
 
 def check_target(folder: Path, overwrite: bool) -> None:
     """Raise ``UserError`` unless a store may be written to ``folder``."""
-    is_store = (folder / INFO_FILE).is_file()
+    is_store = (folder / layout.INFO_FILE).is_file()
     if is_store and not overwrite:
         problem = "already contains a store; add --overwrite to replace it, or"
     elif folder.exists() and not is_store and not (folder.is_dir() and not any(folder.iterdir())):
