@@ -85,10 +85,7 @@ def prepare(
         _check_errors(store, args.on_error)
         for results in ordered_map(partial(_read_all, read), tasks, args.workers):
             for result in results:
-                for clip in result.clips:
-                    store.add(clip)
-                store.left_out += result.left_out
-                store.notes += result.notes
+                store.add_result(result)
             _check_errors(store, args.on_error)
             progress.update(len(results))
     return report(store, time.perf_counter() - start)
@@ -105,8 +102,8 @@ def _read_all(read: Callable[[Input], FileResult], inputs: Sequence[Input]) -> l
 
 
 def _check_errors(store: StoreWriter, on_error: str) -> None:
-    failed = [issue for issue in store.left_out if issue.failed_clips]
-    if failed and on_error == "stop":
+    failed = [issue for issue in store.left_out if issue.failed_clips] if on_error == "stop" else []
+    if failed:
         raise UserError(f"{failed[0]}; use --on-error skip to leave out bad files and continue")
 
 
@@ -268,6 +265,13 @@ class StoreWriter:
         self.units.add(frames, clip.is_normalized)
         for protocol, split in clip.splits.items():
             self.split_counts[protocol][split] += 1
+
+    def add_result(self, result: FileResult) -> None:
+        """Append the clips of one input file, and keep its issues for ``store.json``."""
+        for clip in result.clips:
+            self.add(clip)
+        self.left_out += result.left_out
+        self.notes += result.notes
 
     def _finish(self, folder: Path) -> None:
         if not self.num_clips:
