@@ -43,25 +43,17 @@ def add_dry_run_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_class_flags(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add ``--num_classes`` and ``--class_names``.
-
-    ``default`` describes the number of classes if neither is given.
-    """
-    add_flag(
-        parser, "num_classes", type=POSITIVE_INT, metavar="N", help=f"number of classes (default: {default})"
-    )
-    add_path_flag(
-        parser,
-        "class_names",
-        help="a text file with one class name per line, class 0 first; sets --num_classes",
-    )
+    """Add ``--num_classes``, with the ``default`` in the help text, and ``--class_names``."""
+    text = f"number of classes (default: {default})"
+    add_flag(parser, "num_classes", type=POSITIVE_INT, metavar="N", help=text)
+    text = "a text file with one class name per line, class 0 first; sets --num_classes"
+    add_path_flag(parser, "class_names", help=text)
 
 
 def read_class_flags(args: argparse.Namespace) -> tuple[str, ...]:
     """Read the file of ``--class_names``, if given, and set ``args.num_classes`` accordingly.
 
-    Raises:
-        UserError: the file is invalid, or contradicts ``--num_classes``.
+    Raises ``UserError`` if the file is invalid, or contradicts ``--num_classes``.
     """
     if args.class_names is None:
         return ()
@@ -74,42 +66,26 @@ def read_class_flags(args: argparse.Namespace) -> tuple[str, ...]:
 
 def add_skeleton_flag(parser: argparse.ArgumentParser, default: str | None, note: str) -> None:
     """Add ``--skeleton``; ``note`` describes the default in the help text."""
-    parser.add_argument(
-        "--skeleton",
-        type=expanded_path,
-        default=default,
-        metavar="NAME|FILE",
-        help=f"{', '.join(SKELETONS)}, or a JSON file that defines another skeleton, as described in "
-        f"docs/data.md (default: {note})",
+    text = (
+        f"{', '.join(SKELETONS)}, or a JSON file that defines another skeleton, as described in docs/data.md"
     )
+    text += f" (default: {note})"
+    parser.add_argument("--skeleton", type=expanded_path, default=default, metavar="NAME|FILE", help=text)
 
 
 def add_workers_flag(parser: argparse.ArgumentParser) -> None:
     """Add ``--workers``."""
-    parser.add_argument(
-        "--workers",
-        type=POSITIVE_INT,
-        default=default_workers(),
-        metavar="N",
-        help="number of processes; the output does not depend on it (default: all cores, at most "
-        f"{MAX_DEFAULT_WORKERS})",
-    )
+    limits = f"(default: all cores, at most {MAX_DEFAULT_WORKERS})"
+    text = f"number of processes; the output does not depend on it {limits}"
+    parser.add_argument("--workers", type=POSITIVE_INT, default=default_workers(), metavar="N", help=text)
 
 
 def add_store_flags(parser: argparse.ArgumentParser, default: str = "data/<dataset>") -> None:
-    """Add ``--out_folder``, ``--workers``, ``--on_error`` and ``--overwrite``.
-
-    ``default`` describes the folder in the help text.
-    """
+    """Add ``--out_folder`` (``default`` is for its help), ``--workers``, ``--on_error``, ``--overwrite``."""
     add_path_flag(parser, "out_folder", help=f"the store to write (default: {default})")
     add_workers_flag(parser)
-    add_flag(
-        parser,
-        "on_error",
-        choices=("skip", "stop"),
-        default="skip",
-        help="on a bad input file: skip and report it, or abort without writing a store (default: skip)",
-    )
+    text = "on a bad input file: skip and report it, or abort without writing a store (default: skip)"
+    add_flag(parser, "on_error", choices=("skip", "stop"), default="skip", help=text)
     add_flag(parser, "overwrite", action="store_true", help="replace an existing store in --out_folder")
 
 

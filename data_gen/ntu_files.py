@@ -12,19 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_gen.sources import (
-    BadFile,
-    Found,
-    Issue,
-    RawFile,
-    first_reason,
-    load_contents,
-    printable,
-    scan_input,
-)
+from data_gen.sources import Found, Issue, RawFile, first_reason, load_contents, printable, scan_input
 from data_gen.store_writer import count_splits, preview
 from facts.datasets import DATASETS, NTU60_LAST_SETUP, ntu_splits, parse_ntu_name
-from utils.errors import UserError
+from utils.errors import BadFile, UserError
 
 SKELETON_SUFFIX = ".skeleton"
 PROTOCOLS = ("cross_subject", "cross_view", "cross_setup")
@@ -39,9 +30,7 @@ TEXT_SUFFIXES = ("", ".txt", ".text", ".csv", ".tsv", ".lst", ".list", ".md")
 SETUPS_FILE = Path(__file__).resolve().parents[1] / "facts" / "ntu_setups.txt"
 CLIPS_PER_SUBJECT = 3 * 2 * 60  # in one setup
 
-_NAME_LINE = re.compile(
-    r"[\s\"';]*(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})(\.skeleton)?[\s\"';]*", re.ASCII | re.IGNORECASE
-)
+_NAME_LINE = re.compile(r"(?ai)[\s\"';]*(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})(\.skeleton)?[\s\"';]*")
 
 
 @dataclass
@@ -66,10 +55,9 @@ def find_skeleton_files(roots: Sequence[Path], accept_name_lists: bool) -> Found
         found.files += [RawFile(name, path.name, str(path)) for name in names]
     found.files.sort()
     if not found.files:
-        raise UserError(
-            f"no {SKELETON_SUFFIX} file below {', '.join(map(str, roots))}; set --data_path to "
-            f"the folders or archives that contain the skeleton files{first_reason(found.left_out())}"
-        )
+        advice = "set --data_path to the folders or archives that contain the skeleton files"
+        where = f"no {SKELETON_SUFFIX} file below {', '.join(map(str, roots))}"
+        raise UserError(f"{where}; {advice}{first_reason(found.left_out())}")
     return found
 
 
@@ -88,22 +76,14 @@ def find_missing_list(dataset: str, found: Found, path: Path | None) -> MissingL
     A list is recognized by the word "missing" in its name, or in the text above the names; its own name and
     format vary between the places where it is published. The file is removed from ``found.others``.
 
-    Args:
-        dataset: "ntu60" or "ntu120".
-        found: the result of the search under --data_path.
-        path: the list to use instead of searching for one, a file or an archive around it.
-
-    Raises:
-        UserError: ``path`` contains no clip name.
+    ``path`` is a list, or an archive around it, to use instead; raises ``UserError`` if it has no clip name.
     """
     if path is not None:
         files = scan_input([path], (), "--ignored_sample_path").others
         given = {name for file in load_contents(files) for name in _names_in(_text_of(file))}
         if not given:
-            raise UserError(
-                f"{path} contains no line with only a name like S001C002P005R002A008; give the published "
-                "list with --ignored_sample_path"
-            )
+            problem = f"{path} contains no line with only a name like S001C002P005R002A008"
+            raise UserError(f"{problem}; give the published list with --ignored_sample_path")
         print(f"list of missing skeletons: {path}")
         return MissingList(path, given)
     lists, hint = [], ""
@@ -120,11 +100,11 @@ def find_missing_list(dataset: str, found: Found, path: Path | None) -> MissingL
         else:  # the list of NTU-120 contains that of NTU-60
             lists.append((file.name.lower() not in MISSING_LISTS[dataset], file, names))
     if not lists:
-        count = MISSING_COUNTS[dataset]
         warning = (
-            f"no list of missing skeletons found, so all files are used: up to {count} clips that the papers "
-            "leave out are in the store, and results are not comparable. Put the list that is published with "
-            f"the data into the data folder, or give it with --ignored_sample_path{hint}"
+            f"no list of missing skeletons found, so all files are used: up to {MISSING_COUNTS[dataset]} "
+            "clips that the papers leave out are in the store, and results are not comparable. Put the list "
+            "that is published with the data into the data folder, or give it with --ignored_sample_path"
+            f"{hint}"
         )
         print(f"WARNING: {warning}")
         return MissingList(warning=warning)
@@ -159,16 +139,9 @@ def _names_in(text: str) -> list[str]:
 
 
 def select_files(files: Iterable[RawFile], dataset: str, missing: set[str]) -> Selection:
-    """Select the files that become clips of ``dataset``.
-
-    Args:
-        files: sorted by name.
-        dataset: "ntu60" or "ntu120".
-        missing: clip names on the list of missing skeletons.
-    """
+    """Select, from files sorted by name, the clips of ``dataset`` that are not on the list ``missing``."""
     selection = Selection()
     num_classes = DATASETS[dataset].num_classes
-
     for file in files:
         name = parse_ntu_name(file.name)
         failed_clips = 1
@@ -189,11 +162,9 @@ def select_files(files: Iterable[RawFile], dataset: str, missing: set[str]) -> S
             continue
         selection.left_out.append(Issue(file.display_name, None, reason, failed_clips))
     if selection.num_other_files and not selection.files:
-        raise UserError(
-            f"no file belongs to {dataset}, which is setups 1 to {NTU60_LAST_SETUP}: "
-            f"{selection.num_other_files:,} are of setups {NTU60_LAST_SETUP + 1} and above; add --dataset "
-            "ntu120"
-        )
+        above = f"{selection.num_other_files:,} are of setups {NTU60_LAST_SETUP + 1} and above"
+        setups = f"which is setups 1 to {NTU60_LAST_SETUP}: {above}"
+        raise UserError(f"no file belongs to {dataset}, {setups}; add --dataset ntu120")
     return selection
 
 

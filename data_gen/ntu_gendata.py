@@ -20,13 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen.command_line import DATA_FOLDER, add_flag, add_path_flag, add_store_flags, provenance
 from data_gen.normalize import normalize_clip
-from data_gen.ntu_files import (
-    PROTOCOLS,
-    dry_run_report,
-    find_missing_list,
-    find_skeleton_files,
-    select_files,
-)
+from data_gen.ntu_files import PROTOCOLS, dry_run_report, find_missing_list, find_skeleton_files, select_files
 from data_gen.skeleton_file import read_skeleton
 from data_gen.sources import Issue, RawFile, load_contents
 from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, prepare
@@ -37,31 +31,14 @@ from utils.errors import run_script
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    add_flag(
-        parser,
-        "dataset",
-        choices=("ntu60", "ntu120"),
-        default="ntu60",
-        help="ntu60 uses setups 1 to 17 (default: ntu60)",
-    )
-    add_path_flag(
-        parser,
-        "data_path",
-        nargs="+",
-        default=[DATA_FOLDER],
-        help="folders or archives with the .skeleton files (default: data)",
-    )
-    add_path_flag(
-        parser,
-        "ignored_sample_path",
-        help="the published list of missing skeletons (default: found under --data_path)",
-    )
-    add_flag(
-        parser,
-        "dry_run",
-        action="store_true",
-        help="scan file names only; print found and published counts, and what is missing",
-    )
+    text = "ntu60 uses setups 1 to 17 (default: ntu60)"
+    add_flag(parser, "dataset", choices=("ntu60", "ntu120"), default="ntu60", help=text)
+    text = "folders or archives with the .skeleton files (default: data)"
+    add_path_flag(parser, "data_path", nargs="+", default=[DATA_FOLDER], help=text)
+    text = "the published list of missing skeletons (default: found under --data_path)"
+    add_path_flag(parser, "ignored_sample_path", help=text)
+    text = "scan file names only; print found and published counts, and what is missing"
+    add_flag(parser, "dry_run", action="store_true", help=text)
     add_store_flags(parser)
     args = parser.parse_args(arguments)
     args.out_folder = args.out_folder or DATA_FOLDER / args.dataset
@@ -77,11 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.ignored_sample_path = missing.path
     selection = select_files(found.files, args.dataset, missing.names)
     selection.left_out += found.left_out()
-    if selection.num_other_files:
-        print(
-            f"{selection.num_other_files:,} files are not in {args.dataset} and are skipped "
-            "(--dataset ntu120 uses them)"
-        )
+    if count := selection.num_other_files:
+        print(f"{count:,} files are not in {args.dataset} and are skipped (--dataset ntu120 uses them)")
     if args.dry_run:
         print("\n".join(dry_run_report(selection, args.dataset, missing.names)))
         return 0

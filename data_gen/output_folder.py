@@ -24,25 +24,18 @@ def check_folder(target: Path) -> None:
     real = Path(os.path.realpath(target))
     if real.exists() and (os.path.ismount(real) or not os.access(real.parent, os.W_OK)):
         what = "is a mount point" if os.path.ismount(real) else f"is in {real.parent}, which is not writable"
-        raise UserError(
-            f"{FLAG} {target} {what} and cannot be replaced; choose a folder inside it: {target / 'store'}"
-        )
+        advice = f"choose a folder inside it: {target / 'store'}"
+        raise UserError(f"{FLAG} {target} {what} and cannot be replaced; {advice}")
 
 
 @contextmanager
 def atomic_folder(target: Path, check_target: Callable[[], None]) -> Iterator[Path]:
     """Yield an empty folder, and rename it to ``target`` at the end of the ``with`` block.
 
-    An exception in the block leaves nothing behind. An existing folder ``target`` is replaced; if ``target``
-    is a link to a folder, that folder.
-
-    Args:
-        target: a path.
-        check_target: raises ``UserError`` if ``target`` must not be replaced. Called at the beginning and at
-            the end, because the work in between can take hours.
-
-    Raises:
-        UserError: the folder cannot be written, or another run is writing it.
+    An exception in the block leaves nothing behind. An existing folder, or the one that a link refers to, is
+    replaced. ``check_target`` raises ``UserError`` if it must not be; it is called at the beginning and at
+    the end, because the work in between can take hours. A folder that cannot be written, or that another run
+    is writing, is also a ``UserError``.
     """
     check_target()
     real = Path(os.path.realpath(target))
@@ -78,7 +71,5 @@ def write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{target} cannot be written ({error.strerror or error}); nothing was left there; free some "
-            f"space or choose another {FLAG}"
-        ) from error
+        advice = f"nothing was left there; free some space or choose another {FLAG}"
+        raise UserError(f"{target} cannot be written ({error.strerror or error}); {advice}") from error

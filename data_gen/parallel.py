@@ -34,24 +34,16 @@ def default_workers() -> int:
 def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[Result]:
     """Yield the results of ``map(function, tasks)``, computed in ``workers`` processes, in their order.
 
-    Args:
-        function: a top-level function of a module.
-        tasks: consumed as results are, with a bounded lead.
-        workers: 1 computes in the current process.
-
-    Raises:
-        UserError: a worker process dies, most often because it ran out of memory.
+    The function is a top-level one; one worker is the current process. Tasks are consumed as results are,
+    with a bounded lead. Raises ``UserError`` if a worker dies, most often because it ran out of memory.
     """
     if workers <= 1:
         _keep_freed_memory()
         yield from map(function, tasks)
         return
     # "spawn" starts clean processes: no lock or thread is copied in an undefined state
-    context = multiprocessing.get_context("spawn")
-    with (
-        _single_threaded_processes(),
-        ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),)) as pool,
-    ):
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(),))
+    with _single_threaded_processes(), pool:
         pending: deque[Future[Result]] = deque()
         try:
             for task in tasks:

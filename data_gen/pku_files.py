@@ -15,19 +15,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_gen.sources import (
-    HEAD_BYTES,
-    BadFile,
-    Issue,
-    RawFile,
-    find_raw_files,
-    first_reason,
-    load_contents,
-    printable,
-)
-from utils.errors import UserError, parse_errors
+from data_gen.sources import Issue, RawFile, find_raw_files, first_reason, load_contents, printable
+from utils.errors import BadFile, UserError, parse_errors
 
 SUFFIX = ".txt"
+HEAD_BYTES = 4096
 PROTOCOL_WORDS = {"subject": "cross_subject", "view": "cross_view"}  # in the names of split files
 MIN_SKELETON_FIELDS = 50  # far more than a label or a name, also if a line is damaged
 _SUFFIX = re.compile(r"\.(txt|avi|mp4|mkv|mov|wmv|skeleton|npy|csv)$", re.IGNORECASE)
@@ -65,11 +57,9 @@ def find_videos(
 ) -> tuple[list[Video], list[Issue]]:
     """Match skeleton files, label files and splits by the name of the video.
 
-    One folder or archive may contain all kinds of files: they are recognized by their content.
-
-    Returns the videos in the order of their clips, and the issues of files that are left out: duplicates,
-    files without a counterpart, and what cannot be read. Raises ``UserError`` if no video remains, or if
-    different files have the same name.
+    One folder or archive may contain all kinds of files: they are recognized by their content. Returns the
+    videos in the order of their clips, and the issues of files that are left out. Raises ``UserError`` if no
+    video remains, or if different files have the same name.
     """
     left_out: list[Issue] = []
     skeletons, skeleton_counts = _by_name(data_path, "skeletons", "--data_path", left_out)
@@ -105,7 +95,7 @@ def load_videos(videos: Sequence[Video]) -> Iterable[Video]:
 def split_warnings(videos: Sequence[Video], splits: dict[str, dict[str, str]]) -> list[str]:
     """Return a warning for every protocol whose split file does not list some of the videos.
 
-    Raises ``UserError`` if no split file lists any video: the store would be of no use.
+    Raises ``UserError`` if no split file lists any video.
     """
     warnings = []
     for protocol, split in splits.items():
@@ -177,14 +167,9 @@ def file_kind(file: RawFile) -> str:
 
 
 def read_splits(path: Path, part: str) -> dict[str, dict[str, str]]:
-    """Read a split file, or those in a folder or archive.
+    """Read a split file, or those in a folder or archive: protocol -> ``video_key`` -> "train" or "val".
 
-    Args:
-        path: a file, a folder or an archive.
-        part: "1" or "2"; if some names contain "v2", only the files of this part are read.
-
-    Returns:
-        protocol -> ``video_key`` -> "train" or "val"
+    If the names of some contain "v2", only those of ``part``, "1" or "2", are read.
     """
     left_out: list[Issue] = []
     splits: dict[str, dict[str, str]] = {}
@@ -198,10 +183,8 @@ def read_splits(path: Path, part: str) -> dict[str, dict[str, str]]:
             raise UserError(f"{path} has several split files of {protocol} for part {part}; give one of them")
         splits[protocol] = parse_split(file)
     if not splits:
-        raise UserError(
-            f"no split file in {path}: its name must contain 'subject' or 'view', as in "
-            f"cross-subject.txt{first_reason(left_out)}"
-        )
+        names = "its name must contain 'subject' or 'view', as in cross-subject.txt"
+        raise UserError(f"no split file in {path}: {names}{first_reason(left_out)}")
     return splits
 
 
@@ -213,10 +196,8 @@ def parse_split(file: RawFile) -> dict[str, str]:
     with parse_errors(f"the split file {file.display_name} cannot be used"):
         text = file.read().decode("utf-8-sig", "replace")
         _, training, _, test = (line for line in text.splitlines() if line.strip(" \t,"))
-        train, val = (
-            {video_key(name) for name in re.split(r"[,;\s]+", line) if name.strip("\"'")}
-            for line in (training, test)
-        )
+        names = (re.split(r"[,;\s]+", line) for line in (training, test))
+        train, val = ({video_key(name) for name in line if name.strip("\"'")} for line in names)
         if train & val:
             raise ValueError(f"{min(train & val)} is both a training and a test video")
     return {**dict.fromkeys(train, "train"), **dict.fromkeys(val, "val")}

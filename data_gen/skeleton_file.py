@@ -12,10 +12,9 @@ NTU RGB+D (Shahroudy et al., CVPR 2016) has one item per line:
 PKU-MMD (Liu et al., 2017) has one frame per line: 150 numbers, 2 bodies x 25 joints x (x, y, z) in meters,
 zeros if there is no second body.
 
-Only x, y and z are converted to numbers. In an NTU file they are a quarter of the text, and skipping the rest
-makes the reader fast. The other columns are counted but not parsed, because published files contain ``nan``
-there. Blank lines, repeated spaces, tabs, CRLF line endings and a byte-order mark are accepted. Any other
-departure from the format raises ``BadFile`` with the line.
+Only x, y and z, a quarter of an NTU file, are converted to numbers. The other columns are only counted:
+published files contain ``nan`` there. Blank lines, repeated spaces, tabs, CRLF line endings and a byte-order
+mark are accepted. Any other departure from the format raises ``BadFile`` with the line.
 """
 
 from __future__ import annotations
@@ -46,19 +45,11 @@ _PLACE_VALUES = np.ascontiguousarray(_POWERS[_WINDOW - 1 :: -1])  # of the digit
 
 
 def read_skeleton(data: bytes, max_frames: int = MAX_FRAMES) -> tuple[np.ndarray, int]:
-    """Read the content of an NTU ``.skeleton`` file.
+    """Read the content of an NTU ``.skeleton`` file; frames after ``max_frames`` are only checked.
 
-    Args:
-        data: the bytes of the file.
-        max_frames: later frames are checked but not returned.
-
-    Returns:
-        float64 (bodies, frames, 25 joints, 3 coordinates) in meters, and the number of frames in the file.
-        The bodies are the first four of every frame in their order in the file, zero if a frame has fewer.
-        There are 0 bodies if no frame has one.
-
-    Raises:
-        BadFile: the file departs from the format; the error contains the line.
+    Returns float64 (bodies, frames, 25 joints, 3 coordinates) in meters, and the number of frames in the
+    file. The bodies are the first four of every frame in their order in the file, zero if a frame has fewer.
+    There are 0 bodies if no frame has one. Raises ``BadFile`` with the line if the file is invalid.
     """
     text = TextFields(data)
     bodies_per_frame, first_joint_lines = _parse_structure(text)
@@ -121,7 +112,7 @@ class TextFields:
         self._first_ends = self.ends[self.first_field].tolist()
 
     def line_number(self, line: int) -> int:
-        """Return the number of a line in the file, from 1 and including blank lines."""
+        """Return the number of a line in the file, from 1 and including blank lines; -1 is the last one."""
         return int(self._lines[line]) + 1
 
     def first_text(self, line: int) -> bytes:
@@ -143,19 +134,19 @@ def _parse_structure(text: TextFields) -> tuple[list[int], np.ndarray]:
     line = 1
     try:
         for frame in range(num_frames):
+            truncated = f"the file is truncated in frame {frame + 1} of {num_frames}"
             if line >= text.num_lines:
-                raise _truncated(text, frame, num_frames)
+                raise BadFile(truncated, text.line_number(-1))
             bodies_per_frame.append(_parse_count(text, line, "the number of bodies"))
             line += 1
             for _ in range(bodies_per_frame[-1]):
                 bodies.append(line)
                 line += BODY_LINES
                 if line > text.num_lines:
-                    raise _truncated(text, frame, num_frames)
+                    raise BadFile(truncated, text.line_number(-1))
         if line < text.num_lines:
-            raise BadFile(
-                f"the first line gives {num_frames} frames, but more data follows", text.line_number(line)
-            )
+            reason = f"the first line gives {num_frames} frames, but more data follows"
+            raise BadFile(reason, text.line_number(line))
     finally:
         # If a line is missing or duplicated, this check raises at the first place that shows it.
         _check_bodies(text, np.array(bodies, dtype=np.int64))
@@ -187,11 +178,6 @@ def _parse_count(text: TextFields, line: int, what: str) -> int:
     if text.num_fields[line] != 1 or not count.isdigit() or len(count) > 6:
         raise BadFile(f"{what} is expected alone on this line", text.line_number(line))
     return int(count)
-
-
-def _truncated(text: TextFields, frame: int, num_frames: int) -> BadFile:
-    last_line = text.line_number(text.num_lines - 1)
-    return BadFile(f"the file is truncated in frame {frame + 1} of {num_frames}", last_line)
 
 
 def parse_decimals(text: TextFields, lines: np.ndarray, columns: int) -> np.ndarray:

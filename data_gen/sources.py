@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,6 @@ from dataset.store_format import INFO_FILE
 from utils.errors import BadFile, UserError, parse_errors
 
 TEXT_SUFFIX = ".txt"  # some programs append it to the names of text files
-HEAD_BYTES = 4096
 MAX_SHOWN = 10  # suffixes or names in a message
 SYSTEM_FILES = ("._", ".DS_Store")  # beginnings of names of files that macOS adds to archives and folders
 
@@ -35,9 +33,8 @@ SYSTEM_FILES = ("._", ".DS_Store")  # beginnings of names of files that macOS ad
 class Issue:
     """An entry of ``left_out`` or ``notes`` in ``store.json``: an input file, a line of it, and the reason.
 
-    ``failed_clips`` is the number of clips that the store lacks because of bad input; 0 for files that are
-    left out on purpose. For folders and archives, which may contain any number of clips, it is 1 and
-    ``is_container`` is true.
+    ``failed_clips`` is the number of clips that the store lacks because of bad input: 0 for files that are
+    left out on purpose, 1 for folders and archives (``is_container``), which may contain any number.
     """
 
     file: str
@@ -54,16 +51,11 @@ class Issue:
     def __str__(self) -> str:
         return f"{printable(self.file)}{f', line {self.line}' if self.line else ''}: {printable(self.reason)}"
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the entry as in ``store.json``."""
-        return {"file": self.file, "line": self.line, "reason": self.reason}
-
 
 def printable(text: str) -> str:
     """Return ``text`` in one line: names of files can contain control characters and undecodable bytes."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
+    parts = (c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return "".join(parts)
 
 
 def first_reason(issues: Sequence[object]) -> str:
@@ -101,8 +93,7 @@ class RawFile:
         if isinstance(content, BadFile):
             raise content
         if content and not content.strip(b"\0"):
-            count = len(content)
-            raise BadFile(f"the file consists of {count:,} NUL bytes, as after an interrupted copy")
+            raise BadFile(f"the file consists of {len(content):,} NUL bytes, as after an interrupted copy")
         return content
 
     def read_array(self) -> np.ndarray:
@@ -113,18 +104,14 @@ class RawFile:
 def parse_array(data: bytes) -> np.ndarray:
     """Return the array in the content of a ``.npy`` file, without a copy and read-only.
 
-    Unlike ``np.load``, it allocates nothing, however large the array is according to its header.
-
-    Raises ``BadFile`` if it is damaged or contains Python objects.
+    Unlike ``np.load``, it allocates nothing, however large the array is according to its header. Raises
+    ``BadFile`` if it is damaged or contains Python objects.
     """
+    npy = np.lib.format
     with parse_errors("cannot be read as an array of numbers", BadFile):
         file = io.BytesIO(data)
-        version = np.lib.format.read_magic(file)
-        parse_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, is_fortran, dtype = parse_header(file)
+        readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        shape, is_fortran, dtype = readers[npy.read_magic(file)](file)
         values = np.frombuffer(data, dtype, math.prod(shape), file.tell())
         return values.reshape(shape, order="F" if is_fortran else "C")
 
@@ -138,6 +125,14 @@ class Found:
     problems: list[Issue] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)  # hidden files and links in archives
 
+    def add(self, file: RawFile, full_name: str, suffixes: Sequence[str]) -> None:
+        """Add a file; its path below the root, ``full_name``, determines where."""
+        match = split_suffix(full_name, suffixes)
+        stem, suffix = match or os.path.splitext(full_name)
+        name = stem.rpartition("/")[2]
+        file = replace(file, name=name, suffix=suffix.lower(), full_name=stem)
+        (self.files if match else self.others).append(file)
+
     def left_out(self) -> list[Issue]:
         """Return the problems, and one issue that counts everything else that is not read."""
         kinds = self.skipped + Counter(file.suffix or "without suffix" for file in self.others)
@@ -145,9 +140,8 @@ class Found:
             return self.problems
         ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
         shown = [f"{count:,} {kind}" for kind, count in ordered[:MAX_SHOWN]]
-        more = [f"{len(kinds) - MAX_SHOWN} more kinds"] if len(kinds) > MAX_SHOWN else []
-        reason = f"not read: {', '.join(shown + more)}"
-        return [*self.problems, Issue("other files", None, reason, failed_clips=0)]
+        shown += [f"{len(kinds) - MAX_SHOWN} more kinds"] if len(kinds) > MAX_SHOWN else []
+        return [*self.problems, Issue("other files", None, f"not read: {', '.join(shown)}", failed_clips=0)]
 
 
 def find_raw_files(
@@ -156,17 +150,11 @@ def find_raw_files(
     flag: str = "--data_path",
     left_out: list[Issue] | None = None,
 ) -> list[RawFile]:
-    """Return all files with a suffix under the roots, sorted by name, then by location.
+    """Return all files with a suffix (or one of several) under the roots, sorted by name, then by location.
 
-    Args:
-        roots: folders, archives or files.
-        suffix: the end of the file names, for example ``.skeleton``, or several; upper and lower case are the
-            same, and another ``.txt`` may follow.
-        flag: the flag that sets the roots, for error messages.
-        left_out: receives the issues of what cannot be read, and one that counts everything else.
-
-    Raises:
-        UserError: a root does not exist.
+    Upper and lower case of the suffix are the same, and another ``.txt`` may follow. ``left_out`` receives
+    the issues of what cannot be read, and one that counts everything else. Raises ``UserError``, which names
+    ``flag``, if a root, which can be a folder, an archive or a file, does not exist.
     """
     found = scan_input(roots, (suffix,) if isinstance(suffix, str) else suffix, flag)
     if left_out is not None:
@@ -186,9 +174,18 @@ def scan_input(roots: Sequence[str | Path], suffixes: Sequence[str], flag: str) 
             if not os.path.isfile(path):
                 found.problems.append(Issue(display_name, None, "is a broken link or not a regular file"))
             elif is_archive(path.name) and not split_suffix(path.name, suffixes):
-                _add_members(found, path, display_name, "" if path == root else f"{display_name}/", suffixes)
+                prefix = "" if path == root else f"{display_name}/"
+                try:
+                    for inner, place in list_members(path):
+                        if place is None:
+                            found.skipped["link"] += 1
+                        elif not os.path.basename(inner).startswith(SYSTEM_FILES):
+                            file = RawFile("", f"{display_name}/{inner}", str(path), place)
+                            found.add(file, prefix + inner, suffixes)
+                except BadFile as error:
+                    found.problems.append(Issue(display_name, None, error.reason, is_container=True))
             else:
-                _add(found, suffixes, str(path), display_name, display_name)
+                found.add(RawFile("", display_name, str(path)), display_name, suffixes)
     found.files.sort()
     return found
 
@@ -205,11 +202,9 @@ def _walk(root: Path, visited: set[tuple[int, int]], found: Found) -> Iterator[P
         found.problems.append(Issue(name, None, reason, is_container=True))
 
     def is_new(path: str | Path) -> bool:
-        status = os.stat(path)
-        identity = (status.st_dev, status.st_ino)
-        known = identity in visited
-        visited.add(identity)
-        return not known
+        status, known = os.stat(path), len(visited)
+        visited.add((status.st_dev, status.st_ino))
+        return len(visited) > known
 
     if not root.is_dir():
         if is_new(root):
@@ -224,35 +219,6 @@ def _walk(root: Path, visited: set[tuple[int, int]], found: Found) -> Iterator[P
         )
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         yield from (Path(folder, name) for name in names if not name.startswith("."))
-
-
-def _add_members(
-    found: Found, archive: Path, display_name: str, prefix: str, suffixes: Sequence[str]
-) -> None:
-    """Add the files in an archive; ``prefix`` comes before their paths in ``full_name``."""
-    try:
-        for path, place in list_members(archive):
-            if place is None:
-                found.skipped["link"] += 1
-            elif not os.path.basename(path).startswith(SYSTEM_FILES):
-                _add(found, suffixes, str(archive), f"{display_name}/{path}", prefix + path, place)
-    except BadFile as error:
-        found.problems.append(Issue(display_name, None, error.reason, is_container=True))
-
-
-def _add(
-    found: Found,
-    suffixes: Sequence[str],
-    path: str,
-    display_name: str,
-    full_name: str,
-    place: Place | None = None,
-) -> None:
-    match = split_suffix(full_name, suffixes)
-    stem, suffix = match or os.path.splitext(full_name)
-    name = stem.rpartition("/")[2]
-    file = RawFile(name, display_name, path, place, suffix=suffix.lower(), full_name=stem)
-    (found.files if match else found.others).append(file)
 
 
 def split_suffix(name: str, suffixes: Sequence[str]) -> tuple[str, str] | None:
@@ -296,9 +262,8 @@ def find_arrays(path: Path, left_out: list[Issue]) -> list[RawFile]:
     """
     files = find_raw_files([path], ".npy", "--data_path", left_out)
     if not files:
-        raise UserError(
-            f"no array in {path}; give an .npz file or a folder with .npy files{first_reason(left_out)}"
-        )
+        advice = "give an .npz file or a folder with .npy files"
+        raise UserError(f"no array in {path}; {advice}{first_reason(left_out)}")
     return [replace(file, display_name=f"{path.name}/{file.full_name}.npy") for file in files]
 
 
@@ -308,12 +273,7 @@ def resolve_names(wanted: Iterable[str], files: Sequence[RawFile]) -> dict[str, 
     The name of a file is its path below ``--data_path`` without suffix, for example ``wave/00``. A name may
     also be the end of that path, ``00``, if only one file has it, and may have the file's suffix.
 
-    Args:
-        wanted: the names in the table.
-        files: the files under ``--data_path``, in a folder or an archive.
-
-    Raises:
-        UserError: a name fits several files, or two names mean the same file.
+    Raises ``UserError`` if a name fits several files, or if two names mean the same file.
     """
     paths: dict[str, list[RawFile]] = defaultdict(list)
     ends: dict[str, list[RawFile]] = defaultdict(list)
@@ -331,10 +291,8 @@ def resolve_names(wanted: Iterable[str], files: Sequence[RawFile]) -> dict[str, 
         matches = next((table[key] for table in (paths, ends) for key in spellings if key in table), [])
         if len(matches) > 1:
             shown = ", ".join(file.display_name for file in matches[:MAX_SHOWN])
-            raise UserError(
-                f"the name {name} fits {len(matches)} files ({shown}); in the table, give the path of each "
-                "below --data_path"
-            )
+            advice = "in the table, give the path of each below --data_path"
+            raise UserError(f"the name {name} fits {len(matches)} files ({shown}); {advice}")
         for file in matches:
             other = names.setdefault((file.path, file.full_name), name)
             if other != name:

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import islice
 from operator import length_hint
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -27,31 +27,14 @@ from data_gen.output_folder import atomic_folder, check_folder, write_errors
 from data_gen.parallel import ordered_map
 from data_gen.sources import Issue, first_reason
 from data_gen.units import UnitCheck
-from dataset.store_format import (
-    CLIP_COLUMNS,
-    CLIPS_FILE,
-    FORMAT_VERSION,
-    FRAMES_FILE,
-    INFO_FILE,
-    MAX_CLASSES,
-    NO_LABEL,
-    SPLITS,
-)
+from dataset import store_format as layout
 from facts.class_names import published_class_names
 from facts.datasets import DATASETS
 from facts.skeletons import KINECT_V2, Skeleton
 from utils.errors import BadFile, UserError
 from utils.files import write_csv, write_json
 
-
-class HasName(Protocol):
-    """An input of a preparation; its name is shown if it is left out."""
-
-    @property
-    def display_name(self) -> str: ...
-
-
-Input = TypeVar("Input", bound=HasName)
+Input = TypeVar("Input")  # with a ``display_name``, shown if it is left out
 
 TOTALS = ("clips", "frames")  # keys of the counts in store.json, before the protocols
 MAX_FAILED_SHARE = 0.05  # exit code 1 if more of the clips failed
@@ -91,15 +74,9 @@ def prepare(
 ) -> int:
     """Read every input into clips, write the store, and report; return the exit code of the script.
 
-    Args:
-        store: a new one.
-        read: a top-level function of a module, or a ``functools.partial`` of one. An input for which it
-            raises ``BadFile`` is left out.
-        inputs: in any order; consumed as they are read, with a bounded lead.
-        args: with ``workers``, the number of processes, and ``on_error``: "skip" leaves out bad input,
-            "stop" raises ``UserError`` at the first and writes no store.
-        inputs_per_task: inputs that a process receives at a time.
-        unit: what an input is, for the progress bar.
+    ``read``, a top-level function or a ``functools.partial`` of one, raises ``BadFile`` for input that is
+    left out; if ``args.on_error`` is "stop", that is a ``UserError``, and no store is written. ``inputs``, in
+    any order, are consumed with a bounded lead, ``inputs_per_task`` at a time, by ``args.workers`` processes.
     """
     start = time.perf_counter()
     iterator = iter(inputs)
@@ -133,10 +110,8 @@ def _check_errors(store: StoreWriter, on_error: str) -> None:
 def report(store: StoreWriter, seconds: float) -> int:
     """Print what was written and what was left out; return the exit code of the script."""
     print("\n".join(compare_with_published(store.dataset, store.split_counts)))
-    print(
-        f"{store.folder}: {store.num_clips:,} clips, {store.num_frames:,} frames, "
-        f"{store.num_clips / seconds:,.0f} clips/s"
-    )
+    speed = f"{store.num_clips / seconds:,.0f} clips/s"
+    print(f"{store.folder}: {store.num_clips:,} clips, {store.num_frames:,} frames, {speed}")
     failed = [issue for issue in store.left_out if issue.failed_clips]
     failed.sort(key=lambda issue: not issue.is_container)  # folders and archives first
     for title, issues in (("left out", failed), ("note", store.notes)):
@@ -152,9 +127,10 @@ def report(store: StoreWriter, seconds: float) -> int:
         print(f"WARNING: {warning}")
     containers = sum(issue.is_container for issue in store.left_out)
     problems = [f"{containers:,} archives or folders could not be read completely"] if containers else []
-    if store.failed_share > MAX_FAILED_SHARE:
-        share = f"{store.failed_share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}"
-        problems.append(share)
+    failed_clips = sum(issue.failed_clips for issue in failed)
+    share = failed_clips / max(failed_clips + store.num_clips, 1)
+    if share > MAX_FAILED_SHARE:
+        problems.append(f"{share:.1%} of the clips were left out, more than {MAX_FAILED_SHARE:.0%}")
     for problem in problems:
         print(f"{problem}: the store was written, but check the reasons in store.json (exit code 1)")
     return min(len(problems), 1)
@@ -162,7 +138,7 @@ def report(store: StoreWriter, seconds: float) -> int:
 
 def count_splits(protocols: Sequence[str], splits: Iterable[Mapping[str, str]]) -> dict[str, dict[str, int]]:
     """Return protocol -> split -> number of clips; ``splits`` maps protocols to splits, per clip."""
-    counts = {protocol: dict.fromkeys(SPLITS, 0) for protocol in protocols}
+    counts = {protocol: dict.fromkeys(layout.SPLITS, 0) for protocol in protocols}
     for clip_splits in splits:
         for protocol, split in clip_splits.items():
             counts[protocol][split] += 1
@@ -182,18 +158,14 @@ def preview(
 
 
 def compare_with_published(dataset: str, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Return lines with the number of clips found per protocol and split, next to the published numbers.
-
-    Only datasets of ``facts.datasets`` have published numbers.
-    """
+    """Return lines with the number of clips found per protocol and split, next to any published numbers."""
     info = DATASETS.get(dataset)
     lines = [f"{info.title}, clips found / published:" if info else f"{dataset}, clips found:"]
     for protocol in info.protocols if info else counts:
         published = info.official_counts.get(protocol) if info else None
         splits = [
-            f"{split} {counts[protocol][split]:6,}" + (f" / {published[i]:,}" if published else "")
-            for i, split in enumerate(SPLITS)
-            if protocol in counts
+            f"{split} {count:6,}" + (f" / {published[i]:,}" if published else "")
+            for i, (split, count) in enumerate(counts.get(protocol, {}).items())
         ]
         lines.append(f"  {protocol:13s}  {'   '.join(splits) or 'no split file'}")
     return lines
@@ -204,19 +176,10 @@ class StoreWriter:
 
     An exception in the block leaves nothing behind. Clips are written at once, so memory does not grow with
     their frames, and sorted by name at the end. ``class_names`` can be set before the block: one name per
-    class, by default those of ``facts.class_names``.
+    class, by default those of ``facts.class_names``. ``provenance`` is how the store was made.
 
         with StoreWriter("data/mine", "mine", num_classes=4, protocols=["cross_subject"]) as store:
             store.add(Clip("a", 0, frames, {"cross_subject": "train"}))
-
-    Args:
-        folder: the store to write.
-        dataset: the name of the dataset.
-        num_classes: labels are less than this.
-        protocols: the protocol columns of ``clips.csv``.
-        provenance: how the store was made, for ``store.json``.
-        overwrite: replace an existing store.
-        skeleton: the skeleton of all clips.
     """
 
     def __init__(
@@ -232,24 +195,22 @@ class StoreWriter:
         self.folder = Path(os.path.abspath(os.path.expanduser(folder)))
         self.dataset, self.num_classes, self.protocols = dataset, num_classes, tuple(protocols)
         self.provenance = {**(provenance or {}), "numpy": np.__version__}
-        self.skeleton = skeleton
         self.class_names: Sequence[str] = published_class_names(dataset, num_classes)
         self.left_out: list[Issue] = []
         self.notes: list[Issue] = []
-        self.units = UnitCheck(skeleton)
+        self.skeleton, self.units = skeleton, UnitCheck(skeleton)
         self.warnings: list[str] = []  # printed at the end by ``report``
         self.rows: dict[str, tuple[int, int, int, Mapping[str, str]]] = {}  # see ``add``
         self.num_frames = 0
         self.split_counts = count_splits(self.protocols, [])
         self._overwrite = overwrite
-        if num_classes > MAX_CLASSES:
-            raise UserError(f"a store has at most {MAX_CLASSES:,} classes; labels must be less than that")
-        reserved = {*CLIP_COLUMNS, *TOTALS, ""}
-        if len(set(self.protocols) - reserved) < len(self.protocols):
-            raise UserError(
-                f"protocols {', '.join(self.protocols)}: the names must differ from each other and from "
-                f"{', '.join([*CLIP_COLUMNS, *TOTALS])}"
-            )
+        if num_classes > layout.MAX_CLASSES:
+            limit = f"{layout.MAX_CLASSES:,} classes"
+            raise UserError(f"a store has at most {limit}; labels must be less than that")
+        reserved, names = (*layout.CLIP_COLUMNS, *TOTALS), f"protocols {', '.join(self.protocols)}"
+        if len(set(self.protocols) - {*reserved, ""}) < len(self.protocols):
+            reason = f"the names must differ from each other and from {', '.join(reserved)}"
+            raise UserError(f"{names}: {reason}")
 
     def __enter__(self) -> StoreWriter:
         self._context = self._open()
@@ -264,7 +225,7 @@ class StoreWriter:
             raise UserError(f"{len(self.class_names)} class names for {self.num_classes} classes")
         check = partial(check_target, self.folder, self._overwrite)
         with atomic_folder(self.folder, check) as folder:
-            self._frames = open(folder / FRAMES_FILE, "w+b", buffering=1 << 20)
+            self._frames = open(folder / layout.FRAMES_FILE, "w+b", buffering=1 << 20)
             try:
                 self._write_header()  # for 0 frames; overwritten at the end
                 yield self
@@ -278,27 +239,18 @@ class StoreWriter:
     def num_clips(self) -> int:
         return len(self.rows)
 
-    @property
-    def failed_share(self) -> float:
-        """The share of clips that the store lacks because of bad input."""
-        failed = sum(issue.failed_clips for issue in self.left_out)
-        return failed / max(failed + self.num_clips, 1)
-
     def add(self, clip: Clip) -> None:
         """Append a clip. Raises ``ValueError`` if a store cannot contain it."""
         frames, shape = clip.frames, self.skeleton.frame_shape
-        bad_splits = [
-            f"{protocol}={split}"
-            for protocol, split in clip.splits.items()
-            if protocol not in self.protocols or split not in SPLITS
-        ]
+        known = {(protocol, split) for protocol in self.protocols for split in layout.SPLITS}
+        bad_splits = [f"{name}={split}" for name, split in clip.splits.items() if (name, split) not in known]
         problems = {
             f"frames are {frames.dtype} {frames.shape}, not float32 (at least 1, {str(shape)[1:]}": (
                 frames.dtype != np.float32 or frames.shape[1:] != shape or not len(frames)
             ),
             "a coordinate is not finite": not np.isfinite(frames).all(),
             f"label {clip.label} is not one of the {self.num_classes} classes, counted from 0": (
-                clip.label != NO_LABEL and not 0 <= clip.label < self.num_classes
+                clip.label != layout.NO_LABEL and not 0 <= clip.label < self.num_classes
             ),
             "the name occurs twice": clip.name in self.rows,
             f"{', '.join(bad_splits)} is not a split of this store": bool(bad_splits),
@@ -332,12 +284,12 @@ class StoreWriter:
         self._frames.flush()
         os.fsync(self._frames.fileno())
         rows = (
-            ["" if cell == NO_LABEL else cell for cell in (name, *numbers)]
+            ["" if cell == layout.NO_LABEL else cell for cell in (name, *numbers)]
             + [splits.get(protocol, "") for protocol in self.protocols]
             for name, (*numbers, splits) in self.rows.items()
         )
-        write_csv(folder / CLIPS_FILE, [*CLIP_COLUMNS, *self.protocols], rows)
-        write_json(folder / INFO_FILE, self._info())
+        write_csv(folder / layout.CLIPS_FILE, [*layout.CLIP_COLUMNS, *self.protocols], rows)
+        write_json(folder / layout.INFO_FILE, self._info())
 
     def _write_header(self) -> None:
         """Write the header of ``frames.npy``, which has the same length for any number of frames."""
@@ -349,9 +301,9 @@ class StoreWriter:
         """Bring the clips, whose files can be in any order in an archive, into the order of their names."""
         frame_bytes = math.prod(self.skeleton.frame_shape) * np.dtype(np.float32).itemsize
         unsorted_rows, self.rows, self.num_frames = self.rows, {}, 0
-        os.unlink(folder / FRAMES_FILE)
+        os.unlink(folder / layout.FRAMES_FILE)
         with self._frames as unsorted:  # still readable
-            self._frames = open(folder / FRAMES_FILE, "wb", buffering=1 << 20)
+            self._frames = open(folder / layout.FRAMES_FILE, "wb", buffering=1 << 20)
             self._write_header()
             start = self._frames.tell()
             for name in sorted(unsorted_rows):
@@ -363,7 +315,7 @@ class StoreWriter:
 
     def _info(self) -> dict[str, Any]:
         return {
-            "format_version": FORMAT_VERSION,
+            "format_version": layout.FORMAT_VERSION,
             "dataset": self.dataset,
             "skeleton": self.skeleton.to_data(),
             "num_classes": self.num_classes,
@@ -371,25 +323,23 @@ class StoreWriter:
             "protocols": list(self.protocols),
             "counts": {**dict(zip(TOTALS, (self.num_clips, self.num_frames))), **self.split_counts},
             "made_by": self.provenance,
-            "left_out": [issue.as_json() for issue in sorted(self.left_out, key=_sort_key)],
-            "notes": [issue.as_json() for issue in sorted(self.notes, key=_sort_key)],
+            "left_out": _sorted_json(self.left_out),
+            "notes": _sorted_json(self.notes),
         }
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
     """Raise ``UserError`` unless a store may be written to ``folder``."""
-    is_store = (folder / INFO_FILE).is_file()
+    is_store = (folder / layout.INFO_FILE).is_file()
     if is_store and not overwrite:
-        raise UserError(
-            f"{folder} already contains a store; add --overwrite to replace it, or choose another "
-            "--out_folder"
-        )
-    if folder.exists() and not is_store and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(
-            f"{folder} exists but is not a store and is not replaced; choose another --out_folder"
-        )
-    check_folder(folder)
+        problem = "already contains a store; add --overwrite to replace it, or"
+    elif folder.exists() and not is_store and not (folder.is_dir() and not any(folder.iterdir())):
+        problem = "exists but is not a store and is not replaced;"
+    else:
+        return check_folder(folder)
+    raise UserError(f"{folder} {problem} choose another --out_folder")
 
 
-def _sort_key(issue: Issue) -> tuple[str, int, str]:
-    return issue.file, issue.line or 0, issue.reason
+def _sorted_json(issues: Sequence[Issue]) -> list[dict[str, Any]]:
+    ordered = sorted(issues, key=lambda issue: (issue.file, issue.line or 0, issue.reason))
+    return [{"file": issue.file, "line": issue.line, "reason": issue.reason} for issue in ordered]

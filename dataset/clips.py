@@ -77,9 +77,8 @@ class ClipSet:
         rows = self.first_frame[clips, None, None] + torch.stack([before, after], dim=2)  # N x T x 2
         weights = torch.stack([1.0 - weight, weight], dim=2)
         table = self.frames.reshape(len(self.frames), -1)
-        blended = F.embedding_bag(
-            rows.flatten(0, 1), table, per_sample_weights=weights.flatten(0, 1), mode="sum"
-        )
+        rows, weights = rows.flatten(0, 1), weights.flatten(0, 1)
+        blended = F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
         return blended.view(*before.shape, *self.frames.shape[1:])
 
     @property
@@ -96,10 +95,8 @@ class ClipSet:
 
     def with_frames_of(self, other: ClipSet) -> ClipSet:
         """Return these clips with the frames of ``other``, a split of the same store."""
-        first_frame = self.first_frame
-        if first_frame is not None:
-            first_frame = first_frame.to(other.frames.device)
-        return replace(self, frames=other.frames, first_frame=first_frame)
+        first = None if self.first_frame is None else self.first_frame.to(other.frames.device)
+        return replace(self, frames=other.frames, first_frame=first)
 
 
 def find_folder(data_root: Path, dataset: str) -> Path:
@@ -112,10 +109,9 @@ def find_folder(data_root: Path, dataset: str) -> Path:
     if own.is_dir():
         return own
     found = sorted(path.name for path in data_root.iterdir() if path.is_dir())
-    raise UserError(
-        f"no dataset '{dataset}' under {data_root} (found: {', '.join(found) or 'nothing'}); prepare its "
-        "store with the scripts in data_gen/, or give another --data-root"
-    )
+    problem = f"no dataset '{dataset}' under {data_root} (found: {', '.join(found) or 'nothing'})"
+    advice = "prepare its store with the scripts in data_gen/, or give another --data-root"
+    raise UserError(f"{problem}; {advice}")
 
 
 def shared_tensor(frames: np.ndarray) -> Tensor:
@@ -134,10 +130,8 @@ def check_protocol(dataset: str, protocol: str, known: tuple[str, ...]) -> None:
 def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet:
     """Return one split of a store; for ntu60, only the setups of NTU-60 in a store of NTU-120."""
     info = DATASETS.get(dataset)
-    known = tuple(store.splits)
-    if info:
-        known = tuple(name for name in info.protocols if name in store.splits)
-    check_protocol(dataset, protocol, known)
+    known = [name for name in info.protocols if name in store.splits] if info else store.splits
+    check_protocol(dataset, protocol, tuple(known))
     rows = store.clips_of(protocol, split)
     if dataset == "ntu60" and store.dataset == "ntu120":
         parsed = [parse_ntu_name(store.names[row]) for row in rows]
@@ -145,10 +139,7 @@ def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet
     num_classes = info.num_classes if info else store.num_classes
     class_names = store.class_names[:num_classes]
     return ClipSet(
-        dataset,
-        protocol,
-        split,
-        num_classes,
+        *(dataset, protocol, split, num_classes),
         names=[store.names[row] for row in rows],
         labels=torch.from_numpy(store.labels[rows]),
         num_frames=torch.from_numpy(store.num_frames[rows]),
@@ -168,10 +159,7 @@ def from_official(path: Path, dataset: str, protocol: str, split: str) -> ClipSe
     if len(labels) and labels.max() >= num_classes:
         raise UserError(f"{path.parent}: a label of '{split}' exceeds the {num_classes} classes of {dataset}")
     return ClipSet(
-        dataset,
-        protocol,
-        split,
-        num_classes,
+        *(dataset, protocol, split, num_classes),
         names=names,
         labels=torch.from_numpy(labels),
         num_frames=torch.from_numpy(num_frames),
@@ -183,10 +171,9 @@ def from_official(path: Path, dataset: str, protocol: str, split: str) -> ClipSe
 
 
 def open_splits(data_root: str, dataset: str, protocol: str) -> tuple[ClipSet, ClipSet]:
-    """Open the training and the validation clips.
+    """Open the training and the validation clips, as ``open_clips``.
 
     Without labels there may be no validation clips: then the training clips take their place.
-    Raises ``UserError`` as ``open_clips``.
     """
     train = open_clips(data_root, dataset, protocol, "train")
     try:
@@ -214,10 +201,8 @@ def open_clips(data_root: str, dataset: str, protocol: str, split: str) -> ClipS
     else:
         path = find_official(folder, protocol, split) if dataset in DATASETS else None
         if path is None:
-            raise UserError(
-                f"{folder} contains neither a store nor clips of {protocol} in the official layout; prepare "
-                "a store with the scripts in data_gen/"
-            )
+            problem = f"contains neither a store nor clips of {protocol} in the official layout"
+            raise UserError(f"{folder} {problem}; prepare a store with the scripts in data_gen/")
         clips = from_official(path, dataset, protocol, split)
     if not len(clips):
         raise NoClips(f"{folder} has no clip in the '{split}' split of {protocol}")

@@ -13,12 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facts.datasets import (
-    MAX_FRAMES,
-    NUM_COORDINATES,
-    NUM_PEOPLE,
-    parse_ntu_name,
-)
+from facts.datasets import MAX_FRAMES, NUM_COORDINATES, NUM_PEOPLE, parse_ntu_name
 from facts.skeletons import KINECT_V2
 from utils.errors import UserError, parse_errors
 from utils.pickles import read_pickle
@@ -53,11 +48,8 @@ def read_labels(path: Path) -> tuple[list[str], np.ndarray]:
             raise ValueError(f"{len(names)} names, {len(array)} labels of type {array.dtype}")
     parsed = [parse_ntu_name(name) for name in names]
     if any(parsed):  # otherwise they are names of another form
-        wrong = [
-            name
-            for name, fields, label in zip(names, parsed, labels)
-            if fields is None or fields.label != label
-        ]
+        known = [fields.label if fields else None for fields in parsed]
+        wrong = [name for name, expected, label in zip(names, known, labels) if expected != label]
         if wrong or len(set(names)) < len(names):
             reason = f"the label of {wrong[0]!r:.40} is wrong" if wrong else "a name occurs twice"
             raise UserError(f"{path} is corrupted: {reason}; run the preparation again")
@@ -65,12 +57,9 @@ def read_labels(path: Path) -> tuple[list[str], np.ndarray]:
 
 
 def load_array(path: Path, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> np.ndarray:
-    """Open a .npy as a read-only memory map; raises ``UserError`` unless shape and dtype match.
+    """Open a .npy as a read-only memory map.
 
-    Args:
-        path: the file.
-        shape: the shape after the first dimension.
-        dtypes: the names of the dtypes that are accepted.
+    Raises ``UserError`` unless ``shape`` follows the first dimension and the dtype is named in ``dtypes``.
     """
     with parse_errors(f"{path} cannot be read"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -91,10 +80,8 @@ def open_official(path: Path) -> tuple[np.ndarray, list[str], np.ndarray, np.nda
     counts = load_array(path.with_name(f"{split}_num_frame.npy"), (), ("int64", "int32"))
     names, labels = read_labels(path.with_name(f"{split}_label.pkl"))
     if not len(frames) == len(counts) == len(names):
-        raise UserError(
-            f"{path.parent}: {len(frames)} clips, {len(counts)} frame counts and {len(names)} labels for "
-            f"'{split}' do not match; run the preparation again"
-        )
+        lengths = f"{len(frames)} clips, {len(counts)} frame counts and {len(names)} labels for '{split}'"
+        raise UserError(f"{path.parent}: {lengths} do not match; run the preparation again")
     # The official preparation stores the frame count of the file, but only the first 300 frames.
     num_frames = np.clip(np.array(counts, dtype=np.int64), 1, MAX_FRAMES)
     return frames, names, labels, num_frames

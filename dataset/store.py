@@ -15,17 +15,8 @@ from facts.class_names import default_class_names, is_class_name
 from facts.skeletons import KINECT_V2, Skeleton, from_data
 from utils.errors import UserError, parse_errors
 
+from . import store_format as layout
 from .official_layout import load_array
-from .store_format import (
-    CLIP_COLUMNS,
-    CLIPS_FILE,
-    FORMAT_VERSION,
-    FRAMES_FILE,
-    INFO_FILE,
-    MAX_CLASSES,
-    NO_LABEL,
-    SPLITS,
-)
 
 DELIMITERS = ",;\t"  # spreadsheet programs write the others
 
@@ -54,14 +45,14 @@ class Store:
 
 def is_store(folder: Path) -> bool:
     """Return whether ``folder`` contains a store."""
-    return (folder / INFO_FILE).is_file()
+    return (folder / layout.INFO_FILE).is_file()
 
 
 def read_clips(path: Path) -> tuple[list[str], np.ndarray, dict[str, list[str]]]:
     """Read ``clips.csv``: names, (label, first_frame, num_frames) per clip, and the protocol columns.
 
-    Rows are converted one by one, so that a million clips do not need more memory than their names. The table
-    may have been saved by a spreadsheet program, with another delimiter, blank rows and empty columns.
+    A million clips do not need more memory than their names. The table may have been saved by a spreadsheet
+    program, with another delimiter, blank rows and empty columns.
     """
     with parse_errors(f"{path} cannot be read; rebuild the store"):
         status = path.stat()
@@ -72,14 +63,14 @@ def read_clips(path: Path) -> tuple[list[str], np.ndarray, dict[str, list[str]]]
 def _read_clips(path: Path, version: tuple[int, ...]) -> tuple[list[str], np.ndarray, dict[str, list[str]]]:
     names: list[str] = []
     numbers = array("q")
-    split_of = {"": "", **{split: split for split in SPLITS}}  # one string for all clips
+    split_of = {"": "", **{split: split for split in layout.SPLITS}}  # one string for all clips
     with open(path, encoding="utf-8-sig", newline="") as file:
         delimiter = max(DELIMITERS, key=file.readline().count)
         file.seek(0)
         reader = csv.reader(file, delimiter=delimiter)
         columns = _without_empty_end(next(reader, []))
-        if tuple(columns[:4]) != CLIP_COLUMNS:
-            raise UserError(f"{path}, line 1: the first columns must be {','.join(CLIP_COLUMNS)}")
+        if tuple(columns[:4]) != layout.CLIP_COLUMNS:
+            raise UserError(f"{path}, line 1: the first columns must be {','.join(layout.CLIP_COLUMNS)}")
         splits: list[list[str]] = [[] for _ in columns[4:]]
         for row in reader:
             if not any(row):
@@ -89,7 +80,7 @@ def _read_clips(path: Path, version: tuple[int, ...]) -> tuple[list[str], np.nda
             try:
                 name, label, first, count, *cells = row
                 # not int(label): a label below 0 is an error
-                numbers.extend((np.uint32(label) if label else NO_LABEL, int(first), int(count)))
+                numbers.extend((np.uint32(label) if label else layout.NO_LABEL, int(first), int(count)))
                 for values, cell in zip(splits, cells, strict=True):
                     values.append(split_of[cell])
             except (ValueError, KeyError, OverflowError) as error:
@@ -108,48 +99,31 @@ def _without_empty_end(row: list[str], length: int = 0) -> list[str]:
 
 def open_store(folder: Path) -> Store:
     """Open a store and check that its three files are consistent; raises ``UserError`` if not."""
-    path = folder / INFO_FILE
+    path = folder / layout.INFO_FILE
     with parse_errors(f"{path} is not a valid store description; rebuild the store"):
         info = json.loads(path.read_text(encoding="utf-8"))
         version = info["format_version"]
-        if str(version) != str(FORMAT_VERSION):  # JSON that another program wrote may have "1"
-            raise UserError(
-                f"{path} has format version {version}, but this version reads {FORMAT_VERSION}: rebuild the "
-                "store with data_gen/"
-            )
+        if str(version) != str(layout.FORMAT_VERSION):  # JSON that another program wrote may have "1"
+            reads = f"but this version reads {layout.FORMAT_VERSION}"
+            raise UserError(f"{path} has format version {version}, {reads}: rebuild the store with data_gen/")
         dataset, num_classes = info["dataset"], int(info["num_classes"])
-        default = default_class_names(dataset, min(num_classes, MAX_CLASSES))
+        default = default_class_names(dataset, min(num_classes, layout.MAX_CLASSES))
         classes = info.get("class_names", list(default))
-        if (
-            not isinstance(classes, list)
-            or len(classes) != num_classes
-            or not all(map(is_class_name, classes))
-        ):
+        is_valid = isinstance(classes, list) and all(map(is_class_name, classes))
+        if not is_valid or len(classes) != num_classes:
             raise ValueError(f"class_names is not a list of {num_classes} names")
         origin = info.get("made_by") or {}
         normalized = not origin.get("keep_coordinates", False) and origin.get("normalise", True)
     skeleton = from_data(info.get("skeleton", KINECT_V2.name), str(path))
-    names, numbers, splits = read_clips(folder / CLIPS_FILE)
-    frames = load_array(folder / FRAMES_FILE, skeleton.frame_shape, ("float32",))
+    names, numbers, splits = read_clips(folder / layout.CLIPS_FILE)
+    frames = load_array(folder / layout.FRAMES_FILE, skeleton.frame_shape, ("float32",))
     labels, first_frame, num_frames = numbers.T
-    ends = first_frame + num_frames
-    if len(names) and (num_frames.min() < 1 or first_frame.min() < 0 or ends.max() > len(frames)):
-        raise UserError(
-            f"{folder}: {CLIPS_FILE} refers to frames beyond the end of {FRAMES_FILE}; rebuild the store"
-        )
-    if len(names) and labels.max() >= num_classes:
-        raise UserError(f"{folder}: {CLIPS_FILE} has a label outside 0..{num_classes - 1}; rebuild the store")
-    return Store(
-        folder,
-        dataset,
-        num_classes,
-        tuple(classes),
-        skeleton,
-        frames,
-        names,
-        labels,
-        first_frame,
-        num_frames,
-        splits,
-        normalized,
-    )
+    problem = None
+    if ((num_frames < 1) | (first_frame < 0) | (first_frame + num_frames > len(frames))).any():
+        problem = f"refers to frames beyond the end of {layout.FRAMES_FILE}"
+    elif (labels >= num_classes).any():
+        problem = f"has a label outside 0..{num_classes - 1}"
+    if problem:
+        raise UserError(f"{folder}: {layout.CLIPS_FILE} {problem}; rebuild the store")
+    description = folder, dataset, num_classes, tuple(classes), skeleton
+    return Store(*description, frames, names, labels, first_frame, num_frames, splits, normalized)

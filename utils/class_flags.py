@@ -2,8 +2,7 @@
 
 A field with ``help`` in its metadata is a flag of the same name; ``jitter_joints`` is ``--jitter-joints``.
 Other entries of the metadata are optional: ``choices``, ``minimum``, ``maximum``, ``above`` (an exclusive
-minimum), and ``type`` if it is not that of the default. A default of None depends on the data; ``help`` says
-how.
+minimum), and ``type`` if it is not that of the default. A default of None depends on the data, see ``help``.
 """
 
 from __future__ import annotations
@@ -11,11 +10,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
+from operator import ge, gt, le
 from typing import Any, TypeVar
 
 from .errors import UserError
 
 Kind = TypeVar("Kind")
+
+BOUNDS = (("minimum", "at least", ge), ("above", "above", gt), ("maximum", "at most", le))
 
 
 def flag_fields(kind: type) -> list[Field]:
@@ -44,39 +46,26 @@ def problem(value: Any, details: Mapping[str, Any]) -> str | None:
     """Return why ``value`` is not allowed by the metadata of a field, or None if it is."""
     if "choices" in details:
         return None if value in details["choices"] else f"choose from {', '.join(details['choices'])}"
-    bounds = []
-    for name, words, holds in (
-        ("minimum", "at least", lambda limit: value >= limit),
-        ("above", "above", lambda limit: value > limit),
-        ("maximum", "at most", lambda limit: value <= limit),
-    ):
-        if name in details:
-            bounds.append((f"{words} {details[name]}", holds(details[name])))
-    if all(holds for _, holds in bounds):
+    known = [(words, details[name], holds) for name, words, holds in BOUNDS if name in details]
+    if all(holds(value, limit) for _, limit, holds in known):
         return None
-    return f"must be {' and '.join(words for words, _ in bounds)}"
+    return f"must be {' and '.join(f'{words} {limit}' for words, limit, _ in known)}"
 
 
 def from_flags(kind: type[Kind], flags: Mapping[str, Any], **others: Any) -> Kind:
     """Build a dataclass from the values of its flags; missing or None ones have their defaults.
 
-    Args:
-        kind: the dataclass.
-        flags: values by name; those of other classes are ignored.
-        others: values of fields that are not flags.
-
-    Raises:
-        UserError: a value is not allowed, or the class rejects it with ``ValueError``.
+    ``flags`` of other classes are ignored; ``others`` are the fields that are not flags. Raises ``UserError``
+    if a value is not allowed, or if the class rejects it with ``ValueError``.
     """
-    values = {}
     for item in flag_fields(kind):
         value = flags.get(item.name)
         if value is None:
             continue
         if reason := problem(value, item.metadata):
             raise UserError(f"--{item.name.replace('_', '-')} {value} {reason}")
-        values[item.name] = value
+        others[item.name] = value
     try:
-        return kind(**others, **values)
+        return kind(**others)
     except ValueError as error:
         raise UserError(str(error)) from error

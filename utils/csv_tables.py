@@ -19,13 +19,10 @@ class CsvTable:
 
 
 def read_csv(path: Path, required: tuple[str, ...], advice: str) -> CsvTable:
-    """Read a CSV table.
+    """Read a CSV table, as spreadsheet programs write it; the delimiter is the most frequent in the header.
 
-    The delimiter is the most frequent one in the header. A byte-order mark, blank rows, blanks around
-    cells and empty columns at the right are accepted, as spreadsheet programs write them.
-
-    Raises:
-        UserError: it is not a table in UTF-8, or lacks a column of ``required``; ends with ``advice``.
+    A byte-order mark, blank rows, blanks around cells and empty columns at the right are accepted. Raises
+    ``UserError``, with ``advice``, if it is not a table in UTF-8 or lacks a column of ``required``.
     """
     with parse_errors(f"{path} is not a CSV table in UTF-8", lambda text: UserError(f"{text}; {advice}")):
         text = path.read_text(encoding="utf-8-sig")

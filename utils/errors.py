@@ -37,14 +37,10 @@ class BadFile(UserError):
 
 @contextmanager
 def parse_errors(problem: str, error: Callable[[str], UserError] = UserError) -> Iterator[None]:
-    """Turn whatever fails while a file is parsed into one line: ``problem`` and the reason.
+    """Turn whatever fails while a file is parsed into one ``error``: ``problem`` and the reason.
 
     This is the border of every reader: code in the ``with`` block needs no checks of its own. Errors that
     are meant for the user, exhausted memory and a full disk pass unchanged.
-
-    Args:
-        problem: what could not be read, for example ``runs/a.json cannot be read``.
-        error: the exception to raise, ``UserError`` or ``BadFile``.
     """
     try:
         yield
@@ -91,12 +87,9 @@ def report_thread_error(args: threading.ExceptHookArgs) -> None:
 def run_script(main: Callable[[], int | None], memory_flags: str | None = None) -> None:
     """Run a script's ``main`` and exit with its code; with 2 and one line on stderr for user errors.
 
-    A process of ``torchrun`` ends without finalizing the interpreter. The threads of its process group
-    (gloo) take the GIL whenever they release a tensor, which aborts a process that is being finalized.
-
-    Args:
-        main: returns the exit code; None means 0.
-        memory_flags: the script's flags that reduce memory, named in out-of-memory messages.
+    ``memory_flags`` are those that reduce memory, named in out-of-memory messages. A process of ``torchrun``
+    ends without finalizing the interpreter. The threads of its process group (gloo) take the GIL whenever
+    they release a tensor, which aborts a process that is being finalized.
     """
     in_group = "TORCHELASTIC_RUN_ID" in os.environ
     threading.excepthook = report_thread_error

@@ -42,10 +42,8 @@ def check_output_folder(folder: Path, flag: str) -> None:
         with TemporaryFile(dir=existing) as file:
             file.write(b"x")
     except OSError as error:
-        raise UserError(
-            f"{flag} {folder}: {existing} is not a folder that can be written to ({error.strerror}); choose "
-            "another folder"
-        ) from error
+        problem = f"{existing} is not a folder that can be written to ({error.strerror})"
+        raise UserError(f"{flag} {folder}: {problem}; choose another folder") from error
 
 
 def check_output_file(path: Path, flag: str) -> None:
@@ -59,10 +57,8 @@ def check_output_file(path: Path, flag: str) -> None:
 def atomic_write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that ``path`` has either its previous content or all of the new one.
 
-    The target of a symbolic link is replaced, not the link. A device or FIFO receives the bytes.
-
-    Raises:
-        UserError: the file cannot be written, for example because the disk is full.
+    The target of a symbolic link is replaced, not the link. A device or FIFO receives the bytes. Raises
+    ``UserError`` if the file cannot be written, for example because the disk is full.
     """
     target = Path(os.path.realpath(path))
     # 50 characters are at most 200 bytes; names of files have at most 255.
@@ -82,9 +78,8 @@ def atomic_write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         kept = "the previous file is unchanged; " if target.is_file() else ""
-        raise UserError(
-            f"cannot write {path} ({first_line(cause)}): {kept}free some space or choose another folder"
-        ) from error
+        problem = f"cannot write {path} ({first_line(cause)})"
+        raise UserError(f"{problem}: {kept}free some space or choose another folder") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -98,8 +93,7 @@ def ensure_folder(folder: Path) -> None:
 def safe_file_name(text: str) -> str:
     """Return ``text``, such as the name of a clip, as the name of a file.
 
-    A name that is a path (``../a``), is too long, or contains unusual characters is changed, and a checksum
-    added, so that different names stay different.
+    A path, or a name that is too long or unusual, gets a checksum, so that different names stay different.
     """
     name = re.sub(r"[^\w.,()+@= -]", "_", text)[:100].lstrip(". ")  # at most 200 bytes in most scripts
     return name if name == text else f"{name}-{zlib.crc32(text.encode(errors='surrogatepass')):08x}"
@@ -137,31 +131,24 @@ def exclusive_folder(folder: Path, flag: str) -> Iterator[None]:
 
     The operating system releases the lock however the run ends; the temporary files of a run that was
     killed are removed. If the file system has no locks, as some network file systems, a note is printed
-    and the block runs unlocked. Errors name ``flag``, which sets the folder.
-
-    Raises:
-        UserError: another run holds the lock.
-        OSError: the folder is not writable.
+    and the block runs unlocked. Raises ``UserError``, which names ``flag``, if another run holds the lock,
+    and ``OSError`` if the folder is not writable.
     """
     ensure_folder(folder)
     lock, holder = FileLock(folder / LOCK_FILE), folder / LOCK_HOLDER_FILE
     try:
         lock.acquire(timeout=0)
-        holder.write_text(
-            f"PID {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M')}\n"
-        )
+        since = time.strftime("%Y-%m-%d %H:%M")
+        holder.write_text(f"PID {os.getpid()} on {socket.gethostname()}, since {since}\n")
     except Timeout as error:
         who = holder.read_text(errors="replace")[:200].strip() if holder.is_file() else "unknown process"
-        raise UserError(
-            f"another run is writing to {folder} ({who}); wait until it ends or choose another {flag}"
-        ) from error
+        advice = f"wait until it ends or choose another {flag}"
+        raise UserError(f"another run is writing to {folder} ({who}); {advice}") from error
     except (NotImplementedError, OSError) as error:  # filelock raises either if there are no locks
         if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
             raise
-        print(
-            f"note: {folder} cannot be locked ({first_line(error)}); do not start a second run there at the "
-            "same time"
-        )
+        advice = "do not start a second run there at the same time"
+        print(f"note: {folder} cannot be locked ({first_line(error)}); {advice}")
     try:
         for path in folder.glob(".*.[0-9]*.tmp"):  # named by atomic_write
             path.unlink(missing_ok=True)

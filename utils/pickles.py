@@ -100,8 +100,7 @@ class SafeUnpickler(pickle.Unpickler):
 def read_pickle(path: Path) -> Any:
     """Return the content of a pickle file.
 
-    Raises:
-        UserError: the file cannot be read, is damaged, or contains anything but arrays and plain data.
+    Raises ``UserError`` if it cannot be read, is damaged, or contains anything but arrays and plain data.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist or is not a file")
