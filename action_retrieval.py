@@ -128,7 +128,8 @@ def main() -> int:
 
 def evaluate(run: Evaluation, shown: list[int]) -> None:
     """Compute and write features, accuracies and figures; ``shown`` are the queries of the gallery."""
-    args, encoders, k, style = run.args, run.extractor.encoders, run.args.knn_neighbours, Style.of(run.args)
+    args, encoders, k = run.args, run.extractor.encoders, run.args.knn_neighbours
+    style = Style.of(args)
     train, val = (run.extractor.center_crop_features(c, f"{c.split} features") for c in (run.train, run.val))
     gallery, queries = unit_blocks(train, encoders.widths), unit_blocks(val, encoders.widths)
     found = {}

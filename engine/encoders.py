@@ -72,8 +72,8 @@ class ConcatenatedEncoders(nn.Module):
 
     def description(self) -> dict[str, Any]:
         """Return what a checkpoint stores to rebuild the encoders, next to their weights."""
-        stored = {name: getattr(self, name) for name in ("title", "sizes", "normalized")}
-        return {**stored, "skeleton": self.skeleton.to_dict()}
+        skeleton = self.skeleton.to_dict()
+        return {"title": self.title, "sizes": self.sizes, "skeleton": skeleton, "normalized": self.normalized}
 
     def forward(self, views: Mapping[str, Tensor]) -> Tensor:
         """Encode ``views`` (representation -> batch); returns features ``(N, num_features)`` float32."""

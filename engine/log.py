@@ -55,8 +55,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def step_bar(epoch: int, steps: int, done: int, disable: bool | None = None) -> tqdm:
     """Return the progress bar of an epoch; None for ``disable`` shows it on terminals only."""
-    text, shape = {"desc": f"epoch {epoch}", "unit": "step"}, {"leave": False, "dynamic_ncols": True}
-    return tqdm(total=steps, initial=done, disable=disable, **text, **shape)
+    style = {"unit": "step", "leave": False, "dynamic_ncols": True}
+    return tqdm(total=steps, initial=done, desc=f"epoch {epoch}", disable=disable, **style)
 
 
 class RunLog:
