@@ -60,12 +60,8 @@ def parse_args() -> Flags:
         parser, epochs=None, lr=None, schedule=None, weight_decay=0.0, momentum=None, source="--mode"
     )
     flags.add_run_flags(parser, print_freq=1, print_help="print every N epochs")
-    parser.add_argument(
-        "--save-scores",
-        type=expanded_path,
-        metavar="FILE.npz",
-        help="save the logits of the validation clips after the last epoch, for ensemble.py",
-    )
+    text = "save the logits of the validation clips after the last epoch, for ensemble.py"
+    parser.add_argument("--save-scores", type=expanded_path, metavar="FILE.npz", help=text)
     args = parser.parse_args()
     defaults.check_mode(args)
     args.pretrained = last_checkpoints(args.pretrained)

@@ -14,7 +14,6 @@ the second metric of the official code. --save-features saves the features, --ga
 them.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -44,59 +43,31 @@ IGNORED = ("epochs", "start_epoch", "lr", "schedule", "cos", "momentum", "weight
 
 
 def parse_args() -> Flags:
-    """Parse the flags."""
+    """Parse and complete the flags, without those that are not used; check the output paths."""
     parser = Parser(__doc__)
     flags.add_data_flags(parser, "--finetune-dataset")
     flags.add_pretrained_flags(parser)
     group = parser.add_argument_group("retrieval")
-    group.add_argument(
-        "--knn-neighbours",
-        type=POSITIVE_INT,
-        default=1,
-        metavar="K",
-        help="number of nearest neighbors that vote (default: 1)",
-    )
-    group.add_argument(
-        "--save-features",
-        type=expanded_path,
-        metavar="FILE.npz",
-        help="save features, labels and names of both splits, in the order of the store",
-    )
-    group.add_argument(
-        "--autoencoder",
-        action="store_true",
-        help="also report retrieval on autoencoder codes of the features",
-    )
+    text = "number of nearest neighbors that vote (default: 1)"
+    group.add_argument("--knn-neighbours", type=POSITIVE_INT, default=1, metavar="K", help=text)
+    text = "save features, labels and names of both splits, in the order of the store"
+    group.add_argument("--save-features", type=expanded_path, metavar="FILE.npz", help=text)
+    text = "also report retrieval on autoencoder codes of the features"
+    group.add_argument("--autoencoder", action="store_true", help=text)
     group = parser.add_argument_group("visualization")
-    group.add_argument(
-        "--gallery",
-        type=expanded_path,
-        metavar="DIR",
-        help="write an animated page of validation clips and their nearest training clips",
-    )
-    group.add_argument(
-        "--gallery-queries",
-        nargs="+",
-        metavar="NAME",
-        help="validation clips of the gallery (default: one of each of eight random classes)",
-    )
-    group.add_argument(
-        "--tsne",
-        type=expanded_path,
-        metavar="DIR",
-        help="write t-SNE maps of the features of ten random classes",
-    )
+    text = "write an animated page of validation clips and their nearest training clips"
+    group.add_argument("--gallery", type=expanded_path, metavar="DIR", help=text)
+    text = "validation clips of the gallery (default: one of each of eight random classes)"
+    group.add_argument("--gallery-queries", nargs="+", metavar="NAME", help=text)
+    text = "write t-SNE maps of the features of ten random classes"
+    group.add_argument("--tsne", type=expanded_path, metavar="DIR", help=text)
     flags.add_tsne_classes_flag(group)
     add_figure_flags(parser)
     flags.add_size_flags(parser, note=" (untrained or official)")
     note = " (accepted for compatibility and ignored, except --batch-size with --autoencoder)"
     flags.add_optimization_flags(parser, epochs=80, lr=0.1, schedule=[], weight_decay=0.0, note=note)
     flags.add_run_flags(parser, print_freq=50, print_help="print every N epochs of --autoencoder")
-    return complete(parser.parse_args())
-
-
-def complete(args: argparse.Namespace) -> Flags:
-    """Complete the flags, without those that are not used; check the output paths."""
+    args = parser.parse_args()
     args.pretrained = last_checkpoints(args.pretrained)
     for name in IGNORED if args.autoencoder else (*IGNORED, "batch_size", "print_freq"):
         delattr(args, name)
@@ -151,13 +122,14 @@ def main() -> int:
         named_classes(args.tsne_classes, run.val.class_names, run.val.labels)  # before the work
     shown = choose_queries(run.val, args.gallery_queries, run.seed) if args.gallery else []
     with run.locked_folder():
-        evaluate(run, k, shown)
+        evaluate(run, shown)
     return 0
 
 
-def evaluate(run: Evaluation, k: int, shown: list[int]) -> None:
+def evaluate(run: Evaluation, shown: list[int]) -> None:
     """Compute and write features, accuracies and figures; ``shown`` are the queries of the gallery."""
-    args, encoders = run.args, run.extractor.encoders
+    args, encoders, k = run.args, run.extractor.encoders, run.args.knn_neighbours
+    style = Style.of(args)
     train, val = (run.extractor.center_crop_features(c, f"{c.split} features") for c in (run.train, run.val))
     gallery, queries = unit_blocks(train, encoders.widths), unit_blocks(val, encoders.widths)
     found = {}
@@ -185,11 +157,9 @@ def evaluate(run: Evaluation, k: int, shown: list[int]) -> None:
         if count > NEIGHBORS:
             neighbors = without_self(torch.tensor(shown), *neighbors)
         title = f"{encoders.title}, {args.dataset} {args.protocol}"
-        style = Style.of(args)
         print(write_gallery(Path(args.gallery), run.val, run.train, shown, *neighbors, title, style))
     if args.tsne:
-        labels, names = run.val.labels, run.val.class_names
-        chosen, style = args.tsne_classes, Style.of(args)
+        labels, names, chosen = run.val.labels, run.val.class_names, args.tsne_classes
         print(write_feature_map(Path(args.tsne), queries, labels, names, run.seed, chosen, style))
 
 

@@ -20,26 +20,12 @@ def parse_args() -> argparse.Namespace:
     """Parse the flags."""
     parser = Parser(__doc__)
     parser.add_argument("scores", nargs="+", type=expanded_path, metavar="FILE.npz", help="two or more files")
-    parser.add_argument(
-        "--weights",
-        nargs="+",
-        type=NON_NEGATIVE,
-        metavar="W",
-        help="one weight per file (default: equal weights)",
-    )
-    parser.add_argument(
-        "--on",
-        choices=["softmax", "logits"],
-        default="softmax",
-        help="what is summed (default: softmax)",
-    )
-    parser.add_argument(
-        "--output-dir",
-        type=expanded_path,
-        default="runs/ensemble",
-        metavar="DIR",
-        help="folder for results.json and the confusion matrix (default: runs/ensemble)",
-    )
+    text = "one weight per file (default: equal weights)"
+    parser.add_argument("--weights", nargs="+", type=NON_NEGATIVE, metavar="W", help=text)
+    text = "what is summed (default: softmax)"
+    parser.add_argument("--on", choices=["softmax", "logits"], default="softmax", help=text)
+    text = "folder for results.json and the confusion matrix (default: runs/ensemble)"
+    parser.add_argument("--output-dir", type=expanded_path, metavar="DIR", help=text, default="runs/ensemble")
     add_figure_flags(parser)
     add_overwrite_flag(parser)
     args = parser.parse_args()
@@ -88,11 +74,9 @@ def main() -> int:
     with exclusive_folder(folder, "--output-dir"):
         claim_folder(folder, vars(args))
         path = write_results(folder, "ensemble", metadata, numbers)
-        for entry in numbers["single"]:
-            name = f"{entry['file']} ({entry['representation']})"
-            print(f"{name}: top-1 {entry['top1']:.2f}%, top-5 {entry['top5']:.2f}%")
-        fusion = numbers["fusion"]
-        print(f"fusion of {args.on}: top-1 {fusion['top1']:.2f}%, top-5 {fusion['top5']:.2f}%")
+        titles = [f"{entry['file']} ({entry['representation']})" for entry in numbers["single"]]
+        for title, entry in zip([*titles, f"fusion of {args.on}"], [*numbers["single"], numbers["fusion"]]):
+            print(f"{title}: top-1 {entry['top1']:.2f}%, top-5 {entry['top5']:.2f}%")
         print(f"written: {path}", flush=True)
         name_of = scores[0].class_names.tolist().__getitem__
         with RunLog(folder, args, 0) as log:

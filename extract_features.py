@@ -21,19 +21,10 @@ from torch import Tensor
 from dataset.clips import UNLABELED, ClipSet, open_clips
 from dataset.label_subset import labeled_clips
 from dataset.raw_clips import read_raw_clips
-from engine.device import (
-    check_amp,
-    default_workers,
-    describe,
-    in_precision,
-    parallel,
-    pick_device,
-    place_clips,
-    use_tf32,
-)
+from engine.device import describe
 from engine.distributed import require_one_process
-from engine.encoders import last_checkpoints, load_encoders
-from engine.features import FeatureExtractor
+from engine.evaluation import chosen_encoders, prepare_device
+from engine.features import FeatureExtractor, place_run
 from engine.randomness import WEIGHTS, seed_globally
 from engine.retrieve import majority_label, nearest_neighbors, unit_blocks
 from options import flags
@@ -100,19 +91,10 @@ def main() -> int:
     args = parse_args()
     require_one_process("extracting features")
     check_output_file(Path(args.output), "--output")
-    device = pick_device(args.gpu)
-    check_amp(args.amp, device)
-    use_tf32(args.tf32 == "on")
+    device = prepare_device(args)
     gallery = open_gallery(args)
     seed_globally(SEED, WEIGHTS)
-    encoders = load_encoders(
-        last_checkpoints(args.pretrained),
-        args.pretrain_skeleton_representation,
-        args.finetune_skeleton_representation,
-        flags.given_sizes(args),
-        skeleton=gallery.skeleton if gallery else None,
-        stream=args.stream,
-    ).to(device)
+    encoders = chosen_encoders(args, gallery.skeleton if gallery else None).to(device)
     normalize = gallery.normalized if gallery else encoders.normalized
     clips, left_out = read_raw_clips(args.input, "--input", encoders.skeleton, normalize)
     for issue in left_out:
@@ -122,10 +104,7 @@ def main() -> int:
         f"{describe(device, args.gpu)}",
         flush=True,
     )
-    clips, *known = place_clips([clips, gallery] if gallery else [clips], args.data_device, device)
-    workers = default_workers(clips, device) if args.workers is None else args.workers
-    encode = parallel(in_precision(encoders, args.amp, device), device, args.gpu)
-    extractor = FeatureExtractor(encoders, device, encode, workers)
+    extractor, (clips, *known) = place_run(args, encoders, [clips, gallery] if gallery else [clips], device)
     features = extractor.center_crop_features(clips, "features")
     arrays = {"names": np.array(clips.names), "features": features.cpu().numpy()}
     lines: list[str] = []
@@ -133,10 +112,7 @@ def main() -> int:
         neighbors, votes = find_neighbors(extractor, features, *known, args.knn_neighbours)
         arrays |= neighbors
         columns = (clips.names, votes, neighbors["neighbour_names"][:, 0], neighbors["similarities"][:, 0])
-        lines = [
-            f"{name}: {vote} (nearest {nearest}, cosine {cosine:.3f})"
-            for name, vote, nearest, cosine in zip(*columns)
-        ]
+        lines = [*map("{}: {} (nearest {}, cosine {:.3f})".format, *columns)]
     atomic_write(Path(args.output), lambda file: np.savez(file, **arrays))
     if len(lines) > MAX_PRINTED:
         lines[MAX_PRINTED:] = [f"... and {len(lines) - MAX_PRINTED} more in {args.output}"]

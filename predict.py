@@ -14,7 +14,7 @@ engine/api.py does the same with arrays.
 
 import argparse
 from collections.abc import Sequence
-from itertools import groupby, zip_longest
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy as np
 from dataset.raw_clips import Span, read_raw_clips
 from engine.api import classify, load_classifier
 from engine.device import pick_device
+from engine.report import format_as
 from facts.class_names import short_class_names
 from options import flags
 from options.parser import POSITIVE_INT, Parser, add_figure_flags, expanded_path
@@ -78,9 +79,7 @@ def print_table(predictions: Sequence[dict[str, Any]]) -> None:
         file, first, last, *cells = entry.values()
         found = [f"{name} {probability:.1%}" for name, probability in zip(cells[::2], cells[1::2])]
         lines.append([file, f"{first}-{last}", *found])
-    widths = [max(map(len, column)) for column in zip_longest(*lines, fillvalue="")]
-    for line in lines:
-        print("  ".join(map(str.ljust, line, widths)).rstrip())
+    print(format_as("text", lines))
     if len(predictions) > MAX_PRINTED:
         print(f"... and {len(predictions) - MAX_PRINTED} more")
 
@@ -115,21 +114,14 @@ def main() -> int:
         print(f"left out: {issue}")
     probabilities = classify(classifier, clips).cpu().numpy()
     predictions = [
-        {
-            "clip": span.file,
-            "first_frame": span.start + 1,
-            "last_frame": span.stop,
-            **best_classes(row, names),
-        }
-        for span, row in zip(clips.spans, probabilities)
+        {"clip": file, "first_frame": start + 1, "last_frame": stop, **best_classes(row, names)}
+        for (file, start, stop), row in zip(clips.spans, probabilities)
     ]
     if output and output.suffix.lower() == ".csv":
         write_csv(output, [*predictions[0]], [[*entry.values()] for entry in predictions])
     elif output:
-        clips_of = [
-            {**entry, "probabilities": row.tolist()} for entry, row in zip(predictions, probabilities)
-        ]
-        write_json(output, {"classifier": args.classifier, "class_names": names, "clips": clips_of})
+        every = [{**entry, "probabilities": p} for entry, p in zip(predictions, probabilities.tolist())]
+        write_json(output, {"classifier": args.classifier, "class_names": names, "clips": every})
     style = Style.of(args)
     figures = draw_timelines(folder, clips.spans, probabilities, names, style) if folder else []
     print_table(predictions)

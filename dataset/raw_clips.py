@@ -84,10 +84,7 @@ def sliding_windows(num_frames: int, length: int, stride: int) -> list[slice]:
 def read_clips(
     file: RawFile, skeleton: Skeleton, normalize: bool, windows: tuple[int, int] | None
 ) -> tuple[list[Span], FileResult]:
-    """Read the clips in a file: one, or one per window, each normalized for itself.
-
-    Raises ``BadFile`` if it contains no clip of this skeleton.
-    """
+    """Read the clip in a file, or one per window, normalized for itself; ``BadFile`` if there is none."""
     if file.suffix == ".npy":
         values = np.atleast_1d(file.read_array())
     elif skeleton != KINECT_V2 or not normalize:
@@ -125,19 +122,17 @@ def read_raw_clips(
     normalize: bool = True,
     windows: tuple[int, int] | None = None,
 ) -> tuple[RawClips, list[Issue]]:
-    """Read all clips in files, folders and archives; also returns an issue for each one left out.
+    """Read all clips of ``skeleton`` in files; also returns an issue for each one left out.
 
     Labels are -1. A name that occurs twice is replaced by the path, which includes folder or archive.
 
     Args:
         roots: files, folders, archives and stores; an .npz file counts as an archive of arrays.
         flag: the flag that they come from, for error messages.
-        skeleton: the skeleton of the clips; others are left out.
         normalize: as for the clips of a store; False: as with ``--keep_coordinates``.
         windows: length and stride, in frames, of the clips into which a file is cut; None: it is one clip.
 
-    Raises:
-        UserError: a root does not exist, or no clip can be used.
+    Raises ``UserError`` if a root does not exist, or no clip can be used.
     """
     left_out: list[Issue] = []
     clips: list[Clip] = []
@@ -164,9 +159,7 @@ def read_raw_clips(
         reason = first_reason(left_out) or f"; no {', '.join(SUFFIXES)} or .npz file"
         raise UserError(f"{flag} {' '.join(map(str, roots))}: no clip can be used{reason}")
     count = Counter(spans[0].file for spans in found.values())
-    spans = [
-        span if count[span.file] == 1 else span._replace(file=path) for path in found for span in found[path]
-    ]
+    spans = [x if count[x.file] == 1 else x._replace(file=path) for path in found for x in found[path]]
     return clip_set(clips, spans, " ".join(map(str, roots)), skeleton, normalize), left_out
 
 
@@ -183,8 +176,7 @@ def prepare_clips(
         skeleton: of all arrays.
         normalize: False: coordinates as they are, for encoders of a store made with ``--keep_coordinates``.
 
-    Raises:
-        UserError: an array has another shape or no body; the message names it.
+    Raises ``UserError`` if an array has another shape or no body; the message names it.
     """
     named = arrays if isinstance(arrays, Mapping) else {f"clip {i}": x for i, x in enumerate(arrays)}
     clips, units = [], UnitCheck(skeleton)

@@ -44,13 +44,9 @@ __all__ = ["Classifier", "classify", "encode", "load_classifier", "load_encoders
 
 
 class Classifier(nn.Module):
-    """Encoders and the linear classifier that was trained on their features, frozen.
+    """Encoders and the linear classifier ``head`` that was trained on their features, frozen.
 
-    Args:
-        encoders: one or several.
-        head: the classifier.
-        class_names: one per class.
-        normalized: whether the clips of the training are normalized, see ``prepare_clips``.
+    ``normalized``: whether the clips of the training are normalized, see ``prepare_clips``.
     """
 
     def __init__(
@@ -74,8 +70,7 @@ class Classifier(nn.Module):
 def encode(encoders: ConcatenatedEncoders, clips: ClipSet) -> Tensor:
     """Return the features ``(N, D)`` of the center crops of ``clips``, on the device of the encoders.
 
-    Raises:
-        UserError: the encoders were trained on another skeleton.
+    Raises ``UserError`` if the encoders were trained on another skeleton.
     """
     check_skeleton(encoders.skeleton, encoders.title, clips.skeleton)
     weight = next(chain(encoders.parameters(), encoders.buffers()), torch.empty(0))
@@ -85,13 +80,10 @@ def encode(encoders: ConcatenatedEncoders, clips: ClipSet) -> Tensor:
 def classify(classifier: Classifier, clips: ClipSet) -> Tensor:
     """Return the probabilities ``(N, C)`` of the classes of ``clips``.
 
-    Raises:
-        UserError: the clips have another skeleton, or are not normalized as those of the training.
+    Raises ``UserError`` if they have another skeleton, or are not normalized as those of the training.
     """
-    if clips.normalized != classifier.normalized:
-        raise UserError(
-            f"the classifier takes clips that are prepared with normalize={classifier.normalized}"
-        )
+    if clips.normalized != (taken := classifier.normalized):
+        raise UserError(f"the classifier takes clips that are prepared with normalize={taken}")
     features = encode(classifier.encoders, clips).to(classifier.head.weight.device)
     return classifier.head(features).softmax(dim=1)
 
@@ -101,15 +93,12 @@ def load_classifier(path: str | Path, pretrained: Sequence[str] = ()) -> Classif
 
     Args:
         path: ``probe_last.pth.tar``, ``finetune_last.pth.tar``, or the folder of one of them.
-        pretrained: the encoders of a probe, if they have moved since it was trained. Those of a fine-tuned
-            model are in its file.
+        pretrained: the encoders of a probe, if they have moved; those of a fine-tuned model are in its file.
 
-    Raises:
-        UserError: it is not such a file, or the encoders of the probe are missing or others.
+    Raises ``UserError`` if it is not such a file, or the encoders of the probe are missing or others.
     """
-    path = Path(path)
-    found = [file for name in (FINETUNE_FILE, PROBE_FILE) if (file := path / name).is_file()]
-    path = found[0] if found else path
+    files = (Path(path, FINETUNE_FILE), Path(path, PROBE_FILE))
+    path = next(filter(Path.is_file, files), Path(path))
     checkpoint = load_checkpoint(path)
     if checkpoint.get("kind") not in (LinearProbe.kind, FINE_TUNING):
         raise UserError(f"{path} is no classifier: give {PROBE_FILE} or {FINETUNE_FILE} of a run")

@@ -113,9 +113,9 @@ class ClassifierTraining(ABC):
         self.epoch, self.step = run.args.start_epoch, 0
         self.history: list[dict[str, float]] = []
 
-    @abstractmethod
     def trained_module(self) -> nn.Module:
-        """Return the module to train, which contains ``head``."""
+        """Return the module to train: ``head``, or a module that contains it."""
+        return self.head
 
     @abstractmethod
     def train_epoch(self, stop: StopRequest, rolling: RollingCheckpoint) -> float:
@@ -137,12 +137,9 @@ class ClassifierTraining(ABC):
         return self.head(self.val_features)
 
     def train(self, log: RunLog) -> bool:
-        """Train to the last epoch, with an evaluation after each epoch.
+        """Train to the last epoch, evaluate after each one, and save at a fixed interval and at the end.
 
-        The checkpoint is saved at a fixed interval and at the end.
-
-        Returns:
-            False if a stop was requested before the end of the last epoch.
+        Returns False if a stop was requested before the end of the last epoch.
         """
         args, path = self.args, self.run.folder / self.file
         labels = self.run.val.labels.to(self.run.extractor.device)
@@ -156,8 +153,12 @@ class ClassifierTraining(ABC):
                 if self.step > 0:  # stopped within the epoch
                     break
                 accuracy = accuracies(self.val_logits(), labels)
-                metrics = {"loss": loss, "learning_rate": rate, **accuracy}
-                metrics["seconds"] = time.monotonic() - start
+                metrics = {
+                    "loss": loss,
+                    "learning_rate": rate,
+                    **accuracy,
+                    "seconds": time.monotonic() - start,
+                }
                 metrics |= memory_metrics(self.run.extractor.device)
                 log.epoch(self.kind, self.epoch, metrics)
                 self.history.append(accuracy)
@@ -214,10 +215,7 @@ class ClassifierTraining(ABC):
             raise UserError(f"{path} was trained on a different encoder; use the same --pretrained and sizes")
 
     def results(self) -> dict[str, Any]:
-        """Return the accuracies of the best and of the last epoch.
-
-        They are ``{"best": {"top1": ..., "top5": ..., "mean_class": ..., "epoch": ...}, "last": ...}``.
-        """
+        """Return ``accuracies`` and ``"epoch"`` of the ``"best"`` and of the ``"last"`` epoch."""
         best = max(range(len(self.history)), key=lambda i: self.history[i]["top1"])
         first = self.epoch - len(self.history)
         return {
@@ -229,9 +227,8 @@ class ClassifierTraining(ABC):
 class LinearProbe(ClassifierTraining):
     """The training of a linear classifier on frozen encoders.
 
-    The features of all clips are computed once per epoch, before the steps of the classifier. The
-    arithmetic is that of running encoders and classifier on each batch. A stop waits for the end of
-    the epoch.
+    The features of all clips are computed once per epoch, before its steps; the arithmetic is that of running
+    encoders and classifier on each batch. A stop waits for the end of the epoch.
     """
 
     kind, file = "probe", PROBE_FILE
@@ -239,10 +236,6 @@ class LinearProbe(ClassifierTraining):
     def __init__(self, run: Evaluation) -> None:
         super().__init__(run)
         self.epoch_features = TrainingFeatures(run.extractor, run.train, run.seed, run.args.cached_crops)
-
-    def trained_module(self) -> nn.Module:
-        """Return the classifier."""
-        return self.head
 
     def train_epoch(self, stop: StopRequest, rolling: RollingCheckpoint) -> float:
         """Train the classifier on one epoch's features and return the mean loss."""
@@ -285,8 +278,7 @@ class FineTuning(ClassifierTraining):
     def train_epoch(self, stop: StopRequest, rolling: RollingCheckpoint) -> float:
         """Train until the end of the epoch or until a stop is requested; returns the mean loss.
 
-        Whatever makes the host wait for a GPU (is the loss finite, is a stop requested) runs once per
-        ``sync_interval`` steps.
+        Checks that make the host wait for a GPU run once per ``sync_interval`` steps.
         """
         run, extractor, epoch = self.run, self.run.extractor, self.epoch
         num_frames = extractor.encoders.num_frames
@@ -323,11 +315,8 @@ def training_to_resume(
 ) -> tuple[Path, dict] | None:
     """Return the path and the content of the checkpoint that ``--resume`` refers to; None to start anew.
 
-    ``auto`` is the checkpoint in the folder of the results, if there is one, so that the same command
-    starts a training and resumes it.
-
-    Raises:
-        UserError: the checkpoint is of another kind or cannot be trained to ``--epochs``.
+    ``auto`` is the checkpoint in the folder of the results, if there is one. Raises ``UserError`` if the
+    checkpoint is of another kind or cannot be trained to ``--epochs``.
     """
     if args.resume is None:
         return None

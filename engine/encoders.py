@@ -35,19 +35,12 @@ RANDOM = "random"  # --pretrained random: untrained encoders
 COORDINATES = "coordinates"  # --pretrained coordinates: no encoder, the normalized coordinates
 FINE_TUNING = "fine-tuning"  # the kind of the checkpoints of fine-tuning and supervised training
 
-# Names in official checkpoints of the query encoders of the first and the second representation.
-OFFICIAL_QUERY_ENCODERS = ("encoder_q", "encoder_r")
-
 
 class ConcatenatedEncoders(nn.Module):
-    """One or several encoders whose features are concatenated.
+    """One or several encoders whose features are concatenated; ``fc``, the projection head, is removed.
 
-    Args:
-        encoders: representation -> encoder. ``fc``, the projection head of the contrast, is removed.
-        sizes: representation -> all sizes of its encoder.
-        title: where the encoders come from, for logs and results.
-        skeleton: the skeleton of the clips that the encoders take.
-        normalized: whether these clips are normalized, or stored with ``--keep_coordinates``.
+    ``encoders`` and ``sizes`` are by representation. ``title``, where the encoders come from, is for logs and
+    results. They take clips of ``skeleton``, ``normalized`` or stored with ``--keep_coordinates``.
     """
 
     encoders: Any  # a ModuleDict, whose values torch types as Module
@@ -80,12 +73,7 @@ class ConcatenatedEncoders(nn.Module):
     def description(self) -> dict[str, Any]:
         """Return what a checkpoint stores to rebuild the encoders, next to their weights."""
         skeleton = self.skeleton.to_dict()
-        return {
-            "title": self.title,
-            "sizes": self.sizes,
-            "skeleton": skeleton,
-            "normalized": self.normalized,
-        }
+        return {"title": self.title, "sizes": self.sizes, "skeleton": skeleton, "normalized": self.normalized}
 
     def forward(self, views: Mapping[str, Tensor]) -> Tensor:
         """Encode ``views`` (representation -> batch); returns features ``(N, num_features)`` float32."""
@@ -204,17 +192,15 @@ def read_finetuned(checkpoint: dict, path: str) -> EncoderCheckpoint:
 
 
 def read_official(checkpoint: dict, path: str, names: Sequence[str], sizes: dict) -> EncoderCheckpoint:
-    """Read the query encoders from ``checkpoint``, the content of an official checkpoint ``path``.
-
-    ``names`` are its representations. Sizes that are not given are the paper's.
-    """
+    """Read the query encoders of ``names`` from an official checkpoint; sizes default to the paper's."""
     if not names:
         raise UserError(
             f"{path} was not written by this repository and does not store its representations: specify them "
             "with --pretrain-skeleton-representation"
         )
     state = checkpoint["state_dict"]
-    found = [weights for name in OFFICIAL_QUERY_ENCODERS if (weights := submodule_weights(state, f"{name}."))]
+    prefixes = ("encoder_q.", "encoder_r.")  # of the query encoders of the first and second representation
+    found = [weights for prefix in prefixes if (weights := submodule_weights(state, prefix))]
     if len(found) != len(names):
         raise UserError(
             f"{path} contains {len(found)} query encoders, but --pretrain-skeleton-representation lists "
@@ -227,14 +213,8 @@ def read_official(checkpoint: dict, path: str, names: Sequence[str], sizes: dict
 def read_encoders(path: str, pretrain: str, stream: str | None, sizes: dict) -> EncoderCheckpoint:
     """Read the query encoders from a checkpoint of this repository, of the official code or of CMD.
 
-    Args:
-        path: the file.
-        pretrain: its ``--pretrain-skeleton-representation``, or empty.
-        stream: ``--stream``, or None.
-        sizes: the size flags that were given.
-
-    Raises:
-        UserError: a flag that was given contradicts the checkpoint.
+    Raises ``UserError`` if a flag contradicts the checkpoint: ``--pretrain-skeleton-representation`` (or
+    empty), ``--stream`` (or None) or the ``sizes`` that were given.
     """
     names, checkpoint = parse_representations(pretrain) if pretrain else (), load_checkpoint(Path(path))
     with checkpoint_errors(Path(path)):
@@ -261,10 +241,9 @@ def read_encoders(path: str, pretrain: str, stream: str | None, sizes: dict) -> 
 
 
 def select_representations(finetune: str | None, present: Sequence[str]) -> tuple[str, ...]:
-    """Return the representations that ``finetune`` selects among those of the checkpoints.
+    """Return the representations that ``finetune`` selects among those of the checkpoints; None: all.
 
-    A name without a stream selects the joint stream or, if the checkpoints contain another stream of this
-    representation only, that one. None selects all.
+    A name without a stream selects the joint stream or, if they contain one other stream only, that one.
     """
     if finetune is None:
         return tuple(present)
@@ -279,13 +258,8 @@ def select_representations(finetune: str | None, present: Sequence[str]) -> tupl
 def concatenate_encoders(checkpoints: list[EncoderCheckpoint], finetune: str | None) -> ConcatenatedEncoders:
     """Build the encoders of the representations ``finetune``, each from the checkpoint that contains it.
 
-    Args:
-        checkpoints: those of ``--pretrained``.
-        finetune: ``--finetune-skeleton-representation``; None is allowed if each checkpoint contains one
-            encoder.
-
-    Raises:
-        UserError: an encoder is in no checkpoint or in several, or checkpoints do not fit each other.
+    ``finetune`` may be None if each checkpoint contains one encoder. Raises ``UserError`` if an encoder is in
+    no checkpoint or in several, or if checkpoints do not fit each other.
     """
     contents = "; ".join(f"{c.path} contains {join_representations([*c.weights])}" for c in checkpoints)
     if finetune is None and any(len(checkpoint.weights) > 1 for checkpoint in checkpoints):
@@ -301,8 +275,7 @@ def concatenate_encoders(checkpoints: list[EncoderCheckpoint], finetune: str | N
         )
     encoders = {name: found[0].build(name) for name, found in sources.items()}
     sizes = {name: found[0].sizes[name] for name, found in sources.items()}
-    title = " + ".join(checkpoint.title for checkpoint in checkpoints)
-    first = checkpoints[0]
+    title, first = " + ".join(checkpoint.title for checkpoint in checkpoints), checkpoints[0]
     return ConcatenatedEncoders(encoders, sizes, title, first.skeleton, first.normalized)
 
 
@@ -319,8 +292,7 @@ def load_encoders(
     """Load the encoders of ``--pretrained``; the features of several are concatenated.
 
     Args:
-        pretrained: ``random``, ``coordinates``, or the paths of one or several checkpoints or of folders of
-            pretrainings.
+        pretrained: ``random``, ``coordinates``, or paths of checkpoints or of folders of pretrainings.
         pretrain_representations: the representations in each checkpoint; required for official ones.
         representations: those to take from the checkpoints; optional if each contains one.
         sizes: the size flags, None for those that are not given.
@@ -328,8 +300,7 @@ def load_encoders(
         skeleton: the skeleton of the clips; None: that of the checkpoints, or Kinect v2 if there are none.
         stream: ``--stream``; None: that of the checkpoints, or joint if there are none.
 
-    Raises:
-        UserError: among others, a checkpoint was trained on another skeleton.
+    Raises ``UserError``, among others if a checkpoint was trained on another skeleton.
     """
     paths = last_checkpoints([pretrained] if isinstance(pretrained, str) else pretrained)
     given = pretrain_representations or ["" for _ in paths]
@@ -347,9 +318,8 @@ def load_encoders(
                 "--finetune-skeleton-representation"
             )
         skeleton, name = skeleton or KINECT_V2, with_stream(SEQUENCE.name, stream or JOINT)
-        title = "normalized coordinates"
-        sizes = {name: {"num_frames": NUM_FRAMES}}
-        return ConcatenatedEncoders({name: Coordinates(skeleton)}, sizes, title, skeleton)
+        encoder, sizes = {name: Coordinates(skeleton)}, {name: {"num_frames": NUM_FRAMES}}
+        return ConcatenatedEncoders(encoder, sizes, "normalized coordinates", skeleton)
     if paths == [RANDOM]:
         chosen = parse_representations(representations or names[0] or SEQUENCE.name, stream)
         skeleton, complete = skeleton or KINECT_V2, complete_sizes(sizes)

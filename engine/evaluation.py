@@ -17,6 +17,7 @@ import torch
 
 from dataset.clips import ClipSet, open_splits
 from dataset.label_subset import classes_without_clip, keep_clips, labeled_clips
+from facts.skeletons import Skeleton
 from models.registry import join_representations
 from options.flags import CLASSIFIER_DEFAULTS, given_sizes
 from options.parser import Flags, spelled
@@ -24,19 +25,10 @@ from utils.errors import UserError, parse_errors
 from utils.files import check_output_folder, exclusive_folder, write_json
 
 from .checkpoint import checkpoints_in
-from .device import (
-    check_amp,
-    default_workers,
-    describe,
-    in_precision,
-    parallel,
-    pick_device,
-    place_clips,
-    use_tf32,
-)
+from .device import check_amp, describe, pick_device, use_tf32
 from .distributed import require_one_process
-from .encoders import COORDINATES, RANDOM, load_encoders
-from .features import FeatureExtractor
+from .encoders import COORDINATES, RANDOM, ConcatenatedEncoders, load_encoders
+from .features import FeatureExtractor, place_run
 from .log import CONFIG_FILE, config_text
 from .randomness import WEIGHTS, choose_seed, seed_globally
 from .report import FREE_FLAGS, RESULTS, read_result, write_results
@@ -76,10 +68,8 @@ class Evaluation:
     def locked_folder(self, resumed: Path | None = None) -> Iterator[None]:
         """Lock the folder of the results in a ``with`` block, after writing and printing the flags.
 
-        ``resumed`` is the checkpoint of the training that is resumed, which was found to have the same flags.
-
-        Raises:
-            UserError: another run is writing to the folder, or it contains results of other flags.
+        ``resumed`` is the checkpoint of a training that is resumed, which was found to have the same flags.
+        Raises ``UserError`` if another run is writing to the folder, or it has results of other flags.
         """
         with exclusive_folder(self.folder, "--output-dir"):
             if resumed is None or resumed.resolve().parent != self.folder.resolve():
@@ -108,12 +98,9 @@ class Evaluation:
 
 
 def claim_folder(folder: Path, flags: Mapping[str, Any]) -> None:
-    """Check that ``folder`` contains no results of other flags; ``--overwrite`` removes them.
+    """Raise ``UserError`` if ``folder`` contains results of other flags; ``--overwrite`` removes them.
 
     Results of the same flags, including the seed, may be replaced.
-
-    Raises:
-        UserError: the folder contains results of other flags.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
@@ -171,8 +158,7 @@ def default_folder(args: argparse.Namespace, task: str, seed: int | None) -> Pat
 def results_folder(args: argparse.Namespace, task: str, seed: int | None) -> Path:
     """Return ``--output-dir`` or its default for ``seed``.
 
-    Raises:
-        UserError: it is not writable, or contains a pretraining run or the results of another task.
+    Raises ``UserError`` if it is not writable, or contains a pretraining run or results of another task.
     """
     folder = Path(args.output_dir) if args.output_dir else default_folder(args, task, seed)
     check_output_folder(folder, "--output-dir")
@@ -199,12 +185,8 @@ def earlier_file(args: argparse.Namespace, task: str, name: str) -> Path | None:
 
 
 def clips_of_classes(clips: ClipSet, classes: Sequence[str]) -> ClipSet:
-    """Return the clips of ``classes``: their names, or their numbers counted from 0.
-
-    Raises:
-        UserError: there is no such class, or no clip of these classes.
-    """
-    numbers = {**{name: i for i, name in enumerate(clips.class_names)}}
+    """Return the clips of ``classes``, names or numbers from 0; ``UserError`` if unknown or empty."""
+    numbers = {name: i for i, name in enumerate(clips.class_names)}
     numbers |= {str(i): i for i in range(clips.num_classes)}
     if unknown := [name for name in classes if name not in numbers]:
         raise UserError(
@@ -217,21 +199,33 @@ def clips_of_classes(clips: ClipSet, classes: Sequence[str]) -> ClipSet:
     return keep_clips(clips, kept)
 
 
-def prepare_evaluation(args: Flags, task: str, seed: int | None = None, frozen: bool = True) -> Evaluation:
-    """Load encoders and clips; all flags are checked before anything is written.
-
-    Args:
-        args: the flags of the script.
-        task: ``retrieval`` or a ``--mode``, for logs and results.
-        seed: the seed of the run that is resumed; otherwise ``--seed`` or a random one.
-        frozen: whether the encoders are evaluated as they are, or trained.
-    """
-    require_one_process("an evaluation")
+def prepare_device(args: argparse.Namespace) -> torch.device:
+    """Return the device of ``--gpu``, after checking ``--amp`` and applying ``--tf32``."""
     device = pick_device(args.gpu)
     check_amp(args.amp, device)
+    use_tf32(args.tf32 == "on")
+    return device
+
+
+def chosen_encoders(
+    args: argparse.Namespace, skeleton: Skeleton | None, frozen: bool = True
+) -> ConcatenatedEncoders:
+    """Load the encoders that the flags specify, for clips of ``skeleton``; see ``load_encoders``."""
+    pretrain, finetune = args.pretrain_skeleton_representation, args.finetune_skeleton_representation
+    options = {"frozen": frozen, "skeleton": skeleton, "stream": args.stream}
+    return load_encoders(args.pretrained, pretrain, finetune, given_sizes(args), **options)
+
+
+def prepare_evaluation(args: Flags, task: str, seed: int | None = None, frozen: bool = True) -> Evaluation:
+    """Load encoders and clips for ``retrieval`` or a ``--mode``; flags are checked before any output.
+
+    ``seed`` is that of the run that is resumed, None for ``--seed`` or a random one. ``frozen`` encoders are
+    evaluated as they are, others are trained.
+    """
+    require_one_process("an evaluation")
+    device = prepare_device(args)
     if args.amp == "fp16" and not frozen:
         raise UserError("--amp fp16 needs loss scaling, which only pretraining supports; use --amp bf16")
-    use_tf32(args.tf32 == "on")
     splits: list[ClipSet] = [*open_splits(args.data_root, args.dataset, args.protocol)]
     if task != "retrieval" or splits[0].has_labels:
         splits = [labeled_clips(clips, task) for clips in splits]
@@ -240,23 +234,12 @@ def prepare_evaluation(args: Flags, task: str, seed: int | None = None, frozen: 
     seed = choose_seed(args.seed, seed)
     folder = results_folder(args, task, seed)
     seed_globally(seed, WEIGHTS)
-    encoders = load_encoders(
-        args.pretrained,
-        args.pretrain_skeleton_representation,
-        args.finetune_skeleton_representation,
-        given_sizes(args),
-        frozen=frozen,
-        skeleton=splits[0].skeleton,
-        stream=args.stream,
-    ).to(device)
+    encoders = chosen_encoders(args, splits[0].skeleton, frozen).to(device)
     print(
         f"{task} of {join_representations(encoders.representations)} ({encoders.title}) on {args.dataset} "
         f"{args.protocol}: {len(splits[0])} training and {len(splits[1])} validation clips from "
         f"{splits[0].source}, {describe(device, args.gpu)}",
         flush=True,
     )
-    train, val = place_clips(splits, args.data_device, device)
-    workers = default_workers(train, device) if args.workers is None else args.workers
-    encode = parallel(in_precision(encoders, args.amp, device), device, args.gpu)
-    extractor = FeatureExtractor(encoders, device, encode, workers)
+    extractor, (train, val) = place_run(args, encoders, splits, device)
     return Evaluation(task, args, extractor, train, val, seed, folder)

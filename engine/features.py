@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import argparse
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from dataset.clips import ClipSet
 from dataset.views import classifier_view, evaluation_view
 from models.registry import lay_out
 
-from .device import to_device
+from .device import default_workers, in_precision, parallel, place_clips, to_device
 from .encoders import ConcatenatedEncoders
 from .randomness import ORDER, VIEWS, generator
 
@@ -31,28 +32,18 @@ def random_crops(
     """
     batches = shuffled_batches(len(clips), batch_size, generator(seed, ORDER, epoch), drop_last=False)
     view = classifier_view(num_frames)
-
-    def make_view(step: int) -> Tensor:
-        return view.of(clips, batches[step], generator(seed, VIEWS, epoch, step))
-
-    return batches, make_view
+    return batches, lambda step: view.of(clips, batches[step], generator(seed, VIEWS, epoch, step))
 
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Encoders together with how and where they run.
+    """Encoders together with how and where they run."""
 
-    Args:
-        encoders: on ``device``.
-        device: where features are computed and returned.
-        encode: ``encoders`` in the precision of the run and on all its devices; None: ``encoders``.
-        workers: threads that prepare batches ahead.
-    """
-
-    encoders: ConcatenatedEncoders
-    device: torch.device
+    encoders: ConcatenatedEncoders  # on ``device``
+    device: torch.device  # where features are computed and returned
+    # ``encoders`` in the precision of the run and on all its devices; None: ``encoders``
     encode: Callable[[Mapping[str, Tensor]], Tensor] | None = None
-    workers: int = 0
+    workers: int = 0  # threads that prepare batches ahead
 
     def features(self, view: Tensor) -> Tensor:
         """Encode a view ``(N, T, V, 3, M)`` to features ``(N, D)``."""
@@ -88,18 +79,23 @@ class FeatureExtractor:
         return self.extract(batches, lambda step: view.of(clips, batches[step]), title)
 
 
+def place_run(
+    args: argparse.Namespace, encoders: ConcatenatedEncoders, splits: Sequence[ClipSet], device: torch.device
+) -> tuple[FeatureExtractor, list[ClipSet]]:
+    """Place clips and encoders as the flags say; returns the extractor of features and the placed clips."""
+    clips = place_clips(splits, args.data_device, device)
+    workers = default_workers(clips[0], device) if args.workers is None else args.workers
+    encode = parallel(in_precision(encoders, args.amp, device), device, args.gpu)
+    return FeatureExtractor(encoders, device, encode, workers), clips
+
+
 class TrainingFeatures:
     """Features of one random crop per training clip: new crops in every epoch, or K cached ones.
 
     With a cache, epoch e uses the crops of epoch e mod K. The first K epochs equal those without a cache;
     later ones repeat their crops in a new order. Everything is a function of seed and epoch, so a resumed
     probe recomputes crops on demand. The cache is on the GPU if it fits, otherwise in host memory.
-
-    Args:
-        extractor: computes the features.
-        clips: the training clips.
-        seed: the seed of crops and orders.
-        cached_crops: K; None: new crops in every epoch.
+    ``cached_crops`` is K, or None for new crops in every epoch.
     """
 
     def __init__(
@@ -109,7 +105,9 @@ class TrainingFeatures:
         self._cached: dict[int, tuple[Tensor, Tensor]] = {}
         if cached_crops is not None:
             size = 4 * cached_crops * len(clips) * extractor.encoders.num_features  # bytes
-            self.storage = cache_device(size, extractor.device)
+            device = extractor.device
+            fits = device.type == "cuda" and size + GPU_RESERVE < torch.cuda.mem_get_info(device)[0]
+            self.storage = device if fits else torch.device("cpu")
             print(f"{cached_crops} cached crops per clip: {size / 1e6:,.1f} MB of features on {self.storage}")
 
     def __call__(self, epoch: int) -> tuple[Tensor, Tensor]:
@@ -125,9 +123,3 @@ class TrainingFeatures:
             return features, labels  # already shuffled
         order = torch.randperm(len(labels), generator=generator(self.seed, ORDER, epoch)).to(device)
         return features[order], labels[order]
-
-
-def cache_device(size: int, device: torch.device) -> torch.device:
-    """Return ``device`` if ``size`` bytes of cached features fit there, otherwise the CPU."""
-    fits = device.type == "cuda" and size + GPU_RESERVE < torch.cuda.mem_get_info(device)[0]
-    return device if fits else torch.device("cpu")

@@ -55,27 +55,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def step_bar(epoch: int, steps: int, done: int, disable: bool | None = None) -> tqdm:
     """Return the progress bar of an epoch; None for ``disable`` shows it on terminals only."""
-    return tqdm(
-        total=steps,
-        initial=done,
-        desc=f"epoch {epoch}",
-        unit="step",
-        leave=False,
-        disable=disable,
-        dynamic_ncols=True,
-    )
+    style = {"unit": "step", "leave": False, "dynamic_ncols": True}
+    return tqdm(total=steps, initial=done, desc=f"epoch {epoch}", disable=disable, **style)
 
 
 class RunLog:
-    """Writes the configuration once and the metrics of every epoch.
+    """Writes the flags ``args`` once and the metrics of every epoch, one JSON object per line.
 
-    ``log.jsonl`` has one JSON object per line and epoch. A resumed run removes the lines, and hides
-    the TensorBoard events, of epochs that it repeats.
-
-    Args:
-        folder: the run's folder.
-        args: flags, stored in ``config.json``.
-        first_epoch: the epoch at which the run starts or resumes.
+    A run that resumes at ``first_epoch`` removes the lines, and hides the TensorBoard events, of epochs that
+    it repeats.
     """
 
     def __init__(self, folder: Path, args: argparse.Namespace, first_epoch: int) -> None:

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +35,10 @@ FORMATS = ("text", "markdown", "csv", "latex")
 MARKS = {"text": "{} *", "markdown": "**{}**", "latex": r"\textbf{{{}}}"}  # of the best
 # Flags of an evaluation that do not change what is evaluated.
 FREE_FLAGS = {
-    "output_dir",
-    "overwrite",
-    "resume",
-    "workers",
-    "gpu",
-    "data_device",
-    "tf32",
-    "print_freq",
+    *("output_dir", "overwrite", "resume", "workers", "gpu", "data_device", "tf32", "print_freq"),
     "pretrain_skeleton_representation",  # official checkpoints do not store it
-    "save_scores",
-    "save_features",
-    "gallery",
-    "gallery_queries",
-    "tsne",
-    "tsne_classes",
-    "format",
-    "dpi",
-    "width",
+    *("save_scores", "save_features", "gallery", "gallery_queries", "tsne", "tsne_classes"),
+    *("format", "dpi", "width"),
 }
 # Flags whose values are in KEY_COLUMNS or may differ between seeds and protocols.
 KEY_FLAGS = {"pretrained", "data_root", "label_seed", "finetune_skeleton_representation"}
@@ -69,14 +56,7 @@ def current_commit() -> str | None:
 
 
 def write_results(folder: Path, task: str, metadata: dict, numbers: dict) -> Path:
-    """Write ``results.json`` and return its path.
-
-    Args:
-        folder: the folder of the run.
-        task: ``retrieval`` or a ``--mode``.
-        metadata: encoders, clips and flags.
-        numbers: the metrics.
-    """
+    """Write ``results.json`` and return its path: ``metadata`` (encoders, clips, flags) and the metrics."""
     path = folder / RESULTS
     origin = {"commit": current_commit(), "torch": version("torch")}
     with numbers_in_errors(numbers):
@@ -123,10 +103,8 @@ def read_results(root: Path) -> list[dict]:
 
 def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Return mean and sample standard deviation; None if there are too few values."""
-    return (
-        statistics.fmean(values) if values else None,
-        statistics.stdev(values) if len(values) > 1 else None,
-    )
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return statistics.fmean(values) if values else None, std
 
 
 def format_accuracy(mean: float | None, std: float | None = None, sign: str = "") -> str:
@@ -156,10 +134,8 @@ def result_cells(result: dict) -> dict[str, float]:
         task += f", {crops} cached crops" if crops else ""
         return {f"{task} {which}": numbers[which]["top1"] for which in ("best", "last")}
     retrieval = f"{numbers['neighbours']}-NN retrieval"
-    cells = {retrieval: numbers["knn"]}
-    if "autoencoder_knn" in numbers:
-        cells[f"{retrieval}, autoencoder"] = numbers["autoencoder_knn"]
-    return cells
+    columns = {"knn": retrieval, "autoencoder_knn": f"{retrieval}, autoencoder"}
+    return {column: numbers[name] for name, column in columns.items() if name in numbers}
 
 
 @dataclass
@@ -198,8 +174,7 @@ def arrange(results: Sequence[dict], over: Sequence[str] = ()) -> list[Row]:
 def row_key(result: dict, over: Sequence[str]) -> tuple[str, ...]:
     """Return the cells of ``KEY_COLUMNS``, without those in ``over`` and their traces.
 
-    The path of an encoder may contain the seed or the protocol. Its number of epochs depends on the protocol
-    if it was pretrained with ``--steps``.
+    A path may contain seed or protocol; with ``--steps`` the number of epochs depends on the protocol.
     """
     key = {name: str(result[name]) for name in KEY_COLUMNS}
     for name in over:
@@ -246,10 +221,7 @@ def table_cells(
 
 
 def results_rows(results: list[dict]) -> list[list[str]]:
-    """Arrange results in a table: a header, then one row per encoder and seed.
-
-    If two results belong in the same cell, the later one gets its own row.
-    """
+    """Arrange results in a table: a header, then one row per encoder and seed; see ``arrange``."""
     return table_cells(arrange(results))
 
 
@@ -259,7 +231,7 @@ def results_table(results: list[dict]) -> str:
 
 
 def format_as(style: str, table: list[list[str]]) -> str:
-    """Format the cells of a table as one of ``FORMATS``."""
+    """Format the cells of a table as one of ``FORMATS``; rows may have different lengths as text."""
     if style == "markdown":
         return format_table(table)
     if style == "csv":
@@ -273,8 +245,8 @@ def format_as(style: str, table: list[list[str]]) -> str:
         header, *body = (" & ".join(row) + r" \\" for row in escaped)
         lines = [rf"\begin{{tabular}}{{{'l' * len(table[0])}}}", r"\toprule", header, r"\midrule"]
         return "\n".join([*lines, *body, r"\bottomrule", r"\end{tabular}"])
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in table)
+    widths = [max(map(len, column)) for column in zip_longest(*table, fillvalue="")]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
 
 
 def sort_rows(rows: list[Row], column: str) -> list[Row]:
@@ -315,23 +287,13 @@ def main() -> int:
     """Print the table of all results below folders; returns the exit code."""
     parser = Parser(__doc__)
     parser.add_argument("folders", type=expanded_path, nargs="*", metavar="DIR", help="folders with results")
-    parser.add_argument(
-        "--over",
-        choices=KEY_COLUMNS[1:],
-        nargs="+",
-        default=[],
-        metavar="COLUMN",
-        help="mean and sample standard deviation over a column, such as seed, or 'seed protocol' for folds",
-    )
+    text = "mean and sample standard deviation over a column, such as seed, or 'seed protocol' for folds"
+    choices = KEY_COLUMNS[1:]
+    parser.add_argument("--over", choices=choices, nargs="+", default=[], metavar="COLUMN", help=text)
     parser.add_argument("--format", choices=FORMATS, default="markdown", help="(default: markdown)")
     parser.add_argument("--sort", metavar="COLUMN", help="sort by a column, accuracies from the best")
-    parser.add_argument(
-        "--compare",
-        type=expanded_path,
-        nargs=2,
-        metavar=("A", "B"),
-        help="list the flags and results in which two runs differ, folders or results.json files",
-    )
+    text = "list the flags and results in which two runs differ, folders or results.json files"
+    parser.add_argument("--compare", type=expanded_path, nargs=2, metavar=("A", "B"), help=text)
     args = parser.parse_args()
     if args.compare:
         print(format_as(args.format, compare(*map(Path, args.compare))))

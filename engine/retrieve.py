@@ -25,11 +25,7 @@ DECAY, DECAY_EPOCHS = 0.95, 50  # per epoch, although the official code calls th
 
 
 def norms(features: Tensor) -> Tensor:
-    """Return the norm of each row, ``(N, D) -> (N,)``, at least 1e-12.
-
-    Raises:
-        UserError: a feature is non-finite.
-    """
+    """Return the norm of each row, ``(N, D) -> (N,)``, at least 1e-12; ``UserError`` if one is non-finite."""
     values = torch.linalg.vector_norm(features, dim=1)
     if not values.isfinite().all():
         raise UserError(
@@ -60,11 +56,8 @@ def largest_columns(similarities: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def nearest_neighbors(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return indices and cosine similarities ``(N, k)`` of the k gallery rows most similar to each query.
 
-    They are sorted by decreasing similarity; ties go to the lowest index. Neither argument is copied:
-    norms are divided out of the dot products.
-
-    Raises:
-        UserError: a feature is non-finite.
+    They are sorted by decreasing similarity; ties go to the lowest index. Neither argument is copied: norms
+    are divided out of the dot products. Raises ``UserError`` if a feature is non-finite.
     """
     query_norms, scale = norms(queries), norms(gallery).reciprocal_()
     indices = torch.empty(len(queries), k, dtype=torch.int64, device=gallery.device)

@@ -35,11 +35,7 @@ def save_scores(path: Path, scores: Scores) -> None:
 
 
 def load_scores(path: Path) -> Scores:
-    """Read a file of ``save_scores``.
-
-    Raises:
-        UserError: the file cannot be read or is not such a file.
-    """
+    """Read a file of ``save_scores``; ``UserError`` if it cannot be read or is not such a file."""
     with parse_errors(f"{path} is not a file of action_classification.py --save-scores"):
         with np.load(path, allow_pickle=False) as file:
             arrays = {entry.name: file[entry.name] for entry in fields(Scores)}
@@ -65,13 +61,7 @@ def check_agreement(scores: Sequence[Scores]) -> None:
 
 
 def fuse(logits: Sequence[np.ndarray], weights: Sequence[float], on: str) -> Tensor:
-    """Return the weighted sum ``(N, C)`` of several classifiers' probabilities or logits.
-
-    Args:
-        logits: ``(N, C)`` each.
-        weights: one per classifier.
-        on: ``softmax`` or ``logits``.
-    """
+    """Return the weighted sum ``(N, C)`` of classifiers' ``logits`` or, ``on`` softmax, probabilities."""
     scores = [torch.from_numpy(x).double() for x in logits]
     if on == "softmax":
         scores = [x.softmax(dim=1) for x in scores]
