@@ -15,8 +15,6 @@ official commands use, below checkpoints/; checkpoints that lie there are used a
 written to RUNS/SCALE/tables.md and tables.csv, the output of each job to RUNS/SCALE/logs.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex
@@ -44,23 +42,15 @@ def parse_args() -> argparse.Namespace:
     add("--scale", choices=["paper", "smoke"], default="paper", help=scale_help)
     add("--data-root", type=expanded_path, metavar="DIR", help="folder with the stores (default: data)")
     add("--runs", type=expanded_path, default="runs", metavar="DIR", help="output folder (default: runs)")
-    add(
-        "--checkpoints",
-        type=expanded_path,
-        metavar="DIR",
-        help="linear probes and retrieval of the checkpoints in this folder, own or official ones, without "
-        "pretraining (default: pretrain into checkpoints)",
-    )
+    checkpoints_help = "linear probes and retrieval of the checkpoints in this folder, own or official ones, "
+    checkpoints_help += "without pretraining (default: pretrain into checkpoints)"
+    add("--checkpoints", type=expanded_path, metavar="DIR", help=checkpoints_help)
     seeds_help = "several: mean and standard deviation (default: 0)"
     add("--seeds", type=COUNT, nargs="+", default=[0], metavar="S", help=seeds_help)
     slots = parser.add_mutually_exclusive_group()
-    slots.add_argument(
-        "--gpus",
-        nargs="+",
-        metavar="N",
-        help="values of CUDA_VISIBLE_DEVICES for parallel jobs: '--gpus 0 1' runs two jobs, one on each GPU; "
-        "'--gpus 0,1' one job on both (default: one job on all visible GPUs)",
-    )
+    gpus_help = "values of CUDA_VISIBLE_DEVICES for parallel jobs: '--gpus 0 1' runs two jobs, one on each "
+    gpus_help += "GPU; '--gpus 0,1' one job on both (default: one job on all visible GPUs)"
+    slots.add_argument("--gpus", nargs="+", metavar="N", help=gpus_help)
     slots.add_argument("--jobs", type=POSITIVE_INT, default=1, metavar="N", help="parallel jobs (default: 1)")
     add("--flags", type=shlex.split, default=[], help="appended to every command: --flags='--amp bf16'")
     add("--dry-run", action="store_true", help="print the remaining commands without running them")

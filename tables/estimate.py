@@ -1,12 +1,8 @@
 """Estimate the hours, disk space and memory of the tables from a few real steps and probe epochs.
 
-Every kind of run (a pretraining or a classifier with certain encoders) is started once with its real
-command on a few random clips, in the environment of the first slot. Its log contains the speed of the
-second epoch. The hours of all jobs follow from their numbers of clips and epochs: those of the stores if
-they exist, otherwise the published ones.
+Every kind of run (a pretraining or a classifier with certain encoders) runs once for two epochs on random
+clips. The hours of all jobs follow from the speed of the second and their numbers of clips and epochs.
 """
-
-from __future__ import annotations
 
 import argparse
 import functools

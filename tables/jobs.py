@@ -1,7 +1,5 @@
 """Turn planned pretrainings and evaluations into jobs: commands, synthetic data and output folders."""
 
-from __future__ import annotations
-
 import os
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
@@ -26,23 +24,6 @@ SYNTHETIC_NTU |= {"in_turn": True, "difficulty": 0.1}
 SYNTHETIC_PKU = {"subjects": 4, "actions_per_video": 6, "difficulty": 0.1}
 
 
-def synthetic_dataset_job(dataset: str, root: Path) -> Job:
-    """Return the job that prepares the store ``root/dataset``; it depends on the job of its raw files."""
-    store = root / dataset
-    if dataset.startswith("ntu"):
-        raw, script, given = root / "raw_ntu", "make_ntu", SYNTHETIC_NTU
-        paths = {"dataset": dataset, "data_path": raw}
-    else:
-        raw, script, part = root / f"raw_{dataset}", "make_pku", dataset[-1]
-        given = {**SYNTHETIC_PKU, "part": part, "seed": part}
-        paths = {"part": part, "data_path": raw / "skeletons"}
-        paths |= {"label_path": raw / "labels", "split_path": raw / "splits"}
-    generate = script_command(f"data_gen/synthetic/{script}.py", {**given, "out_folder": raw})
-    prepare = script_command(f"data_gen/{dataset[:3]}_gendata.py", {**paths, "out_folder": store})
-    raw_files = Job(f"synthetic skeleton files, {raw.name}", generate, raw)
-    return Job(f"store of {dataset}", prepare, store / INFO_FILE, (raw_files,))
-
-
 def pretraining_folder(spec: PretrainingSpec) -> Path:
     """Return the folder of a pretraining below that of all: as in the official commands and the scripts."""
     flags = Namespace(checkpoint_path=None, pairs=spec.contrast, dataset=spec.dataset, protocol=spec.protocol)
@@ -50,11 +31,10 @@ def pretraining_folder(spec: PretrainingSpec) -> Path:
     parts = [folder.name]
     if spec.augmentations != default.augmentations:
         parts += spec.augmentations or ("unaugmented",)
-    if spec.jitter_joints != default.jitter_joints:
-        parts.append(str(spec.jitter_joints))
-    if spec.min_crop_ratio != default.min_crop_ratio:
-        parts.append(str(spec.min_crop_ratio))
-    return Path(folder.parent.name, "_".join([*parts, *([f"seed{spec.seed}"] if spec.seed else [])]))
+    for name, prefix in (("jitter_joints", ""), ("min_crop_ratio", ""), ("seed", "seed")):
+        if (value := getattr(spec, name)) != getattr(default, name):
+            parts.append(f"{prefix}{value}")
+    return Path(folder.parent.name, "_".join(parts))
 
 
 def evaluation_name(spec: EvaluationSpec) -> str:
@@ -76,8 +56,23 @@ class JobBuilder:
     extra_flags: tuple[str, ...] = ()  # appended to every pretraining and evaluation command
 
     def dataset(self, dataset: str) -> tuple[Job, ...]:
-        """Return the job that generates a dataset; none at the paper's scale."""
-        return (synthetic_dataset_job(dataset, self.data_root),) if self.scale.synthetic else ()
+        """Return the job that prepares a store, after that of its raw files; none at the paper's scale."""
+        if not self.scale.synthetic:
+            return ()
+        root, store = self.data_root, self.data_root / dataset
+        if dataset.startswith("ntu"):
+            raw, given = root / "raw_ntu", SYNTHETIC_NTU
+            paths = {"dataset": dataset, "data_path": raw}
+        else:
+            raw, part = root / f"raw_{dataset}", dataset[-1]
+            given = {**SYNTHETIC_PKU, "part": part, "seed": part}
+            paths = {"part": part, "data_path": raw / "skeletons"}
+            paths |= {"label_path": raw / "labels", "split_path": raw / "splits"}
+        family = dataset[:3]
+        generate = script_command(f"data_gen/synthetic/make_{family}.py", {**given, "out_folder": raw})
+        prepare = script_command(f"data_gen/{family}_gendata.py", {**paths, "out_folder": store})
+        raw_files = Job(f"synthetic skeleton files, {raw.name}", generate, raw)
+        return (Job(f"store of {dataset}", prepare, store / INFO_FILE, (raw_files,)),)
 
     def pretraining(self, spec: PretrainingSpec) -> Job:
         """Return the job of a pretraining; its output is the last checkpoint."""
@@ -102,29 +97,22 @@ class JobBuilder:
                 "resume": "auto",
             },
         )
-        checkpoint = folder / checkpoint_name(flags["epochs"] - 1)
-        dependencies = self.dataset(spec.dataset)
-        return Job(
-            f"pretraining {folder.parent.name} {folder.name}",
-            command + self.extra_flags,
-            checkpoint,
-            dependencies,
-        )
+        name, output = f"{folder.parent.name} {folder.name}", folder / checkpoint_name(flags["epochs"] - 1)
+        command += self.extra_flags
+        return Job(f"pretraining {name}", command, output, self.dataset(spec.dataset))
 
     def evaluation(self, spec: EvaluationSpec) -> Job:
         """Return the job of an evaluation; its output is ``results.json``, it depends on its pretrainings."""
         pretrainings = [self.pretraining(pretraining) for pretraining in spec.pretrained]
+        # Official checkpoints do not store their representations.
+        pretrained_as = [join_representations(pretraining.representations) for pretraining in spec.pretrained]
         folder = self.folder / spec.task / evaluation_name(spec)
         flags = {
             "finetune_dataset": spec.dataset,
             "protocol": spec.protocol,
             "data_root": self.data_root,
             "pretrained": [job.output for job in pretrainings] or None,
-            # Official checkpoints do not store their representations.
-            "pretrain_skeleton_representation": [
-                join_representations(pretraining.representations) for pretraining in spec.pretrained
-            ]
-            or None,
+            "pretrain_skeleton_representation": pretrained_as or None,
             "finetune_skeleton_representation": join_representations(spec.representations),
             **({} if pretrainings else self.scale.sizes),
             "seed": spec.seed,

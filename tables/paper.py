@@ -1,12 +1,8 @@
 """The numbers of the paper's ten tables: ``paper.csv``, one line per cell (top-1 accuracy in percent)."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-
-PAPER_FILE = Path(__file__).with_name("paper.csv")
 
 TITLES = {
     "T1": "Linear probe, compared with other methods",
@@ -40,10 +36,9 @@ class PaperRow:
 
 def read_paper() -> list[PaperRow]:
     """Read all cells, in the paper's order."""
-
-    def parse(row: dict[str, str]) -> PaperRow:
-        std = float(row["std"]) if row["std"] else None
-        return PaperRow(row["table"], row["method"], row["column"], float(row["accuracy_percent"]), std)
-
-    with open(PAPER_FILE, newline="", encoding="utf-8") as file:
-        return [parse(row) for row in csv.DictReader(file)]
+    rows = []
+    with open(Path(__file__).with_name("paper.csv"), newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            accuracy, std = float(row["accuracy_percent"]), float(row["std"]) if row["std"] else None
+            rows.append(PaperRow(row["table"], row["method"], row["column"], accuracy, std))
+    return rows

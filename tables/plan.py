@@ -1,15 +1,12 @@
 """The pretraining runs and evaluations that fill each cell of the paper's tables.
 
-``PretrainingSpec`` and ``EvaluationSpec`` are plain values: cells that need the same run have equal
-specifications, and it is run once. Choices where the paper is ambiguous:
+Cells that need the same run have equal specifications. Choices where the paper is ambiguous:
 
 - Table 4 does not state the NTU-60 protocol used for pretraining: cross_subject.
 - Tables 8 and 9 vary one augmentation and use no other, as their numbers show: 15 joints and a
   crop of at least 0.1 are rows of Table 5.
 - Table 10, single representation, column inter: the pair of Table 6 with the same accuracy.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,7 +15,6 @@ from .paper import PaperRow
 
 SEQ, GRAPH, IMAGE = "seq-based", "graph-based", "image-based"  # the paper's representations
 SEQ_GRAPH = (SEQ, GRAPH)
-BY_PROTOCOL = ("T1", "T2", "T3", "T7")
 ABLATIONS = ("ntu60", "cross_view")  # dataset and protocol of Tables 5, 6, 8, 9 and 10
 
 
@@ -60,22 +56,16 @@ def parse_short_names(text: str) -> tuple[str, ...]:
 
 
 def by_protocol(row: PaperRow) -> EvaluationSpec:
-    """Plan Tables 1, 2, 3 and 7: contrast of sequence and graph, evaluation of the sequence encoder."""
-    split, _, percent = row.column.partition(" ")
+    """Plan Tables 1 to 4 and 7: contrast of sequence and graph, evaluation of the sequence encoder."""
+    source, _, target = row.column.rpartition(" -> ")  # the source is the dataset of pretraining in Table 4
+    split, _, percent = target.partition(" ")
     dataset, protocol = split.split("/")
+    contrasted = (source, "cross_subject") if source else (dataset, protocol)
     supervised = row.method.startswith("supervised only")
     task = {"T1": "linear", "T3": "retrieval"}.get(row.table, "supervised" if supervised else "finetune")
-    pretrained = () if supervised else (PretrainingSpec(SEQ_GRAPH, dataset, protocol),)
+    pretrained = () if supervised else (PretrainingSpec(SEQ_GRAPH, *contrasted),)
     fraction = float(percent.rstrip("%")) / 100 if percent else None
     return EvaluationSpec(task, (SEQ,), dataset, protocol, pretrained, fraction)
-
-
-def transfer(row: PaperRow) -> EvaluationSpec:
-    """Plan Table 4: pretraining on one dataset, fine-tuning on another."""
-    source, target = row.column.split(" -> ")
-    pretraining = PretrainingSpec(SEQ_GRAPH, source, "cross_subject")
-    dataset, protocol = target.split("/")
-    return EvaluationSpec("finetune", (SEQ,), dataset, protocol, (pretraining,))
 
 
 def ablation(row: PaperRow) -> EvaluationSpec:
@@ -103,19 +93,15 @@ def ablation(row: PaperRow) -> EvaluationSpec:
 
 
 def evaluations_of(row: PaperRow, seeds: Iterable[int], label_seeds: Iterable[int]) -> list[EvaluationSpec]:
-    """Return the evaluations whose mean is the cell ``row``; none for other papers' methods.
-
-    There is one per seed; with a fraction of the labels, one per pretraining seed and label seed.
-    """
+    """Return those whose mean is ``row``: per seed, with few labels also per label seed; none of others."""
     if not row.is_runnable:
         return []
-    rule = transfer if row.table == "T4" else by_protocol if row.table in BY_PROTOCOL else ablation
+    spec = by_protocol(row) if row.table in ("T1", "T2", "T3", "T4", "T7") else ablation(row)
     specs: dict[EvaluationSpec, None] = {}  # a supervised baseline is the same for all pretraining seeds
     for seed in seeds:
-        spec = rule(row)
-        spec = replace(spec, pretrained=tuple(replace(p, seed=seed) for p in spec.pretrained))
+        pretrained = tuple(replace(p, seed=seed) for p in spec.pretrained)
         for evaluation_seed in [seed] if spec.label_fraction is None else label_seeds:
-            specs[replace(spec, seed=evaluation_seed)] = None
+            specs[replace(spec, pretrained=pretrained, seed=evaluation_seed)] = None
     return list(specs)
 
 

@@ -45,10 +45,9 @@ class Job:
 
 
 def script_command(script: str, flags: Mapping[str, Any]) -> tuple[str, ...]:
-    """Build the command of a script, a path from the root of the repository.
+    """Build the command of a script, a path from the root of the repository, with ``flags`` (underscores).
 
-    Names of ``flags`` have underscores. Values: True for a flag without a value, None or False to omit the
-    flag, a list or tuple for several values.
+    A value of True is a flag without a value, None or False omits it, a list or tuple is several values.
     """
     parts = [os.path.relpath(REPOSITORY / script)]
     for name, value in flags.items():
@@ -59,10 +58,7 @@ def script_command(script: str, flags: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def sort_jobs(jobs: Iterable[Job], skip_done: bool = False) -> list[Job]:
-    """Return the jobs and all their dependencies, each once and after its own dependencies.
-
-    With ``skip_done``, finished jobs and jobs that only finished ones depend on are left out.
-    """
+    """Return the jobs and their dependencies, each once, in order; ``skip_done``: those to be run."""
     ordered: dict[str, Job] = {}
 
     def add(job: Job) -> None:
@@ -96,27 +92,19 @@ class RunSummary:
 
 def end_with_parent() -> None:
     """Request SIGTERM at the death of the parent process, so that no job outlives a killed run (Linux)."""
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG of prctl(2)
 
 
-@dataclass
 class RunningJob:
-    """A child process that runs a job and appends its output to its log."""
+    """A child process that runs a job, with further environment variables, and appends to its log."""
 
-    job: Job
-    process: subprocess.Popen
-    log: Path
-    started: float
-
-    @classmethod
-    def start(cls, job: Job, environment: Mapping[str, str], logs: Path) -> RunningJob:
-        """Start the command of ``job`` with further environment variables."""
-        path = logs / (job.name.replace(" ", "_") + ".txt")
-        with open(path, "ab") as log:
+    def __init__(self, job: Job, environment: Mapping[str, str], logs: Path) -> None:
+        self.job, self.started = job, time.monotonic()
+        self.log = logs / (job.name.replace(" ", "_") + ".txt")
+        with open(self.log, "ab") as log:
             log.write(f"+ {job.command_line}\n".encode(errors="surrogateescape"))
             log.flush()
-            process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [sys.executable, *job.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -124,7 +112,6 @@ class RunningJob:
                 env={**os.environ, **environment},
                 preexec_fn=end_with_parent if sys.platform == "linux" else None,  # Windows has none
             )
-        return cls(job, process, path, time.monotonic())
 
     def record(self, summary: RunSummary) -> str:
         """Add the ended job to the summary; return its status."""
@@ -155,15 +142,11 @@ def pop_ready(waiting: list[Job], summary: RunSummary) -> Job | None:
 
 
 def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], logs: Path) -> RunSummary:
-    """Run jobs in child processes, at most one per slot at a time.
+    """Run jobs, each after its dependencies in the list, in child processes, at most one per slot at a time.
 
-    If this process or one of the jobs is asked to stop, all running jobs are asked to stop too (they
-    save and exit) and no further job starts.
-
-    Args:
-        jobs: in an order in which each comes after its dependencies.
-        slots: for each slot, the environment variables added for its jobs.
-        logs: folder for the output of the jobs; created if missing.
+    If this process or one of the jobs is asked to stop, all running jobs are asked to stop too (they save and
+    exit) and no further job starts. ``slots`` are the environment variables added for the jobs of each slot;
+    the folder ``logs`` for their output is created if missing.
     """
     ensure_folder(logs)
     summary, waiting, stopping = RunSummary(), list(jobs), False
@@ -178,18 +161,16 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], logs: Path
                         child.process.terminate()
                 for slot in range(len(slots)):
                     if slot not in running and (job := pop_ready(waiting, summary)):
-                        running[slot] = RunningJob.start(job, slots[slot], logs)
+                        running[slot] = RunningJob(job, slots[slot], logs)
                 if not running:
                     break
                 time.sleep(POLL_SECONDS)
                 for slot, child in list(running.items()):
                     if child.process.poll() is not None:
                         status = running.pop(slot).record(summary)
-                        count = len(summary.done) + len(summary.failed)
+                        count = f"[{len(summary.done) + len(summary.failed)}/{len(jobs)}]"
                         seconds = time.monotonic() - child.started
-                        print(
-                            f"[{count}/{len(jobs)}] {seconds:5.1f} s  {status}: {child.job.name}", flush=True
-                        )
+                        print(f"{count} {seconds:5.1f} s  {status}: {child.job.name}", flush=True)
         finally:  # normally nothing is left running; only after a second Ctrl-C
             for child in running.values():
                 child.process.terminate()

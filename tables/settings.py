@@ -1,7 +1,5 @@
 """Hyperparameters of the commands: those of the paper, and a smoke test."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,6 @@ from options.defaults import CLASSIFIER_DEFAULTS
 class Scale:
     """The hyperparameters of all commands, keyed by flag name."""
 
-    name: str
     pretraining: Mapping[str, Any]  # None: depends on the dataset, see pretraining_flags
     classifier: Mapping[str, Mapping[str, Any]]  # mode -> flags
     sizes: Mapping[str, Any]
@@ -30,7 +27,6 @@ class Scale:
 
 
 PAPER = Scale(  # sections 3.4, 4.2 and 4.3, and the scripts of the official code
-    "paper",
     pretraining={
         "epochs": None,
         "schedule": None,
@@ -57,7 +53,6 @@ PAPER = Scale(  # sections 3.4, 4.2 and 4.3, and the scripts of the official cod
 
 SMOKE_TRAINING = {"epochs": 4, "schedule": (3,), "batch_size": 16}
 SMOKE = Scale(  # every command in seconds on a CPU
-    "smoke",
     pretraining={**PAPER.pretraining, "epochs": 1, "schedule": (), "batch_size": 16, "moco_k": 64},
     classifier={  # learning rates high enough to change the weights in a few steps
         mode: {**flags, **SMOKE_TRAINING, "lr": 0.1 if mode == "linear" else 0.01}
@@ -76,4 +71,4 @@ SMOKE = Scale(  # every command in seconds on a CPU
     synthetic=True,
 )
 
-SCALES = {scale.name: scale for scale in (PAPER, SMOKE)}
+SCALES = {"paper": PAPER, "smoke": SMOKE}

@@ -1,7 +1,5 @@
 """``tables.md`` and ``tables.csv``: the result of this repository next to the paper's number, per cell."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +44,7 @@ def read_cell(row: PaperRow, builder: JobBuilder, seeds: Sequence[int]) -> Cell:
     for spec in evaluations_of(row, seeds, builder.scale.label_seeds):
         if not (job := builder.evaluation(spec)).is_done:
             continue
-        result = read_result(job.output)
-        numbers = result["numbers"]
+        numbers = (result := read_result(job.output))["numbers"]
         cell.best.append(numbers["knn"] if spec.task == "retrieval" else numbers["best"]["top1"])
         if spec.task != "retrieval":
             cell.last.append(numbers["last"]["top1"])
@@ -94,10 +91,8 @@ def print_list(rows: Sequence[PaperRow], builder: JobBuilder, seeds: Sequence[in
         total, remaining = len(sort_jobs(jobs)), len(sort_jobs(jobs, skip_done=True))
         runnable = sum(row.is_runnable for row in cells)
         title = TITLES.get(table, "tables (shared jobs counted once)")
-        print(
-            f"{table:4s}{title}: {runnable} cells of the paper's method, {len(cells) - runnable} of other "
-            f"methods, {total - remaining} of {total} jobs done"
-        )
+        title += f": {runnable} cells of the paper's method, {len(cells) - runnable} of other methods"
+        print(f"{table:4s}{title}, {total - remaining} of {total} jobs done")
 
 
 def print_failures(

@@ -1,5 +1,1 @@
-"""Pictures of clips and results.
-
-``clips``, ``gallery``, ``tsne``, ``confusion`` and ``curves`` make the figures, ``page`` collects them.
-``skeleton`` draws clips, ``pictures`` composes them, ``plots`` is shared.
-"""
+"""Pictures of clips and results, and the page that collects them."""

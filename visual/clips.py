@@ -7,8 +7,6 @@ its views. In a view, the skeleton before the spatial augmentation is gray, and 
 marked. The views are sampled with the augmentation flags of pretraining.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 from collections.abc import Sequence
@@ -58,10 +56,7 @@ def view_panels(clips: ClipSet, index: int, view: View, count: int, source: Gene
 
 
 def log_views(log: RunLog, clips: ClipSet, view: View, seed: int) -> None:
-    """Add a few clips, each above two random views of it, to TensorBoard.
-
-    If something cannot be rendered, a note is printed and the run continues.
-    """
+    """Add a few clips and views of them to TensorBoard; a note is printed if one cannot be rendered."""
     source = generator(seed, PICTURES)
     for index in torch.randperm(len(clips), generator=source)[:LOGGED_CLIPS].tolist():
         panels = view_panels(clips, index, view, LOGGED_VIEWS, source)
@@ -77,16 +72,15 @@ def parse_args() -> argparse.Namespace:
     """Parse the flags."""
     parser = Parser(__doc__)
     flags.add_data_flags(parser, "--dataset")
-    group = parser.add_argument_group("pictures")
-    group.add_argument("--name", required=True, help="name of the clip in the store")
+    add = parser.add_argument_group("pictures").add_argument
+    add("--name", required=True, help="name of the clip in the store")
     number = "number of augmented views to render next to the clip (default: 2)"
-    group.add_argument("--views", type=COUNT, default=2, metavar="N", help=number)
+    add("--views", type=COUNT, default=2, metavar="N", help=number)
     folder = "output folder (default: runs/clips)"
-    group.add_argument("--out", type=expanded_path, default="runs/clips", metavar="DIR", help=folder)
-    seed = "random seed of the views (default: a random seed, which is printed)"
-    group.add_argument("--seed", type=COUNT, help=seed)
+    add("--out", type=expanded_path, default="runs/clips", metavar="DIR", help=folder)
+    add("--seed", type=COUNT, help="random seed of the views (default: a random seed, which is printed)")
     frames = "number of frames to which a view is resized (default: 64)"
-    group.add_argument("--num-frames", type=POSITIVE_INT, default=64, metavar="N", help=frames)
+    add("--num-frames", type=POSITIVE_INT, default=64, metavar="N", help=frames)
     flags.add_augmentation_flags(parser)
     add_figure_flags(parser)
     return parser.parse_args()
@@ -98,9 +92,9 @@ def find_clip(args: argparse.Namespace) -> tuple[ClipSet, int]:
     for split in SPLITS:
         with suppress(NoClips):
             clips = open_clips(args.data_root, args.dataset, args.protocol, split)
-        if args.name in clips.names:
-            return clips, clips.names.index(args.name)
-        known += clips.names
+            if args.name in clips.names:
+                return clips, clips.names.index(args.name)
+            known += clips.names
     similar = ", ".join(difflib.get_close_matches(args.name, known, n=3)) or known[0]
     where = f"the {len(known)} clips of {args.protocol} in {clips.source}"
     raise UserError(f"--name {args.name}: not found among {where}; names there are, for example, {similar}")
@@ -109,10 +103,7 @@ def find_clip(args: argparse.Namespace) -> tuple[ClipSet, int]:
 def write_pictures(
     stem: Path, panels: Sequence[Panel], seconds: float, title: str, style: Style
 ) -> list[str]:
-    """Write ``stem``.gif, the panels next to each other, and a film strip of each; return the file names.
-
-    The GIF takes ``seconds``, the duration of the clip: a view has no tempo once its frames are resized.
-    """
+    """Write ``stem``.gif, the panels side by side for ``seconds``, and a strip of each; return the names."""
     camera = shared_camera(panels)
     lines = max(len(panel.caption) for panel in panels)
     columns = [add_caption(panel.render(SIZE, camera), panel.caption, lines) for panel in panels]
@@ -137,13 +128,12 @@ def main() -> int:
     frames = torch.arange(int(clips.num_frames[index]))
     whole = clips.gather(torch.tensor([index]), frames[None])[0]  # T x V x 3 x M
     stem = safe_file_name(args.name)
-    pictures = {stem: [Panel(whole, clips.skeleton, [f"the clip, {len(frames)} frames"])]}
+    panels, look = [Panel(whole, clips.skeleton, [f"the clip, {len(frames)} frames"])], Style.of(args)
+    seconds = len(frames) / FRAMES_PER_SECOND  # of views, too: resized, they have no tempo of their own
+    written = write_pictures(folder / stem, panels, seconds, title, look)
     if args.views:
-        source = generator(choose_seed(args.seed), VIEWS)
-        pictures[f"{stem}_views"] = view_panels(clips, index, view, args.views, source)
-    written, seconds = [], len(frames) / FRAMES_PER_SECOND
-    for name, panels in pictures.items():
-        written += write_pictures(folder / name, panels, seconds, title, Style.of(args))
+        panels = view_panels(clips, index, view, args.views, generator(choose_seed(args.seed), VIEWS))
+        written += write_pictures(folder / f"{stem}_views", panels, seconds, title, look)
     print(f"{title}; written to {folder}: {', '.join(written)}")
     return 0
 

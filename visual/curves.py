@@ -91,13 +91,13 @@ class Training:
 
 
 def labeled_curves(
-    trainings: Mapping[str, Training], metric: str, with_last: bool = True
+    trainings: Mapping[str, Training], chart: Chart, with_last: bool = True
 ) -> dict[str, Curve]:
-    """Return the curves of a metric of all runs by label: run, pair or representation, and last value."""
-    labeled = {}
-    for run, training in trainings.items():
-        for name, points in training.curves(metric).items():
-            title = f"{run} {name}".strip() if len(trainings) > 1 else name or run
+    """Return the curves of a chart's runs by label: run, pair or representation, and last value."""
+    labeled, runs = {}, {run: each for run, each in trainings.items() if each.mode == chart.mode}
+    for run, training in runs.items():
+        for name, points in training.curves(chart.metric).items():
+            title = f"{run} {name}".strip() if len(runs) > 1 else name or run
             labeled[f"{title}: {points[-1][1]:.3g}" if with_last else title] = points
     return labeled
 
@@ -131,16 +131,13 @@ def figure_of_runs(trainings: Mapping[str, Training], metrics: Sequence[str] | N
     """Plot the metrics of runs, by default all that have a curve; raises ``UserError`` if there is none."""
     charts = []
     for chart in CHARTS:
-        runs = {name: run for name, run in trainings.items() if run.mode == chart.mode}
-        curves = labeled_curves(runs, chart.metric, with_last=False)
+        curves = labeled_curves(trainings, chart, with_last=False)
         chosen = not metrics or chart.metric in metrics
         if chosen and any(len(points) > 1 for points in curves.values()):
             charts.append((chart, curves))
     if not charts:
-        raise UserError(
-            f"{', '.join(trainings)}: no curves of more than one epoch"
-            + (f" of --metrics {' '.join(metrics)}" if metrics else "")
-        )
+        only = f" of --metrics {' '.join(metrics)}" if metrics else ""
+        raise UserError(f"{', '.join(trainings)}: no curves of more than one epoch{only}")
     columns = min(style.by_columns(1, 2), len(charts))
     rows = -(-len(charts) // columns)
     height = min(0.62 * style.width / columns, 2.6)
@@ -156,12 +153,11 @@ def figure_of_runs(trainings: Mapping[str, Training], metrics: Sequence[str] | N
 def main() -> int:
     """Plot the curves of runs; returns the exit code."""
     parser = Parser(__doc__)
-    parser.add_argument(
-        "runs", nargs="+", type=expanded_path, metavar="RUN", help=f"folder with a {LOG_FILE}"
-    )
-    parser.add_argument("--out", required=True, type=expanded_path, metavar="FILE", help="the figure")
+    add = parser.add_argument
+    add("runs", nargs="+", type=expanded_path, metavar="RUN", help=f"folder with a {LOG_FILE}")
+    add("--out", required=True, type=expanded_path, metavar="FILE", help="the figure")
     metrics = [*dict.fromkeys(chart.metric for chart in CHARTS)]
-    parser.add_argument("--metrics", nargs="+", choices=metrics, metavar="NAME", help=", ".join(metrics))
+    add("--metrics", nargs="+", choices=metrics, metavar="NAME", help=", ".join(metrics))
     add_figure_flags(parser)
     args = parser.parse_args()
     path = Path(args.out)
@@ -170,12 +166,10 @@ def main() -> int:
     if missing := [folder for folder in folders if not (folder / LOG_FILE).is_file()]:
         raise UserError(f"{missing[0]} has no {LOG_FILE}; give the folder of a run")
     common = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
-    trainings = {
-        str(folder.resolve().relative_to(common)): Training.read(folder / LOG_FILE) for folder in folders
-    }
-    figure, kind = figure_of_runs(trainings, args.metrics, Style.of(args)), path.suffix[1:]
-    content = figure_bytes(figure, kind if kind in FORMATS else args.format, args.dpi)
-    path = path if kind in FORMATS else Path(f"{path}.{args.format}")
+    trainings = {str(x.resolve().relative_to(common)): Training.read(x / LOG_FILE) for x in folders}
+    path = path if path.suffix[1:] in FORMATS else Path(f"{path}.{args.format}")
+    figure = figure_of_runs(trainings, args.metrics, Style.of(args))
+    content = figure_bytes(figure, path.suffix[1:], args.dpi)
     atomic_write(path, lambda file: file.write(content))
     print(f"written: {path}")
     return 0

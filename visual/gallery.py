@@ -1,9 +1,4 @@
-"""Retrieval gallery: queries and their nearest neighbors, animated and marked as right or wrong.
-
-As in the corresponding figure of the paper, a query has four neighbors.
-"""
-
-from __future__ import annotations
+"""Retrieval gallery: queries and their nearest neighbors, four as in the paper, marked as right or wrong."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,15 +23,11 @@ COLORS = {"query": INK, "neighbor": INK, "right": (0, 90, 181), "wrong": (190, 6
 
 
 def choose_queries(val: ClipSet, names: Sequence[str] | None, seed: int) -> list[int]:
-    """Return the positions of the named validation clips, by default one clip of each of a few classes.
-
-    Without labels they are any clips.
-    """
+    """Return the positions of named clips, by default one of each of a few classes; any without labels."""
     if names:
-        for name in names:
-            if name not in val.names:
-                problem = f"no validation clip has this name; one of the names is {val.names[0]}"
-                raise UserError(f"--gallery-queries {name}: {problem}")
+        if unknown := [name for name in names if name not in val.names]:
+            problem = f"no validation clip has this name; one of the names is {val.names[0]}"
+            raise UserError(f"--gallery-queries {unknown[0]}: {problem}")
         return [val.names.index(name) for name in names]
     source = generator(seed, PICTURES)
     if not val.has_labels:
@@ -47,13 +38,8 @@ def choose_queries(val: ClipSet, names: Sequence[str] | None, seed: int) -> list
     return [int(x[torch.randint(len(x), (1,), generator=source)]) for x in clips]
 
 
-Tile = tuple[
-    str, Panel, str
-]  # "query", "right", "wrong" or "neighbor"; a clip and its caption; an animation (data URI)
-
-
-def make_tile(clips: ClipSet, index: int, kind: str, role: str) -> Tile:
-    """Render the clip at position ``index``."""
+def make_tile(clips: ClipSet, index: int, kind: str, role: str) -> tuple[str, Panel, str]:
+    """Render the clip at position ``index``: its kind (see ``COLORS``), its panel and a data URI of a GIF."""
     length, at = clips.num_frames[[index]].cpu(), torch.tensor([index])
     frames = min(FRAMES, int(length))
     clip = crop_and_resize(clips, at, torch.zeros_like(length), length, frames)[0].cpu()
@@ -87,17 +73,13 @@ def write_gallery(
             tiles.append(make_tile(train, position, kind, f"{rank}. {kind}, cosine {value:.2f}"))
         rows.append(tiles)
     kinds = [kind for tiles in rows for kind, *_ in tiles[1:]]
-    right = f"{kinds.count('right')} of the {len(kinds)} neighbors of these {len(queries)} queries"
-    texts = {
-        "title": "Retrieval gallery",
-        "method": method,
-        "summary": f"{right} have the class of their query",
-    }
-    if not val.has_labels:
-        texts["summary"] = f"the nearest clips of {len(queries)} queries, without labels"
-    write_page(
-        folder / PAGE, tiles=rows, limbs={name: LIMB_COLORS[name] for name in limbs_of(val.skeleton)}, **texts
-    )
+    summary = f"the nearest clips of {len(queries)} queries, without labels"
+    if val.has_labels:
+        summary = f"{kinds.count('right')} of the {len(kinds)} neighbors of these {len(queries)} queries"
+        summary += " have the class of their query"
+    limbs = {name: LIMB_COLORS[name] for name in limbs_of(val.skeleton)}
+    texts = {"title": "Retrieval gallery", "method": method, "summary": summary}
+    write_page(folder / PAGE, tiles=rows, limbs=limbs, **texts)
     panels = [[panel for _, panel, _ in tiles[: style.by_columns(3, None)]] for tiles in rows]
     figure = style.save(folder / GALLERY, strip_figure(panels, STRIP_FRAMES, style))
-    return f"gallery: {texts['summary']}; {folder / PAGE}, {figure.name}"
+    return f"gallery: {summary}; {folder / PAGE}, {figure.name}"

@@ -7,8 +7,6 @@ and warnings of trainings, and the figures of the other commands and scripts. Wi
 folder, one command per line, it also shows which command produced what.
 """
 
-from __future__ import annotations
-
 import base64
 import math
 import os
@@ -50,11 +48,6 @@ def write_page(path: Path, **values: Any) -> None:
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **blocks)
     text = environment.get_template("page.html.j2").render(values)
     atomic_write(path, lambda file: file.write(encodable(text).encode()))
-
-
-def main_part(path: Path) -> Markup:
-    """Return the content of ``<main>`` of a page that ``write_page`` wrote, to embed it in another page."""
-    return Markup(path.read_text(encoding="utf-8").partition("<main>\n")[2].partition("</main>")[0])
 
 
 @dataclass(frozen=True)
@@ -108,23 +101,26 @@ class Runs:
         return exhibits
 
     def galleries(self) -> list[Exhibit]:
-        """Return the content of each gallery page."""
-        figures = self.figures(GALLERY, "").items()
-        pages = ((path.with_name(PAGE), exhibit) for path, exhibit in figures)
-        return [replace(each, image="", html=main_part(path)) for path, each in pages if path.is_file()]
+        """Return the content of ``<main>`` of each gallery page."""
+        exhibits = []
+        for path, exhibit in self.figures(GALLERY, "").items():
+            if (page := path.with_name(PAGE)).is_file():
+                main = page.read_text(encoding="utf-8").partition("<main>\n")[2].partition("</main>")[0]
+                exhibits.append(replace(exhibit, image="", html=Markup(main)))
+        return exhibits
 
     def charts(self, modes: Iterable[str]) -> list[Exhibit]:
         """Plot the charts of these modes, with a curve per run, or per run and pair or representation."""
         exhibits: list[Exhibit] = []
-        for chart in (chart for chart in CHARTS if chart.mode in modes):
-            trainings = {self.name(run.folder): run for run in self.trainings if run.mode == chart.mode}
-            if curves := labeled_curves(trainings, chart.metric):
+        trainings = {self.name(run.folder): run for run in self.trainings if run.mode in modes}
+        for chart in CHARTS:
+            if curves := labeled_curves(trainings, chart):
                 image, note = "", f"{chart.meaning} After one epoch: {', '.join(curves)}."
                 if any(len(points) > 1 for points in curves.values()):
                     image, note = data_uri(figure_svg(line_chart(curves, chart.label)), ".svg"), chart.meaning
                 exhibits.append(Exhibit(chart.heading, [], image, chart.heading, "small", note))
-        folders = [run.folder for run in self.trainings if run.mode in modes]
-        return [*exhibits, Exhibit(commands=self.commands_for(*folders))] if exhibits else []
+        commands = self.commands_for(*(run.folder for run in trainings.values()))
+        return [*exhibits, Exhibit(commands=commands)] if exhibits else []
 
     def streams(self, matrices: dict[Path, Exhibit]) -> list[Exhibit]:
         """Return the accuracies of fused classifiers, and take the confusion matrix of each fusion."""
@@ -134,12 +130,11 @@ class Runs:
                 continue
             rows = [["stream", "representation", "weight", "top-1 (%)", "top-5 (%)"]]
             for entry in [*numbers["single"], numbers["fusion"]]:
-                name = entry.get("representation", "")
-                parts = (
-                    " and ".join(dict.fromkeys(map(stream_of, name.split(SEPARATOR)))) if name else "fusion"
-                )
-                weight = f"{entry['weight']:g}" if name else ""
-                rows.append([parts, name, weight, f"{entry['top1']:.1f}", f"{entry['top5']:.1f}"])
+                title, name, weight = "fusion", entry.get("representation", ""), ""
+                if name:
+                    title = " and ".join(dict.fromkeys(map(stream_of, name.split(SEPARATOR))))
+                    weight = f"{entry['weight']:g}"
+                rows.append([title, name, weight, f"{entry['top1']:.1f}", f"{entry['top5']:.1f}"])
             exhibits.append(Exhibit(self.name(folder), rows=rows))
             if matrix := matrices.pop(folder / CONFUSION, None):
                 exhibits.append(replace(matrix, heading="Confusion matrix of the fusion"))

@@ -51,8 +51,8 @@ class Panel:
     def draw(self, axes: Axes, camera: Camera, places: Tensor, height: float) -> None:
         """Draw each frame, moved to its place (T, 2); a frame is ``height`` points high."""
         if self.ghost is not None:
-            draw_people(axes, self.ghost, self.skeleton, camera, places, height / 90, GHOST)
-        draw_people(axes, self.clip, self.skeleton, camera, places, height / 50)
+            self.draw_people(axes, self.ghost, camera, places, height / 90, GHOST)
+        self.draw_people(axes, self.clip, camera, places, height / 50)
         if self.marked is not None:
             shown = self.clip[:, self.marked]
             if self.ghost is not None:
@@ -61,11 +61,29 @@ class Panel:
             points = camera.project(shown.transpose(2, 3))[..., :2] + places[:, None, None]
             draw_discs(axes, points[(shown != 0).any(dim=2)], np.array(rgb(MARK)), height / 30)
 
-    def render(self, size: int, camera: Camera | None = None) -> np.ndarray:
-        """Render every frame as a square picture, uint8 (T, size, size, 3); by default all of it is shown.
+    def draw_people(
+        self, axes: Axes, clip: Tensor, camera: Camera, places: Tensor, width: float, *color: Sequence[int]
+    ) -> None:
+        """Draw a clip (T, V, 3, M), what is nearer on top, in lines of ``width`` points, or in one color."""
+        projected = camera.project(clip.transpose(2, 3))  # T x V x M x 3
+        points, depth = projected[..., :2] + places[:, None, None], projected[..., 2]
+        seen = seen_joints(clip, self.skeleton)
+        limbs = limbs_of(self.skeleton).items()
+        bones, colors = zip(*((bone, LIMB_COLORS[name]) for name, limb in limbs for bone in limb))
+        start, end = torch.tensor(bones).T
+        palette = torch.tensor([[rgb(*color or (c,)), rgb(*color or (lighter(c),))] for c in colors])
+        palette = palette[:, : clip.shape[3]].expand(len(clip), -1, -1, -1)  # T x B x M x 3
+        visible = seen[:, start] & seen[:, end]  # T x B x M
+        for joints in (start, end):  # a joint without a seen neighbor is a disc
+            alone = seen[:, joints] & ~visible
+            draw_discs(axes, points[:, joints][alone], palette[alone].numpy(), width)
+        order = (depth[:, start] + depth[:, end])[visible].argsort(stable=True)
+        segments = torch.stack([points[:, start], points[:, end]], dim=-2)[visible][order].numpy()
+        colors = palette[visible][order].numpy()
+        axes.add_collection(LineCollection(segments, colors=colors, linewidths=width, capstyle="round"))
 
-        Raises ``UserError`` if a coordinate is non-finite.
-        """
+    def render(self, size: int, camera: Camera | None = None) -> np.ndarray:
+        """Return square pictures, uint8 (T, size, size, 3), default: of all; ``UserError`` if not finite."""
         camera, parts = camera or shared_camera([self]), []
         for frames in torch.arange(len(self.clip)).split(AT_ONCE):
             figure = Figure((size / 72, size * len(frames) / 72), dpi=72)  # a point is a pixel
@@ -83,37 +101,6 @@ def shared_camera(panels: Sequence[Panel]) -> Camera:
     """Return a camera that shows all panels, the first one upright."""
     shown = [clip for panel in panels for clip in (panel.clip, panel.ghost) if clip is not None]
     return place_camera(shown, panels[0].skeleton)
-
-
-def draw_people(
-    axes: Axes,
-    clip: Tensor,
-    skeleton: Skeleton,
-    camera: Camera,
-    places: Tensor,
-    width: float,
-    *color: tuple[int, int, int],
-) -> None:
-    """Draw the seen bones and joints of a clip (T, V, 3, M), what is nearer on top; see ``Panel.draw``.
-
-    Lines are ``width`` points wide and, by default, have the colors of the limbs.
-    """
-    projected = camera.project(clip.transpose(2, 3))  # T x V x M x 3
-    points, depth = projected[..., :2] + places[:, None, None], projected[..., 2]
-    seen = seen_joints(clip, skeleton)
-    limbs = limbs_of(skeleton).items()
-    bones, colors = zip(*((bone, LIMB_COLORS[name]) for name, limb in limbs for bone in limb))
-    start, end = torch.tensor(bones).T
-    palette = torch.tensor([[rgb(*color or (c,)), rgb(*color or (lighter(c),))] for c in colors])  # B x M x 3
-    palette = palette[:, : clip.shape[3]].expand(len(clip), -1, -1, -1)  # T x B x M x 3
-    visible = seen[:, start] & seen[:, end]  # T x B x M
-    for joints in (start, end):  # a joint without a seen neighbor is a disc
-        alone = seen[:, joints] & ~visible
-        draw_discs(axes, points[:, joints][alone], palette[alone].numpy(), width)
-    order = (depth[:, start] + depth[:, end])[visible].argsort(stable=True)
-    segments = torch.stack([points[:, start], points[:, end]], dim=-2)[visible][order].numpy()
-    colors = palette[visible][order].numpy()
-    axes.add_collection(LineCollection(segments, colors=colors, linewidths=width, capstyle="round"))
 
 
 def draw_discs(axes: Axes, points: Tensor, colors: np.ndarray, diameter: float) -> None:

@@ -1,12 +1,9 @@
 """How skeletons are seen: camera, limbs and colors.
 
-Coordinates are those of a store: meters, from the center of the first person. z points up along the spine
-and y to the front in the first frame, so a person who stoops or is turned away there is tilted in the
-others. The camera compensates for it: the legs are upright and the person is seen from the front.
-2D skeletons are shown as they are, with y downward as in images.
+Coordinates are those of a store: meters, z up along the spine and y to the front in the first frame. A person
+who stoops or is turned away there is tilted in the others, for which the camera compensates. 2D skeletons are
+shown as they are, with y downward as in images.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -24,7 +21,7 @@ STRAIGHT = 0.9  # legs are straight above this fraction of the largest distance 
 MIN_WIDTH = 0.3  # of the frames of a film strip, relative to their height
 
 Color = tuple[int, int, int]
-PAPER, INK = (255, 255, 255), (30, 30, 30)
+INK = (30, 30, 30)
 GHOST, MARK = (208, 208, 208), (190, 0, 190)
 # Left is blue and right is orange, a pair that color-blind people can tell apart.
 TRUNK = "spine and head"
@@ -70,10 +67,7 @@ def seen_joints(clip: Tensor, skeleton: Skeleton = KINECT_V2) -> Tensor:
 
 
 def mean_leg(person: Tensor, skeleton: Skeleton) -> Tensor:
-    """Return the mean direction (3,) from the ankles to the hips of ``person`` (T, V, 3), zero if unknown.
-
-    Only frames with straight legs count, and those far from z, as after a fall, only if there are no others.
-    """
+    """Return the mean direction (3,) of the straight legs of ``person`` (T, V, 3), up; zero if unknown."""
     if not skeleton.legs:
         return person.new_zeros(3)
     ankles = person[:, skeleton.legs[:3][-1]]  # hips, knees, ankles
@@ -81,7 +75,7 @@ def mean_leg(person: Tensor, skeleton: Skeleton) -> Tensor:
     length = legs.norm(dim=1)
     standing = (length > STRAIGHT * length.max()) & (ankles != 0).any(dim=2).all(dim=1)
     legs = legs[standing] / length[standing, None]
-    near_z = legs[:, 2] > 0.5
+    near_z = legs[:, 2] > 0.5  # unlike after a fall; others count only if there are none
     return (legs[near_z] if near_z.any() else legs).sum(dim=0)
 
 
@@ -116,10 +110,7 @@ def viewing_axes(azimuth: float = AZIMUTH, elevation: float = ELEVATION) -> Tens
 
 
 def camera_axes(clip: Tensor, skeleton: Skeleton) -> Tensor:
-    """Return the axes of a camera, as ``viewing_axes``, that shows the first person of ``clip`` upright.
-
-    ``clip`` is (T, V, 3, M). Two people who face each other are seen from the side.
-    """
+    """Return axes, as ``viewing_axes``, that show the first person of ``clip`` (T, V, 3, M) upright."""
     if skeleton.dimensions == 2:
         return torch.diag(torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64))
     rotation, azimuth = upright(clip, skeleton), AZIMUTH
@@ -147,10 +138,7 @@ class Camera:
 
 
 def place_camera(clips: Sequence[Tensor], skeleton: Skeleton = KINECT_V2, margin: float = 0.08) -> Camera:
-    """Return a camera that shows every seen joint of all clips (T, V, 3, M), the first clip upright.
-
-    Raises ``UserError`` if a coordinate is non-finite.
-    """
+    """Return a camera that shows all clips (T, V, 3, M), the first upright; ``UserError`` if not finite."""
     if not all(clip.isfinite().all() for clip in clips):
         raise UserError("a clip with non-finite coordinates cannot be rendered; check its dataset")
     axes = camera_axes(clips[0].double(), skeleton)

@@ -7,8 +7,6 @@ writes ``tsne.png`` for the validation clips of the file; ``action_retrieval.py 
 once. By default there are three samples of classes, because their choice determines how well they separate.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,26 +38,19 @@ def sample_classes(labels: Tensor, seed: int) -> list[list[int]]:
     present = labels.unique().cpu()
     if len(present) <= CLASSES:
         return [present.tolist()]
-    samples = []
-    for number in range(SAMPLES):
-        order = torch.randperm(len(present), generator=generator(seed, PICTURES, number))
-        samples.append(present[order[:CLASSES]].sort().values.tolist())
-    return samples
+    orders = [torch.randperm(len(present), generator=generator(seed, PICTURES, i)) for i in range(SAMPLES)]
+    return [present[order[:CLASSES]].sort().values.tolist() for order in orders]
 
 
 def named_classes(chosen: Sequence[str], names: Sequence[str], labels: Tensor) -> list[int]:
-    """Return the labels of classes given by name, by short name or by number.
-
-    Raises ``UserError`` if there is no such class among ``labels``.
-    """
+    """Return the labels of classes given by name, short name or number; ``UserError`` if one is not there."""
     known = {name: label for each in (short_class_names(names), names) for label, name in enumerate(each)}
     present = {str(label): label for label in labels.unique().tolist()}
     present |= {name: label for name, label in known.items() if str(label) in present}
     if unknown := [name for name in chosen if name not in present]:
         some = ", ".join(repr(names[label]) for label in labels.unique().tolist()[:3] if label != NO_LABEL)
-        raise UserError(
-            f"--tsne-classes {unknown[0]}: no validation clip has this class; there are {some}, ..."
-        )
+        problem = f"no validation clip has this class; there are {some}, ..."
+        raise UserError(f"--tsne-classes {unknown[0]}: {problem}")
     return [*dict.fromkeys(present[name] for name in chosen)]
 
 
@@ -84,13 +75,12 @@ def plot_map(
     axes: Axes, points: np.ndarray, labels: np.ndarray, classes: Sequence[int], names: Sequence[str]
 ) -> None:
     """Plot points (N, 2) with a color and a marker per class; the legend with its name is below."""
-    handles, size = [], 14 if len(points) < 1000 else 5
+    handles, small = [], 14 if len(points) < 1000 else 5
     for i, label in enumerate(classes):
-        marker = MARKERS[(i + i // len(COLORS)) % len(MARKERS)]
-        # A star covers less of its square.
-        style = {"s": size * (2 if marker == "*" else 1), "edgecolors": "white", "linewidths": 0.2}
-        color, own = COLORS[i % len(COLORS)], points[labels == label]
-        handles.append(axes.scatter(*own.T, marker=marker, color=color, **style))
+        marker, color = MARKERS[(i + i // len(COLORS)) % len(MARKERS)], COLORS[i % len(COLORS)]
+        size = small * (2 if marker == "*" else 1)  # a star covers less of its square
+        look = {"s": size, "marker": marker, "color": color, "edgecolors": "white", "linewidths": 0.2}
+        handles.append(axes.scatter(*points[labels == label].T, **look))
     axes.set(xticks=[], yticks=[])
     style = {"bbox_to_anchor": (0.5, -0.01), "ncols": 2, "columnspacing": 0.8, "handletextpad": 0.1}
     texts = [shortened(names[label], 20) for label in classes]
@@ -108,10 +98,8 @@ def write_feature_map(
 ) -> str:
     """Write ``tsne.png`` to ``folder``, a map of features (N, D) of clips; return a line for the log.
 
-    Args:
-        labels: of the clips, (N,); ``names`` are those of all classes.
-        seed: of the sampled classes and clips, and of t-SNE.
-        chosen: classes of the only map; default: samples.
+    ``labels`` (N,) are those of the clips, ``names`` those of all classes, ``chosen`` the classes of the only
+    map (default: samples); ``seed`` is that of the sampled classes and clips, and of t-SNE.
     """
     labels = labels.cpu()
     if (labels == NO_LABEL).any():  # NO_LABEL is the position of the last name
@@ -141,8 +129,8 @@ def main() -> int:
     """Write the feature map of a file; returns the exit code."""
     parser = Parser(__doc__)
     parser.add_argument("features", type=expanded_path, metavar="FILE.npz", help="a file of --save-features")
-    help_out = "output folder (default: runs/tsne)"
-    parser.add_argument("--out", type=expanded_path, default="runs/tsne", metavar="DIR", help=help_out)
+    folder = "output folder (default: runs/tsne)"
+    parser.add_argument("--out", type=expanded_path, default="runs/tsne", metavar="DIR", help=folder)
     parser.add_argument("--seed", type=COUNT, help="random seed (default: a random seed, which is printed)")
     flags.add_tsne_classes_flag(parser)
     add_figure_flags(parser)
