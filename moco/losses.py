@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.class_flags import flag
+
 Pairs = list[tuple[str, str]]
 
 
@@ -125,15 +127,13 @@ class InfoNCE:
     """InfoNCE of the queries and keys of each pair of representations, summed over the pairs (eq. 2)."""
 
     representations: tuple[str, ...]
-    pairs: str = field(
-        default="inter",
-        metadata={
-            "choices": ("inter", "intra", "all"),
-            "help": "inter: contrast each representation with the other ones, as in the paper; intra: with "
-            "its own keys; all: both, often better on small datasets",
-        },
+    pairs: str = flag(
+        "inter",
+        "inter: contrast each representation with the other ones, as in the paper; intra: with its own "
+        "keys; all: both, often better on small datasets",
+        choices=("inter", "intra", "all"),
     )
-    moco_t: float = field(default=0.07, metadata={"above": 0.0, "help": "softmax temperature"})
+    moco_t: float = flag(0.07, "softmax temperature", above=0.0)
 
     def __call__(self, embeddings: Embeddings, step: int) -> Outcome:
         """Return the term ``info_nce`` and the logits of each pair."""
@@ -157,28 +157,23 @@ class NeighborDistillation:
     """
 
     representations: tuple[str, ...]
-    distill: str = field(
-        default="none",
-        metadata={
-            "choices": tuple(PAIRS),
-            "help": "neighbor distillation: the teachers of a representation are the other ones (inter, as "
-            "in CMD), itself (intra, as in PCM3) or both (all)",
-        },
+    distill: str = flag(
+        "none",
+        "neighbor distillation: the teachers of a representation are the other ones (inter, as in CMD), "
+        "itself (intra, as in PCM3) or both (all)",
+        choices=tuple(PAIRS),
     )
-    distill_neighbors: int = field(
-        default=8192,
-        metadata={"minimum": 1, "help": "nearest neighbors that are compared; at most all negatives"},
+    distill_neighbors: int = flag(
+        8192, "nearest neighbors that are compared; at most all negatives", minimum=1
     )
-    distill_teacher_t: float = field(default=0.05, metadata={"above": 0.0, "help": "teacher temperature"})
-    distill_student_t: float = field(default=0.1, metadata={"above": 0.0, "help": "student temperature"})
-    distill_weight: float = field(default=1.0, metadata={"minimum": 0.0, "help": "weight in the loss"})
-    distill_start: int = field(
-        default=0,
-        metadata={
-            "minimum": 0,
-            "help": "steps before distillation starts; its weight then grows linearly over as many steps. "
-            "Untrained teachers can make the embeddings collapse",
-        },
+    distill_teacher_t: float = flag(0.05, "teacher temperature", above=0.0)
+    distill_student_t: float = flag(0.1, "student temperature", above=0.0)
+    distill_weight: float = flag(1.0, "weight in the loss", minimum=0.0)
+    distill_start: int = flag(
+        0,
+        "steps before distillation starts; its weight then grows linearly over as many steps. Untrained "
+        "teachers can make the embeddings collapse",
+        minimum=0,
     )
 
     def __post_init__(self) -> None:

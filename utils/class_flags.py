@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, field, fields
 from typing import Any, TypeVar
 
 from .errors import UserError
 
 Kind = TypeVar("Kind")
+
+
+def flag(default: Any, help: str, **details: Any) -> Any:
+    """Return the field of a dataclass that is a flag; ``details`` are the other entries of its metadata."""
+    return field(default=default, metadata={"help": help, **details})
 
 
 def flag_fields(kind: type) -> list[Field]:
