@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -24,7 +24,6 @@ from utils.class_flags import flag
 
 AXES = "xyz"
 CENTER_RATIO = 0.95  # fraction of a clip that the evaluation crop keeps
-JITTERED_SHARE = 0.6  # of the joints, if --jitter-joints is not given
 MIN_BLUR = 0.1  # frames
 STAGED_BYTES = 2**16  # CUDA stages smaller copies from pageable memory
 
@@ -72,15 +71,6 @@ class RandomCrop:
 
 
 @dataclass(frozen=True)
-class WholeClip:
-    """No crop; nothing is random."""
-
-    def sample(self, num_frames: Tensor, generator: Generator | None = None) -> CropParameters:
-        """Return all frames of clips of ``num_frames`` (N,)."""
-        return CropParameters(torch.zeros_like(num_frames), num_frames)
-
-
-@dataclass(frozen=True)
 class CenterCrop:
     """The evaluation crop: the same number of frames is cut from both ends; nothing is random."""
 
@@ -92,11 +82,14 @@ class CenterCrop:
         return CropParameters(start, num_frames - 2 * start)
 
 
-class Crop(Protocol):
-    """A temporal crop."""
+@dataclass(frozen=True)
+class WholeClip(CenterCrop):
+    """No crop; nothing is random."""
 
-    def sample(self, num_frames: Tensor, generator: Generator | None) -> CropParameters:
-        """Sample crops of clips of ``num_frames`` (N,)."""
+    ratio: float = 1.0
+
+
+Crop = RandomCrop | CenterCrop
 
 
 @dataclass(frozen=True)
@@ -179,6 +172,11 @@ class PoseAugmentation(LinearAugmentation):
         return "pose: sheared"
 
 
+def jittered_joints(skeleton: Skeleton) -> int:
+    """Return the default number of jittered joints: 60%, 15 of the 25 of Kinect v2 (Table 8)."""
+    return round(0.6 * skeleton.num_joints)
+
+
 @dataclass(frozen=True)
 class JointJitter(LinearAugmentation):
     """Random linear map of a random subset of the joints (eq. 4), or their coordinates set to zero.
@@ -211,7 +209,7 @@ class JointJitter(LinearAugmentation):
 
     def sample(self, shape: ViewShape, generator: Generator | None) -> JointMaps:
         """Sample one matrix and one subset of the joints per clip."""
-        jittered = self.jitter_joints or round(JITTERED_SHARE * shape.num_joints)
+        jittered = self.jitter_joints or jittered_joints(shape.skeleton)
         matrix = torch.rand(shape.count, 3, 3, generator=generator) * 2.0 - 1.0
         is_zero = torch.rand(shape.count, generator=generator) < self.jitter_zero_prob
         matrix = matrix.masked_fill(is_zero[:, None, None], 0.0)
@@ -507,7 +505,7 @@ def on_device_of(batch: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def map_joints(batch: Tensor, maps: Tensor) -> Tensor:
-    """Apply ``maps`` (N, V, 3, 3) to a batch ``(N, T, V, 3, M)``: the same for all frames and both people.
+    """Apply ``maps`` (N, V, 3, 3) to a batch ``(N, T, V, 3, M)``: the same for all frames and people.
 
     Acting on a frame's flattened coordinates, the maps are banded: every number becomes a weighted
     sum of numbers at most two coordinates away. Five products with a shifted copy take half the time

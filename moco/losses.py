@@ -82,15 +82,10 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an objective returns.
+    """What an objective returns: weighted scalar terms of the loss, and the logits of an InfoNCE by pair."""
 
-    Attributes:
-        terms: scalar terms of the loss by name, weighted: the loss is their sum.
-        logits: of an InfoNCE, (query, key) pair -> logits; column 0 is the positive pair.
-    """
-
-    terms: Mapping[str, Tensor]
-    logits: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)
+    terms: Mapping[str, Tensor]  # by name; the loss is their sum
+    logits: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)  # by (query, key); see info_nce
 
 
 class Objective(Protocol):
@@ -101,16 +96,10 @@ class Objective(Protocol):
 
 
 def contrast_logits(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    """Return the argument of the softmax of eq. 1.
+    """Return the argument of the softmax of eq. 1, ``(N, 1 + K)``; column 0 is the positive pair.
 
-    Args:
-        query: ``(N, D)`` unit vectors.
-        key: ``(N, D)`` unit vectors, the positives.
-        negatives: ``(N, K)`` cosine similarities of the queries to the negatives.
-        temperature: divides the similarities.
-
-    Returns:
-        ``(N, 1 + K)`` logits; column 0 is the positive pair.
+    ``query`` and ``key``, the positives, are ``(N, D)`` unit vectors; ``negatives`` are the cosine
+    similarities ``(N, K)`` of the queries to the negatives.
     """
     positive = (query * key).sum(dim=1, keepdim=True)  # N x 1
     return torch.cat([positive, negatives], dim=1) / temperature

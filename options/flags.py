@@ -38,25 +38,19 @@ CLASSIFIER_DEFAULTS: dict[str, dict] = {
 CLASSIFIER_DEFAULTS["supervised"] = CLASSIFIER_DEFAULTS["finetune"]
 
 
-class Milestones(argparse.Action):
-    """``--schedule``: it overrides a ``--cos`` before it, such as that of a preset."""
+# Flag -> the other one of a pair of which the last one given counts, and its value if it is overridden.
+OVERRIDDEN = {"schedule": ("cos", False), "epochs": ("steps", None), "steps": ("epochs", None)}
+
+
+class LastGiven(argparse.Action):
+    """A flag that overrides the other one of its pair before it, such as that of a preset."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
     ) -> None:
-        namespace.cos = False
-        setattr(namespace, self.dest, values)
-
-
-class TrainingLength(argparse.Action):
-    """``--epochs`` or ``--steps``: the last one given counts, so that a flag overrides a preset."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
-    ) -> None:
-        for name in ("epochs", "steps"):
-            if hasattr(namespace, name):
-                setattr(namespace, name, None)
+        other, value = OVERRIDDEN[self.dest]
+        if hasattr(namespace, other):
+            setattr(namespace, other, value)
         setattr(namespace, self.dest, values)
 
 
@@ -98,31 +92,6 @@ def add_device_flags(group: argparse._ArgumentGroup) -> None:
     add("--tf32", choices=["on", "off"], default="on")
 
 
-def add_monitor_flags(parser: Parser) -> None:
-    """Add the diagnostics of pretraining."""
-    text = """
-    --monitor-freq epochs between measurements of effective rank, alignment and uniformity on a sample of
-        clips (default: 10; with --steps, a 40th of the run)
-    --monitor-knn also measure 1-NN accuracy on training labels, which are never used for training
-    """
-    add = described(parser.add_argument_group("diagnostics"), text)
-    add("--monitor-freq", type=POSITIVE_INT, metavar="N")
-    add("--monitor-knn", action="store_true")
-
-
-def add_process_flags(parser: Parser) -> None:
-    """Add the flags for compilation and for several processes."""
-    text = """
-    --compile compile the convolutional encoders with torch.compile; takes about a minute at the start
-    --sync-bn synchronize BatchNorm over the processes of torchrun instead of using the local batch. PyTorch's
-        layer waits for the GPU three times per forward pass: 156 times per step of sequence and graph
-        encoders at the paper's sizes
-    """
-    add = described(parser.add_argument_group("speed"), text)
-    add("--compile", action="store_true")
-    add("--sync-bn", action="store_true")
-
-
 def add_tsne_classes_flag(group: Parser | argparse._ArgumentGroup) -> None:
     """Add ``--tsne-classes``."""
     text = "classes of one t-SNE map, by name or by number from 0 (default: three samples of ten classes)"
@@ -162,11 +131,11 @@ def add_optimization_flags(
     --resume checkpoint to resume from; 'auto': the most advanced one in the folder, if any
     """
     add = described(parser.add_argument_group("optimization" + note), text)
-    add("--epochs", type=POSITIVE_INT, action=TrainingLength, default=epochs, metavar="N")
+    add("--epochs", type=POSITIVE_INT, action=LastGiven, default=epochs, metavar="N")
     add("--start-epoch", type=COUNT, default=0, metavar="N")
     add("-b", "--batch-size", type=POSITIVE_INT, default=64, metavar="N")
     add("--lr", "--learning-rate", type=POSITIVE, default=lr)
-    add("--schedule", type=COUNT, action=Milestones, nargs="*", default=schedule, metavar="EPOCH")
+    add("--schedule", type=COUNT, action=LastGiven, nargs="*", default=schedule, metavar="EPOCH")
     add("--cos", action="store_true")
     add("--momentum", type=FRACTION, default=momentum)
     add("--wd", "--weight-decay", dest="weight_decay", type=NON_NEGATIVE, default=weight_decay)
@@ -212,9 +181,6 @@ def pretraining_parser(documentation: str, contrast: str) -> Parser:
     add_size_flags(parser)
     add_optimization_flags(parser, epochs=None, lr=0.01, schedule=None, weight_decay=1e-4)
     add_training_flags(parser)
-    add_checkpoint_flags(parser)
-    add_monitor_flags(parser)
-    add_process_flags(parser)
     add_run_flags(parser, print_freq=10, print_help="steps between updates of the displayed loss")
     return parser
 
@@ -280,35 +246,42 @@ def given_sizes(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_training_flags(parser: Parser) -> None:
-    """Add the flags of the optimizer that only pretraining has."""
+    """Add the flags that only pretraining has: optimizer, checkpoints, diagnostics, speed."""
     text = """
     --steps train for N steps, rounded up to whole epochs; of --epochs and --steps, the last one given applies
     --optimizer sgd, as in the paper, or adamw, without weight decay of norms and biases (default: sgd)
     --warmup-epochs epochs in which the learning rate rises linearly (default: 0)
     --init start from the encoders of another pretraining, a checkpoint or folder: the same encoders and
         skeleton, any dataset; optimizer, queues and position are new
-    """
-    add = described(parser.add_argument_group("training"), text)
-    add("--steps", type=POSITIVE_INT, action=TrainingLength, metavar="N")
-    add("--optimizer", choices=["sgd", "adamw"], default="sgd")
-    add("--warmup-epochs", type=COUNT, default=0, metavar="N")
-    add("--init", type=expanded_path, metavar="PATH")
-
-
-def add_checkpoint_flags(parser: Parser) -> None:
-    """Add where and how often pretraining saves checkpoints."""
-    text = """
     --checkpoint-path folder for checkpoints and logs (default:
         checkpoints/DATASET_PROTOCOL/CONTRAST_REPRESENTATIONS)
     --save-freq epochs between numbered checkpoints (default: 10, as in the official code; with --steps, a
         20th of the run)
     --save-minutes minutes between saves of checkpoint_last.pth.tar, from which a killed run resumes
         (default: 10)
+    --monitor-freq epochs between measurements of effective rank, alignment and uniformity on a sample of
+        clips (default: 10; with --steps, a 40th of the run)
+    --monitor-knn also measure 1-NN accuracy on training labels, which are never used for training
+    --compile compile the convolutional encoders with torch.compile; takes about a minute at the start
+    --sync-bn synchronize BatchNorm over the processes of torchrun instead of using the local batch. PyTorch's
+        layer waits for the GPU three times per forward pass: 156 times per step of sequence and graph
+        encoders at the paper's sizes
     """
+    add = described(parser.add_argument_group("training"), text)
+    add("--steps", type=POSITIVE_INT, action=LastGiven, metavar="N")
+    add("--optimizer", choices=["sgd", "adamw"], default="sgd")
+    add("--warmup-epochs", type=COUNT, default=0, metavar="N")
+    add("--init", type=expanded_path, metavar="PATH")
     add = described(parser.add_argument_group("checkpoints"), text)
     add("--checkpoint-path", type=expanded_path, metavar="DIR")
     add("--save-freq", type=POSITIVE_INT, metavar="N")
     add("--save-minutes", type=POSITIVE, default=10.0, metavar="M")
+    add = described(parser.add_argument_group("diagnostics"), text)
+    add("--monitor-freq", type=POSITIVE_INT, metavar="N")
+    add("--monitor-knn", action="store_true")
+    add = described(parser.add_argument_group("speed"), text)
+    add("--compile", action="store_true")
+    add("--sync-bn", action="store_true")
 
 
 def add_pretrained_flags(parser: Parser, required: bool = True, results: bool = True) -> None:
