@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from facts.skeletons import Skeleton
+from utils.class_flags import flag
 
 AXES = "xyz"
 CENTER_RATIO = 0.95  # fraction of a clip that the evaluation crop keeps
-JITTERED_SHARE = 0.6  # of the joints, if --jitter-joints is not given
 MIN_BLUR = 0.1  # frames
 STAGED_BYTES = 2**16  # CUDA stages smaller copies from pageable memory
 
@@ -53,17 +53,11 @@ class RandomCrop:
     """
 
     name: ClassVar[str] = "crop"
-    min_crop_ratio: float = field(
-        default=0.1,
-        metadata={
-            "above": 0.0,
-            "maximum": 1.0,
-            "help": "shortest temporal crop as a fraction of the clip (Table 9)",
-        },
+    min_crop_ratio: float = flag(
+        0.1, "shortest temporal crop as a fraction of the clip (Table 9)", above=0.0, maximum=1.0
     )
-    min_crop_frames: int = field(
-        default=64,
-        metadata={"minimum": 1, "help": "shortest temporal crop in frames; shorter clips are not cropped"},
+    min_crop_frames: int = flag(
+        64, "shortest temporal crop in frames; shorter clips are not cropped", minimum=1
     )
 
     def sample(self, num_frames: Tensor, generator: Generator | None) -> CropParameters:
@@ -74,15 +68,6 @@ class RandomCrop:
         length = torch.minimum(length, num_frames)
         start = (v * (num_frames - length + 1)).floor().long()
         return CropParameters(start, length)
-
-
-@dataclass(frozen=True)
-class WholeClip:
-    """No crop; nothing is random."""
-
-    def sample(self, num_frames: Tensor, generator: Generator | None = None) -> CropParameters:
-        """Return all frames of clips of ``num_frames`` (N,)."""
-        return CropParameters(torch.zeros_like(num_frames), num_frames)
 
 
 @dataclass(frozen=True)
@@ -97,11 +82,14 @@ class CenterCrop:
         return CropParameters(start, num_frames - 2 * start)
 
 
-class Crop(Protocol):
-    """A temporal crop."""
+@dataclass(frozen=True)
+class WholeClip(CenterCrop):
+    """No crop; nothing is random."""
 
-    def sample(self, num_frames: Tensor, generator: Generator | None) -> CropParameters:
-        """Sample crops of clips of ``num_frames`` (N,)."""
+    ratio: float = 1.0
+
+
+Crop = RandomCrop | CenterCrop
 
 
 @dataclass(frozen=True)
@@ -184,6 +172,11 @@ class PoseAugmentation(LinearAugmentation):
         return "pose: sheared"
 
 
+def jittered_joints(skeleton: Skeleton) -> int:
+    """Return the default number of jittered joints: 60%, 15 of the 25 of Kinect v2 (Table 8)."""
+    return round(0.6 * skeleton.num_joints)
+
+
 @dataclass(frozen=True)
 class JointJitter(LinearAugmentation):
     """Random linear map of a random subset of the joints (eq. 4), or their coordinates set to zero.
@@ -193,23 +186,17 @@ class JointJitter(LinearAugmentation):
     """
 
     name: ClassVar[str] = "jitter"
-    jitter_joints: int | None = field(
-        default=None,
-        metadata={
-            "type": int,
-            "minimum": 1,
-            "help": "joints changed by jittering (Table 8; default: 60% of the joints, 15 of the 25 of "
-            "Kinect v2)",
-        },
+    jitter_joints: int | None = flag(
+        None,
+        "joints changed by jittering (Table 8; default: 60% of the joints, 15 of the 25 of Kinect v2)",
+        type=int,
+        minimum=1,
     )
-    jitter_zero_prob: float = field(
-        default=0.5,
-        metadata={
-            "minimum": 0.0,
-            "maximum": 1.0,
-            "help": "probability that jittering sets the joints to zero; 0.5 in the official code, 0 in the "
-            "paper",
-        },
+    jitter_zero_prob: float = flag(
+        0.5,
+        "probability that jittering sets the joints to zero; 0.5 in the official code, 0 in the paper",
+        minimum=0.0,
+        maximum=1.0,
     )
 
     def check(self, skeleton: Skeleton) -> None:
@@ -222,7 +209,7 @@ class JointJitter(LinearAugmentation):
 
     def sample(self, shape: ViewShape, generator: Generator | None) -> JointMaps:
         """Sample one matrix and one subset of the joints per clip."""
-        jittered = self.jitter_joints or round(JITTERED_SHARE * shape.num_joints)
+        jittered = self.jitter_joints or jittered_joints(shape.skeleton)
         matrix = torch.rand(shape.count, 3, 3, generator=generator) * 2.0 - 1.0
         is_zero = torch.rand(shape.count, generator=generator) < self.jitter_zero_prob
         matrix = matrix.masked_fill(is_zero[:, None, None], 0.0)
@@ -242,9 +229,7 @@ class Rotation(LinearAugmentation):
     """Rotation of the clip by a random angle about a random axis; of a 2D skeleton, in the image plane."""
 
     name: ClassVar[str] = "rotate"
-    rotate_degrees: float = field(
-        default=30.0, metadata={"minimum": 0.0, "maximum": 180.0, "help": "largest angle of a rotation"}
-    )
+    rotate_degrees: float = flag(30.0, "largest angle of a rotation", minimum=0.0, maximum=180.0)
 
     def sample(self, shape: ViewShape, generator: Generator | None) -> JointMaps:
         """Sample one rotation per clip: the angle uniformly, the axis uniformly on the sphere."""
@@ -269,9 +254,7 @@ class AxisMask(LinearAugmentation):
     """The coordinates along random axes set to zero, for all joints: a projection."""
 
     name: ClassVar[str] = "axis-mask"
-    axis_mask_axes: int = field(
-        default=1, metadata={"minimum": 1, "maximum": 2, "help": "number of axes that are set to zero"}
-    )
+    axis_mask_axes: int = flag(1, "number of axes that are set to zero", minimum=1, maximum=2)
 
     def check(self, skeleton: Skeleton) -> None:
         """Raise ``ValueError`` if no axis would be left."""
@@ -306,10 +289,7 @@ class Flip(Augmentation):
     """The mirror image: x is negated, and left and right joints are exchanged."""
 
     name: ClassVar[str] = "flip"
-    flip_prob: float = field(
-        default=1.0,
-        metadata={"minimum": 0.0, "maximum": 1.0, "help": "probability that a chosen view is mirrored"},
-    )
+    flip_prob: float = flag(1.0, "probability that a chosen view is mirrored", minimum=0.0, maximum=1.0)
 
     def check(self, skeleton: Skeleton) -> None:
         """Raise ``ValueError`` if the skeleton does not define left and right."""
@@ -345,12 +325,8 @@ class Noise(Augmentation):
     """Gaussian noise, independent for every coordinate, joint and frame."""
 
     name: ClassVar[str] = "noise"
-    noise_std: float = field(
-        default=0.01,
-        metadata={
-            "minimum": 0.0,
-            "help": "standard deviation of the noise in the unit of the coordinates: meters in 3D",
-        },
+    noise_std: float = flag(
+        0.01, "standard deviation of the noise in the unit of the coordinates: meters in 3D", minimum=0.0
     )
 
     def sample(self, shape: ViewShape, generator: Generator | None) -> Tensor:
@@ -373,12 +349,8 @@ class Blur(Augmentation):
     """Gaussian blur over time: every coordinate is a weighted mean over the frames in which it is present."""
 
     name: ClassVar[str] = "blur"
-    blur_sigma: float = field(
-        default=2.0,
-        metadata={
-            "minimum": MIN_BLUR,
-            "help": "largest standard deviation of the temporal blur, in frames of the view",
-        },
+    blur_sigma: float = flag(
+        2.0, "largest standard deviation of the temporal blur, in frames of the view", minimum=MIN_BLUR
     )
 
     def sample(self, shape: ViewShape, generator: Generator | None) -> Tensor:
@@ -408,10 +380,7 @@ class Reverse(Augmentation):
     """The frames in reverse order."""
 
     name: ClassVar[str] = "reverse"
-    reverse_prob: float = field(
-        default=1.0,
-        metadata={"minimum": 0.0, "maximum": 1.0, "help": "probability that a chosen view runs backward"},
-    )
+    reverse_prob: float = flag(1.0, "probability that a chosen view runs backward", minimum=0.0, maximum=1.0)
 
     def sample(self, shape: ViewShape, generator: Generator | None) -> Tensor:
         """Sample which clips run backward, ``(N,)`` booleans."""
@@ -455,21 +424,14 @@ class Composition:
     """
 
     enabled: tuple[Augmentation, ...]
-    compose: str = field(
-        default="one",
-        metadata={
-            "choices": ("one", "all"),
-            "help": "one: after the crop, a view undergoes one of the augmentations, as in the paper; all: "
-            "each of them with --augmentation-prob, as in AimCLR",
-        },
+    compose: str = flag(
+        "one",
+        "one: after the crop, a view undergoes one of the augmentations, as in the paper; all: each of "
+        "them with --augmentation-prob, as in AimCLR",
+        choices=("one", "all"),
     )
-    augmentation_prob: float = field(
-        default=0.5,
-        metadata={
-            "minimum": 0.0,
-            "maximum": 1.0,
-            "help": "probability of each augmentation with --compose all",
-        },
+    augmentation_prob: float = flag(
+        0.5, "probability of each augmentation with --compose all", minimum=0.0, maximum=1.0
     )
 
     def sample(self, shape: ViewShape, generator: Generator | None) -> CompositionParameters:
@@ -543,7 +505,7 @@ def on_device_of(batch: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def map_joints(batch: Tensor, maps: Tensor) -> Tensor:
-    """Apply ``maps`` (N, V, 3, 3) to a batch ``(N, T, V, 3, M)``: the same for all frames and both people.
+    """Apply ``maps`` (N, V, 3, 3) to a batch ``(N, T, V, 3, M)``: the same for all frames and people.
 
     Acting on a frame's flattened coordinates, the maps are banded: every number becomes a weighted
     sum of numbers at most two coordinates away. Five products with a shifted copy take half the time

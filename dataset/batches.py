@@ -31,12 +31,8 @@ def prefetch(make: Callable[[Item], Batch], items: Iterable[Item], workers: int)
     """Yield ``make(item)`` for each item in order, computed by threads ahead of the consumer.
 
     Torch and numpy release the GIL while they gather and interpolate, so threads work in parallel
-    with the training step without copying clips between processes.
-
-    Args:
-        make: a function of the item alone; the results do not depend on ``workers``.
-        items: what to prepare.
-        workers: number of threads and of batches ahead; 0 calls ``make`` when an item is needed.
+    with the training step without copying clips between processes. ``workers`` is the number of threads and
+    of batches ahead; 0 calls ``make`` when an item is needed. The results do not depend on it.
     """
     if workers == 0:
         yield from map(make, items)

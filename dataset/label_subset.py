@@ -31,12 +31,8 @@ def fraction_of(count: int, fraction: float) -> int:
 def sample_labeled(clips: ClipSet, fraction: float, sampling: str, generator: Generator) -> Tensor:
     """Sample the clips that keep their label; returns their indices ``(K,)``, ascending.
 
-    Args:
-        clips: the training split.
-        fraction: in (0, 1].
-        sampling: ``balanced`` samples ``fraction_of`` the clips of each class, so at least one per
-            class; ``uniform`` samples ``fraction_of`` all clips.
-        generator: source of the random permutation.
+    ``fraction`` is in (0, 1]. The sampling ``balanced`` keeps ``fraction_of`` the clips of each class, so at
+    least one per class; ``uniform`` keeps ``fraction_of`` all clips.
     """
     by_name = sorted(range(len(clips)), key=clips.names.__getitem__)
     order = torch.tensor(by_name)[torch.randperm(len(clips), generator=generator)]
@@ -65,11 +61,7 @@ def keep_clips(clips: ClipSet, index: Tensor) -> ClipSet:
 
 
 def labeled_clips(clips: ClipSet, task: str) -> ClipSet:
-    """Return the clips that have a label, with a note if there are others.
-
-    Raises:
-        UserError: no clip has a label, which ``task`` needs.
-    """
+    """Return the clips that have a label, with a note if there are others; ``UserError`` if none has one."""
     index = (clips.labels != NO_LABEL).nonzero()[:, 0]
     if not len(index):
         raise UserError(

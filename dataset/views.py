@@ -108,18 +108,11 @@ def pretraining_view(
     num_frames: int = NUM_FRAMES,
     skeleton: Skeleton = KINECT_V2,
 ) -> View:
-    """Return the random view that pretraining contrasts (section 3.4).
+    """Return the random view that pretraining contrasts (section 3.4); ``UserError`` for an invalid flag.
 
-    Without any augmentation it is the whole clip, resized (Table 5).
-
-    Args:
-        flags: ``augmentations`` (names), and the flags of the augmentations and of ``Composition``; missing
-            or None ones have the values of the paper, others are ignored.
-        num_frames: frames of the view.
-        skeleton: the skeleton of the clips.
-
-    Raises:
-        UserError: a name is unknown or a value is not allowed.
+    ``flags`` are ``augmentations`` (names), and those of the augmentations and of ``Composition``; missing or
+    None ones have the values of the paper, others are ignored. Without any augmentation the view is the
+    whole clip, resized (Table 5).
     """
     names = flags.get("augmentations", PAPER_AUGMENTATIONS)
     if unknown := set(names) - set(AUGMENTATIONS):
@@ -152,12 +145,10 @@ def evaluation_view(num_frames: int = NUM_FRAMES) -> View:
 
 
 def resize_positions(length: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the sampling positions for resizing crops of ``length`` (N,) frames to ``size`` frames.
+    """Return how crops of ``length`` (N,) frames are resized: previous frame, next frame, its weight.
 
-    Linear interpolation with half-pixel centers, as ``F.interpolate(align_corners=False)``.
-
-    Returns:
-        The previous and the next frame, ``(N, size)`` integers, and the weight of the next one.
+    All are ``(N, size)``. Linear interpolation with half-pixel centers, as
+    ``F.interpolate(align_corners=False)``.
     """
     centers = torch.arange(size, dtype=torch.float64, device=length.device) + 0.5
     position = (centers * (length[:, None].double() / size) - 0.5).clamp(min=0.0)

@@ -78,8 +78,7 @@ torch.serialization.add_safe_globals(
 def load_checkpoint(path: Path) -> dict:
     """Load a checkpoint of this repository or of the official code onto the CPU.
 
-    Raises:
-        UserError: the file is missing, corrupted or not a checkpoint, or has another format version.
+    Raises ``UserError`` if it is missing, corrupted or not a checkpoint, or has another format version.
     """
     if not path.is_file():
         near = sorted(other.name for other in path.parent.glob("*.pth.tar"))[-5:]

@@ -23,12 +23,10 @@ AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(gpu: int | None) -> torch.device:
-    """Return GPU ``gpu`` if given, else the current GPU (with torchrun the one of this process) or the CPU.
+    """Return GPU ``gpu``, else the current GPU (with torchrun the one of this process) or the CPU.
 
-    The device becomes the current one: some optimizers open a context on whichever is.
-
-    Raises:
-        UserError: there is no such GPU.
+    The device becomes the current one: some optimizers open a context on whichever is. Raises ``UserError``
+    if there is no such GPU.
     """
     if gpu is not None:
         visible = torch.cuda.device_count()
@@ -175,16 +173,10 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
 
 
 def place_clips(splits: Sequence[ClipSet], where: str, device: torch.device) -> list[ClipSet]:
-    """Move the frames of ``splits`` according to ``--data-device``.
+    """Move the frames of ``splits``, which share those of a store, according to ``--data-device``.
 
-    Args:
-        splits: clips whose frames are memory maps; splits of one store share its frames.
-        where: ``cpu`` keeps the memory map, ``cuda`` copies to the GPU, ``auto`` copies if the frames
-            fill less than ``AUTO_MEMORY_FRACTION`` of its free memory.
-        device: the device of the run.
-
-    Raises:
-        UserError: ``cuda`` without a GPU or without enough free memory.
+    ``cpu`` keeps the memory map, ``cuda`` copies to the GPU (``UserError`` without one, or without enough
+    free memory), ``auto`` copies if the frames fill less than ``AUTO_MEMORY_FRACTION`` of its free memory.
     """
     if where == "cuda" and device.type != "cuda":
         raise UserError("--data-device cuda: this run does not use a GPU; omit the flag")

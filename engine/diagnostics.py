@@ -67,23 +67,14 @@ def leave_one_out_accuracy(x: Tensor, labels: Tensor) -> float:
 
 @dataclass
 class Monitor:
-    """Measures the query encoders on a fixed sample of clips.
+    """Measures the query encoders on a fixed sample of clips."""
 
-    Args:
-        encoders: the model's encoders, not a data-parallel wrapper.
-        clips: the training clips.
-        view: the augmented view of pretraining.
-        seed: determines the sample and its views.
-        device: the device of the encoders.
-        knn: also measure 1-NN accuracy on the labels, which pretraining itself never uses.
-    """
-
-    encoders: MomentumEncoders
-    clips: ClipSet
-    view: View
-    seed: int
+    encoders: MomentumEncoders  # not a data-parallel wrapper
+    clips: ClipSet  # of the training
+    view: View  # the augmented view of pretraining
+    seed: int  # determines the sample and its views
     device: torch.device
-    knn: bool = False
+    knn: bool = False  # also measure 1-NN accuracy on the labels, which pretraining itself never uses
 
     def __post_init__(self) -> None:
         order = torch.randperm(len(self.clips), generator=generator(self.seed, MONITOR))
@@ -125,11 +116,7 @@ class Warnings:
     """Collects the warnings of a pretraining run, each of which is returned once.
 
     Losses and accuracies are averaged over the last epochs, at most ``WINDOW`` and an eighth of the run.
-
-    Args:
-        epochs: total number of epochs; nothing is reported during the first quarter of them, in which a
-            healthy run can look the same.
-        has_queue: False if the negatives are the keys of the batch, which are all of the same age.
+    Nothing is reported in the first quarter of the ``epochs``, in which a healthy run can look the same.
     """
 
     def __init__(self, epochs: int, has_queue: bool = True) -> None:

@@ -121,8 +121,7 @@ def require_one_process(task: str) -> None:
 def process_group() -> Iterator[Group]:
     """Join the group of processes that ``torchrun`` started; only its first process prints.
 
-    Raises:
-        UserError: more processes than visible GPUs on this machine.
+    Raises ``UserError`` if there are more processes than visible GPUs on this machine.
     """
     if processes() == 1:
         yield SINGLE_PROCESS

@@ -36,12 +36,9 @@ def learning_rate(
 
 
 def schedule_note(args: argparse.Namespace, stored: Mapping[str, Any], epoch: int) -> list[str]:
-    """Return a note if a resumed run has another number of epochs, which changes its cosine schedule.
+    """Return a note if a run resumed at ``epoch`` has other epochs, which changes its cosine schedule.
 
-    Args:
-        args: the flags of the run.
-        stored: the flags in its checkpoint, empty for a new run.
-        epoch: the epoch at which the run resumes.
+    ``stored`` are the flags in its checkpoint, empty for a new run.
     """
     before = stored.get("epochs", args.epochs)
     if not args.cos or before == args.epochs:
@@ -104,9 +101,8 @@ def add_momentum_buffers(optimizer: Optimizer) -> None:
 def load_optimizer(optimizer: Optimizer, saved: dict) -> None:
     """Load the state of the parameters from ``saved``; the settings remain those of ``optimizer``.
 
-    Raises:
-        ValueError: it does not fit the parameters. PyTorch does not check it, and a fused step on tensors of
-            another shape reads outside of them.
+    Raises ``ValueError`` if it does not fit the parameters: PyTorch does not check it, and a fused step on
+    tensors of another shape reads outside of them.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for index, entry in saved["state"].items():
@@ -125,12 +121,8 @@ class GuardedOptimizer:
     """Backward pass and optimizer step that leave the weights unchanged once a loss is non-finite.
 
     The check runs on the device: from the first non-finite loss on, every update is skipped without
-    host-device synchronization. ``first_nonfinite_step`` reads the result and does synchronize.
-
-    Args:
-        optimizer: a fused optimizer, which can skip a step by a flag on the device.
-        amp: ``fp16`` enables loss scaling.
-        device: the device of the loss.
+    host-device synchronization. ``first_nonfinite_step`` reads the result and does synchronize. The optimizer
+    is a fused one, which can skip a step by a flag on the device; ``fp16`` enables loss scaling.
     """
 
     def __init__(self, optimizer: Optimizer, amp: str, device: torch.device) -> None:
@@ -142,12 +134,9 @@ class GuardedOptimizer:
     def step(
         self, loss: Tensor, number: int, sum_over_processes: Callable[[Tensor], Tensor] = lambda flag: flag
     ) -> None:
-        """Backpropagate ``loss`` and update the weights.
+        """Backpropagate a scalar and update the weights; ``number`` is the step within the epoch.
 
-        Args:
-            loss: scalar.
-            number: the step within the epoch, reported by ``first_nonfinite_step``.
-            sum_over_processes: sums a flag over the processes, so that all of them skip together.
+        ``sum_over_processes`` sums a flag over the processes, so that all of them skip together.
         """
         now = sum_over_processes((~torch.isfinite(loss.detach())).float()).clamp(max=1.0)
         self._first_step = torch.where((self._first_step < 0) & (now > 0), number, self._first_step)

@@ -20,7 +20,8 @@ from dataset.views import View
 from facts.skeletons import Skeleton
 from moco.losses import OBJECTIVES, Objective, Outcome, info_nce
 from moco.model import MoCo
-from models.registry import build_encoder, lay_out, registry_entry, short_name, size_flags
+from models.registry import build_encoder, lay_out, registry_entry, short_name
+from options.flags import given_sizes
 from options.parser import Flags
 from utils.class_flags import from_flags
 from utils.errors import UserError, first_line
@@ -112,8 +113,7 @@ def build_model(
 ) -> MoCo:
     """Build the contrastive model with initial weights, compiled if ``--compile`` is given."""
     seed_globally(args.seed, WEIGHTS)
-    sizes = {name: getattr(args, name) for name in size_flags()}
-    build = partial(build_encoder, skeleton=skeleton, **sizes)
+    build = partial(build_encoder, skeleton=skeleton, **given_sizes(args))
     model = MoCo(representations, build, objectives, args.moco_dim, args.moco_k, args.moco_m, args.mlp)
     if args.sync_bn:
         convert_sync_batch_norm(model, group)
@@ -262,10 +262,7 @@ def train_epoch(run: Pretraining, stop: StopRequest, rolling: RollingCheckpoint)
 
 
 def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], remaining: float) -> str:
-    """Return the line printed after an epoch: per pair the loss relative to chance and the accuracy.
-
-    ``remaining`` is in seconds.
-    """
+    """Return the line printed after an epoch; ``remaining`` is in seconds."""
     losses, terms = named(metrics, "relative_loss"), named(metrics, "loss")
     loss = f"loss {metrics['loss']:.4f}"
     if len(terms) > 1:

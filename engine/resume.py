@@ -15,7 +15,7 @@ import torch
 from dataset.clips import ClipSet
 from facts.skeletons import Skeleton
 from moco.model import MoCo
-from models.registry import size_flags
+from options.flags import given_sizes
 from options.parser import Flags, spelled
 from utils.errors import UserError
 from utils.files import check_output_folder, exclusive_folder
@@ -25,25 +25,11 @@ from .distributed import Group
 from .encoders import check_skeleton, last_checkpoints, stored_skeleton, submodule_weights
 
 # Flags that a resumed run may change; all others determine what is trained.
-FREE_FLAGS = {
-    "epochs",
-    "steps",
-    "start_epoch",
-    "workers",
-    "gpu",
-    "print_freq",
-    "save_freq",
-    "resume",
-    "save_minutes",
-    "monitor_freq",
-    "monitor_knn",
-    "data_device",
-    "compile",
-    "tf32",
-    "data_root",
-    "checkpoint_path",
-    "stream",  # part of skeleton_representation
-}
+# --stream is part of --skeleton-representation.
+FREE_FLAGS = set(
+    "epochs steps start_epoch workers gpu print_freq save_freq resume save_minutes monitor_freq monitor_knn "
+    "data_device compile tf32 data_root checkpoint_path stream".split()
+)
 SAMPLED_CLIPS = 32  # whose coordinates are compared when a run resumes
 
 
@@ -70,10 +56,8 @@ def find_resume_point(resume: str | None, folder: Path) -> ResumePoint:
     """Return the checkpoint that ``--resume`` selects: of ``auto``, the most advanced one in ``folder``.
 
     Without a checkpoint in ``folder``, ``auto`` starts a run, so that the same command starts and resumes it.
-
-    Raises:
-        UserError: no checkpoint is readable, it is of another kind, or ``folder`` contains another run or
-            cannot be written to.
+    Raises ``UserError`` if no checkpoint is readable, it is of another kind, or ``folder`` contains another
+    run or cannot be written to.
     """
     check_output_folder(folder, "--checkpoint-path")
     existing = tuple(checkpoints_in(folder))
@@ -128,11 +112,7 @@ def locked_run(folder: Path, point: ResumePoint, group: Group) -> Iterator[None]
 
 
 def initialize(model: MoCo, path: str | None, skeleton: Skeleton) -> None:
-    """Load the query and key encoders of another pretraining, ``--init``, if given.
-
-    Raises:
-        UserError: the checkpoint has other encoders or another skeleton.
-    """
+    """Load the encoders of the pretraining ``--init``, if given; ``UserError`` if they do not fit."""
     if path is None:
         return
     (file,) = last_checkpoints([path])
@@ -167,7 +147,7 @@ def describe_run(args: Flags, representations: Sequence[str], clips: ClipSet) ->
         "kind": "pretraining",
         "contrast": "intra" if args.pairs == "intra" else "inter",
         "representations": list(representations),
-        "sizes": {name: getattr(args, name) for name in size_flags()},
+        "sizes": given_sizes(args),
         "flags": dict(vars(args)),
         "dataset": args.dataset,
         "skeleton": clips.skeleton.to_dict(),
@@ -181,13 +161,9 @@ def describe_run(args: Flags, representations: Sequence[str], clips: ClipSet) ->
 def check_same_run(
     point: ResumePoint, description: Mapping[str, Any], defaults: Mapping[str, Any], clips: ClipSet
 ) -> None:
-    """Raise ``UserError`` if flags or clips differ from those of the run that is resumed.
+    """Raise ``UserError`` if flags or training clips differ from those of the run that is resumed.
 
-    Args:
-        point: the checkpoint.
-        description: of this run.
-        defaults: the values of flags that did not exist when the checkpoint was written.
-        clips: the training clips.
+    ``description`` is that of this run; ``defaults`` are those of flags that the checkpoint does not store.
     """
     path, checkpoint, flags = point.path, point.content, description["flags"]
     if path is None or checkpoint is None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.batch_norm import update_statistics
+
 from .distributed import Group
 
 
@@ -58,7 +60,6 @@ class SyncBatchNorm(_BatchNorm):
     def __init__(self, layer: _BatchNorm, group: Group) -> None:
         super().__init__(layer.num_features, layer.eps, layer.momentum)
         assert layer.momentum is not None, "cumulative averages are not supported"
-        self.rate: float = layer.momentum
         self._parameters, self._buffers = layer._parameters, layer._buffers
         self.group = group
 
@@ -71,11 +72,7 @@ class SyncBatchNorm(_BatchNorm):
         if not self.training:
             return super().forward(input)
         output, mean, variance = Normalize.apply(input, self.weight, self.bias, self.eps, self.group)
-        count = self.group.size * input.numel() / input.shape[1]
-        statistics = dict(self.named_buffers())
-        statistics["running_mean"].lerp_(mean, self.rate)
-        statistics["running_var"].lerp_(variance * (count / (count - 1)), self.rate)
-        statistics["num_batches_tracked"].add_(1)
+        update_statistics(self, mean, variance, self.group.size * input.numel() / input.shape[1])
         return output
 
 

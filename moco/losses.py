@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.class_flags import flag
+
 Pairs = list[tuple[str, str]]
 
 
@@ -80,15 +82,10 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an objective returns.
+    """What an objective returns: weighted scalar terms of the loss, and the logits of an InfoNCE by pair."""
 
-    Attributes:
-        terms: scalar terms of the loss by name, weighted: the loss is their sum.
-        logits: of an InfoNCE, (query, key) pair -> logits; column 0 is the positive pair.
-    """
-
-    terms: Mapping[str, Tensor]
-    logits: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)
+    terms: Mapping[str, Tensor]  # by name; the loss is their sum
+    logits: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)  # by (query, key); see info_nce
 
 
 class Objective(Protocol):
@@ -99,16 +96,10 @@ class Objective(Protocol):
 
 
 def contrast_logits(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    """Return the argument of the softmax of eq. 1.
+    """Return the argument of the softmax of eq. 1, ``(N, 1 + K)``; column 0 is the positive pair.
 
-    Args:
-        query: ``(N, D)`` unit vectors.
-        key: ``(N, D)`` unit vectors, the positives.
-        negatives: ``(N, K)`` cosine similarities of the queries to the negatives.
-        temperature: divides the similarities.
-
-    Returns:
-        ``(N, 1 + K)`` logits; column 0 is the positive pair.
+    ``query`` and ``key``, the positives, are ``(N, D)`` unit vectors; ``negatives`` are the cosine
+    similarities ``(N, K)`` of the queries to the negatives.
     """
     positive = (query * key).sum(dim=1, keepdim=True)  # N x 1
     return torch.cat([positive, negatives], dim=1) / temperature
@@ -125,15 +116,13 @@ class InfoNCE:
     """InfoNCE of the queries and keys of each pair of representations, summed over the pairs (eq. 2)."""
 
     representations: tuple[str, ...]
-    pairs: str = field(
-        default="inter",
-        metadata={
-            "choices": ("inter", "intra", "all"),
-            "help": "inter: contrast each representation with the other ones, as in the paper; intra: with "
-            "its own keys; all: both, often better on small datasets",
-        },
+    pairs: str = flag(
+        "inter",
+        "inter: contrast each representation with the other ones, as in the paper; intra: with its own "
+        "keys; all: both, often better on small datasets",
+        choices=("inter", "intra", "all"),
     )
-    moco_t: float = field(default=0.07, metadata={"above": 0.0, "help": "softmax temperature"})
+    moco_t: float = flag(0.07, "softmax temperature", above=0.0)
 
     def __call__(self, embeddings: Embeddings, step: int) -> Outcome:
         """Return the term ``info_nce`` and the logits of each pair."""
@@ -157,28 +146,23 @@ class NeighborDistillation:
     """
 
     representations: tuple[str, ...]
-    distill: str = field(
-        default="none",
-        metadata={
-            "choices": tuple(PAIRS),
-            "help": "neighbor distillation: the teachers of a representation are the other ones (inter, as "
-            "in CMD), itself (intra, as in PCM3) or both (all)",
-        },
+    distill: str = flag(
+        "none",
+        "neighbor distillation: the teachers of a representation are the other ones (inter, as in CMD), "
+        "itself (intra, as in PCM3) or both (all)",
+        choices=tuple(PAIRS),
     )
-    distill_neighbors: int = field(
-        default=8192,
-        metadata={"minimum": 1, "help": "nearest neighbors that are compared; at most all negatives"},
+    distill_neighbors: int = flag(
+        8192, "nearest neighbors that are compared; at most all negatives", minimum=1
     )
-    distill_teacher_t: float = field(default=0.05, metadata={"above": 0.0, "help": "teacher temperature"})
-    distill_student_t: float = field(default=0.1, metadata={"above": 0.0, "help": "student temperature"})
-    distill_weight: float = field(default=1.0, metadata={"minimum": 0.0, "help": "weight in the loss"})
-    distill_start: int = field(
-        default=0,
-        metadata={
-            "minimum": 0,
-            "help": "steps before distillation starts; its weight then grows linearly over as many steps. "
-            "Untrained teachers can make the embeddings collapse",
-        },
+    distill_teacher_t: float = flag(0.05, "teacher temperature", above=0.0)
+    distill_student_t: float = flag(0.1, "student temperature", above=0.0)
+    distill_weight: float = flag(1.0, "weight in the loss", minimum=0.0)
+    distill_start: int = flag(
+        0,
+        "steps before distillation starts; its weight then grows linearly over as many steps. Untrained "
+        "teachers can make the embeddings collapse",
+        minimum=0,
     )
 
     def __post_init__(self) -> None:

@@ -159,15 +159,10 @@ class MoCo(nn.Module):
         """Run one training step; return the loss, and its terms and logits by name.
 
         The momentum update and the enqueue happen here, outside any replica and on the keys of all
-        devices, so they run once per step on any number of devices.
-
-        Args:
-            query_views: the batch, or this process's shard of it.
-            key_views: another view of the same clips.
-            encode: ``self.encoders`` or a wrapper of it (data parallel, mixed precision).
-            gather: maps this process's ``(N, D)`` keys to those of all processes, in batch order.
-            rank: number of this process.
-            step: number of training steps before this one.
+        devices, so they run once per step on any number of devices. The two views show this process's shard
+        of the batch; ``encode`` is ``self.encoders`` or a wrapper of it (data parallel, mixed precision);
+        ``gather`` maps the ``(N, D)`` keys of process ``rank`` to those of all processes, in batch order;
+        ``step`` is the number of training steps before this one.
         """
         self.momentum_update()
         queries, keys = (encode or self.encoders)(query_views, key_views)

@@ -23,12 +23,16 @@ def normalize(norm: nn.Module, x: Tensor, repeats: int = 1) -> Tensor:
     if not (isinstance(norm, _BatchNorm) and norm.training and is_supported(norm, x)):
         return norm(x)
     output, mean, variance = Normalize.apply(x, norm.weight, norm.bias, norm.eps, repeats)
-    count = (len(x) - 1 + repeats) * x[0, 0].numel()
+    update_statistics(norm, mean, variance, (len(x) - 1 + repeats) * x[0, 0].numel())
+    return output
+
+
+def update_statistics(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: float) -> None:
+    """Update the running statistics by the mean and biased variance (C,) of ``count`` values per channel."""
     statistics, momentum = dict(norm.named_buffers()), norm.momentum or 0.0
     statistics["running_mean"].lerp_(mean, momentum)
     statistics["running_var"].lerp_(variance * (count / (count - 1)), momentum)
     statistics["num_batches_tracked"].add_(1)
-    return output
 
 
 def is_supported(norm: nn.Module, x: Tensor) -> bool:

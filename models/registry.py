@@ -37,10 +37,8 @@ def size_flags() -> dict[str, Size]:
 def complete_sizes(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return all encoder sizes: those in ``given``, and the paper's values for missing or None ones.
 
-    A checkpoint that was written before a size flag existed is complete after this call.
-
-    Raises:
-        UserError: a name is unknown or a value is not allowed.
+    A checkpoint that was written before a size flag existed is complete after this call. Raises ``UserError``
+    if a name is unknown or a value is not allowed.
     """
     flags = size_flags()
     if unknown := given.keys() - flags.keys():
@@ -55,20 +53,11 @@ def complete_sizes(given: Mapping[str, Any]) -> dict[str, Any]:
 def build_encoder(
     representation: str, num_classes: int, skeleton: Skeleton = KINECT_V2, **sizes: Any
 ) -> nn.Module:
-    """Build the encoder of a representation.
+    """Build the encoder of a representation with or without a stream, a module as in ``CONTRIBUTING.md``.
 
-    Args:
-        representation: a key of ``REPRESENTATIONS``, optionally with a stream.
-        num_classes: number of outputs of the last layer, ``fc``.
-        skeleton: the skeleton of the clips.
-        sizes: encoder sizes; missing ones have the paper's values.
-
-    Returns:
-        A module with ``num_features``, ``forward_features(x)`` and ``fc``. At the paper's sizes the
-        feature dimension is 2048 (sequence), 256 (graph) or 4096 (image).
-
-    Raises:
-        UserError: the representation is unknown or the encoder cannot be built at these sizes.
+    Missing ``sizes`` have the paper's values, at which the feature dimension is 2048 (sequence), 256 (graph)
+    or 4096 (image). Its last layer ``fc`` has ``num_classes`` outputs. Raises ``UserError`` if the
+    representation is unknown or the encoder cannot be built at these sizes.
     """
     entry, complete = registry_entry(representation), complete_sizes(sizes)
     used = {name: complete[name] for name in entry.sizes}
@@ -98,11 +87,7 @@ def stream_of(name: str) -> str:
 
 
 def registry_entry(name: str) -> Representation:
-    """Return the registry entry of a representation with or without a stream.
-
-    Raises:
-        UserError: the representation or the stream is unknown.
-    """
+    """Return the registry entry of a representation with or without a stream; ``UserError`` if unknown."""
     base = name.partition(STREAM_SEPARATOR)[0]
     if base not in REPRESENTATIONS:
         raise UserError(f"unknown representation '{base}'; choose from {', '.join(REPRESENTATIONS)}")
@@ -125,22 +110,18 @@ def short_name(name: str) -> str:
 def sort_representations(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names in the order of the registry, then of the streams."""
     bases, streams = [*REPRESENTATIONS], [*STREAMS]
-    return tuple(
-        sorted(
-            names, key=lambda name: (bases.index(registry_entry(name).name), streams.index(stream_of(name)))
-        )
-    )
+
+    def rank(name: str) -> tuple[int, int]:
+        return bases.index(registry_entry(name).name), streams.index(stream_of(name))
+
+    return tuple(sorted(names, key=rank))
 
 
 def parse_representations(text: str, stream: str | None = None) -> tuple[str, ...]:
     """Parse ``graph-based:bone_and_seq-based`` to ``("seq-based", "graph-based:bone")``, in registry order.
 
-    Args:
-        text: names, optionally with a stream, joined by ``_and_``.
-        stream: the stream of names without one, from ``--stream``; None means joint.
-
-    Raises:
-        UserError: a name is unknown or occurs twice, or ``stream`` contradicts the stream of a name.
+    ``stream`` is that of names without one; None means joint. Raises ``UserError`` if a name is unknown or
+    occurs twice, or ``stream`` contradicts the stream of a name.
     """
     names = []
     for part in text.split(SEPARATOR):

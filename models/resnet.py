@@ -9,11 +9,7 @@ from torch import Tensor, nn
 
 
 class ResNetEncoder(nn.Module):
-    """torchvision's ResNet-18: ``forward_features`` maps ``(N, 3, T, V, M)`` to ``(N, 512)``.
-
-    Args:
-        num_classes: outputs of the last layer, ``fc``.
-    """
+    """torchvision's ResNet-18: ``forward_features`` maps ``(N, 3, T, V, M)`` to ``(N, 512)``."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dataset.augment import jittered_joints
 from dataset.clips import ClipSet
 from facts.datasets import DATASETS, DatasetInfo
 from facts.skeletons import Skeleton
@@ -18,7 +19,6 @@ from .flags import CLASSIFIER_DEFAULTS, pretraining_parser
 from .parser import Flags, reject, spelled
 
 CHECKPOINTS, MEASUREMENTS = 20, 40  # per run of --steps
-JITTERED_SHARE = 0.6
 
 
 def complete_pretraining(
@@ -30,15 +30,8 @@ def complete_pretraining(
 ) -> tuple[Flags, list[str]]:
     """Complete and check the flags of a pretraining; return them and a line about each default for the log.
 
-    Args:
-        args: the parsed flags.
-        representations: the names in ``--skeleton-representation``.
-        clips: the training clips.
-        seed: the seed of the run.
-        stored: the flags of the run that is resumed, empty if there is none. Sizes are taken from it.
-
-    Raises:
-        UserError: flags that do not agree with each other or with the clips.
+    Sizes are taken from ``stored``, the flags of the run that is resumed, empty if there is none. Raises
+    ``UserError`` for flags that do not agree with each other or with the training ``clips``.
     """
     flags = {**vars(args), "seed": seed, "skeleton_representation": join_representations(representations)}
     given_or_stored = {
@@ -58,7 +51,7 @@ def complete_pretraining(
     source = args.dataset if known else "datasets without an entry in facts/datasets.py"
     schedule = [] if args.cos else list(info.schedule)  # the cosine has no milestones
     lines += fill(flags, {"moco_k": info.moco_k, "epochs": info.epochs, "schedule": schedule}, source)
-    lines += fill(flags, {"jitter_joints": default_jitter_joints(clips.skeleton)}, clips.skeleton.name)
+    lines += fill(flags, {"jitter_joints": jittered_joints(clips.skeleton)}, clips.skeleton.name)
     for name, number in (("save_freq", CHECKPOINTS), ("monitor_freq", MEASUREMENTS)):
         if flags[name] is None:
             flags[name] = 10 if args.steps is None else math.ceil(flags["epochs"] / number)
@@ -90,12 +83,7 @@ def fill_defaults(args: argparse.Namespace, defaults: dict, source: str) -> list
 
 def fill_augmentation_defaults(args: argparse.Namespace, skeleton: Skeleton) -> list[str]:
     """Set the number of jittered joints by the skeleton; return a line about it for the log."""
-    return fill(vars(args), {"jitter_joints": default_jitter_joints(skeleton)}, skeleton.name)
-
-
-def default_jitter_joints(skeleton: Skeleton) -> int:
-    """Return the number of jittered joints: 60%, which are 15 of the 25 of Kinect v2 (Table 8)."""
-    return round(JITTERED_SHARE * skeleton.num_joints)
+    return fill(vars(args), {"jitter_joints": jittered_joints(skeleton)}, skeleton.name)
 
 
 def checkpoint_folder(args: argparse.Namespace, representations: Sequence[str]) -> Path:

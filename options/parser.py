@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -104,13 +106,24 @@ def expanded_path(text: str) -> str:
     return expanded
 
 
+def described(group: argparse._ActionsContainer, text: str) -> Callable[..., None]:
+    """Return a function that adds a flag to ``group`` as ``add_argument`` does, with its help from ``text``.
+
+    The help of a flag starts on a line with one of its names; the lines that continue it are indented.
+    """
+    parts = re.split(r"\n(?=--)", textwrap.dedent(text).strip())
+    helps = {name: " ".join(words) for name, *words in map(str.split, parts)}
+
+    def add(*names: str, **options: Any) -> None:
+        group.add_argument(*names, **options, help=next(helps[name] for name in names if name in helps))
+
+    return add
+
+
 def add_overwrite_flag(group: argparse._ActionsContainer) -> None:
     """Add ``--overwrite`` for the folder of the results."""
-    group.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace results of other flags in the folder; those of the same flags are always replaced",
-    )
+    text = "replace results of other flags in the folder; those of the same flags are always replaced"
+    group.add_argument("--overwrite", action="store_true", help=text)
 
 
 POSITIVE_INT = number(int, 1)
@@ -123,20 +136,15 @@ POSITIVE_FRACTION = number(float, 0.0, 1.0, above=True)
 
 def add_figure_flags(parser: Parser) -> None:
     """Add how the figures of a script are written; see ``visual.plots.Style``."""
-    group = parser.add_argument_group("figures")
-    group.add_argument(
-        "--format",
-        choices=["png", "pdf", "svg"],
-        default="png",
-        help="file format (default: png); the PNG that the report page shows is always written",
-    )
-    group.add_argument("--dpi", type=POSITIVE_INT, default=200, help="resolution of PNG files (default: 200)")
-    group.add_argument(
-        "--width",
-        choices=["one", "two"],
-        default="two",
-        help="width in columns of a paper: one (3.3 inches) or two (7 inches; default)",
-    )
+    text = """
+    --format file format (default: png); the PNG that the report page shows is always written
+    --dpi resolution of PNG files (default: 200)
+    --width width in columns of a paper: one (3.3 inches) or two (7 inches; default)
+    """
+    add = described(parser.add_argument_group("figures"), text)
+    add("--format", choices=["png", "pdf", "svg"], default="png")
+    add("--dpi", type=POSITIVE_INT, default=200)
+    add("--width", choices=["one", "two"], default="two")
 
 
 def spelled(name: str, value: Any, dataset_flag: str = "dataset") -> str:

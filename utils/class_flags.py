@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, field, fields
 from operator import ge, gt, le
 from typing import Any, TypeVar
 
@@ -18,6 +18,11 @@ from .errors import UserError
 Kind = TypeVar("Kind")
 
 BOUNDS = (("minimum", "at least", ge), ("above", "above", gt), ("maximum", "at most", le))
+
+
+def flag(default: Any, help: str, **details: Any) -> Any:
+    """Return the field of a dataclass that is a flag; ``details`` are the other entries of its metadata."""
+    return field(default=default, metadata={"help": help, **details})
 
 
 def flag_fields(kind: type) -> list[Field]:
