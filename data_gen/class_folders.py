@@ -65,8 +65,8 @@ def label_files(
     is_val: dict[str, set[str]] = {}  # protocol -> names
     if args.val_subjects:
         is_val[BY_SUBJECT] = names_subject(found.rows, args.val_subjects)
-    if args.val_fraction is not None and (names_of_val := random_rows(found.rows, args)):
-        is_val[BY_FILE] = names_of_val
+    if args.val_fraction is not None:
+        is_val[BY_FILE] = random_rows(found.rows, args)
     if not is_val and not found.protocols:
         is_val[UNSPLIT] = set()
     for protocol, names_of_val in is_val.items():
@@ -180,7 +180,8 @@ def names_subject(rows: Sequence[TableRow], words: Sequence[str]) -> set[str]:
 def random_rows(rows: Sequence[TableRow], args: argparse.Namespace) -> set[str]:
     """Return the names of the clips in a random fraction of the files of each class, whatever their order.
 
-    At least one file of each class is chosen, and at least one is not. No file is divided.
+    At least one file of each class is chosen, and at least one is not. No file is divided. Raises
+    ``UserError`` if no class has two files.
     """
     if not 0 < args.val_fraction < 1:
         raise UserError(f"--val-fraction {args.val_fraction:g} must be between 0 and 1")
@@ -197,4 +198,6 @@ def random_rows(rows: Sequence[TableRow], args: argparse.Namespace) -> set[str]:
         )
         count = min(max(math.floor(args.val_fraction * len(files) + 0.5), 1), len(files) - 1)
         chosen |= {row.name for file in files[:count] for row in clips_of[file]}
+    if not chosen:
+        raise UserError("--val-fraction: no class has two files, so no file can be for validation")
     return chosen

@@ -288,6 +288,9 @@ def test_wrong_splits_and_files_are_one_line(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=message) as error:
             prepare(folder, *flags, script=arrays_gendata)
         assert one_line(str(error.value))
+    single = arrays_in(tmp_path / "single", ["sit/a", "wave/b"])
+    with pytest.raises(UserError, match="--val-fraction: no class has two files"):
+        prepare(single, "--val-fraction", 0.5, script=arrays_gendata)
     arrays_in(folder, ["alone"])
     with pytest.raises(UserError, match="alone is in no folder, whose name would be its class, unlike sit"):
         prepare(folder, script=arrays_gendata)
