@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,10 +21,11 @@ from dataset.augment import AUGMENTATIONS, RandomCrop
 from dataset.clips import open_clips
 from dataset.views import View, pretraining_view
 from utils.errors import run_script
-from visual.clips import render_panels, view_panels
-from visual.pictures import add_caption, film_strip, join_vertically, legend, save_png
+from visual.clips import view_panels
+from visual.pictures import strip_figure
+from visual.plots import DEFAULT
 
-SIZE, FRAMES = 150, 6  # pixels of a frame, frames per row
+FRAMES = 8  # per row
 
 
 def main() -> int:
@@ -44,11 +46,11 @@ def main() -> int:
         whole, augmented = view_panels(clips, index, view, 1, source)
         panels += [augmented] if panels else [whole, augmented]
     rows = []
-    for images, panel in zip(render_panels(panels, SIZE), panels, strict=True):
+    for panel in panels:
         title = panel.caption[-1].removeprefix("view 1: ")
         is_crop = RandomCrop.name if title.startswith("frames") else ""
-        rows.append(add_caption(film_strip(images, FRAMES), [f"{is_crop}: {title}".removeprefix(": ")]))
-    save_png(args.output, join_vertically([*rows, legend(rows[0].width, clips.skeleton, "jittered")]))
+        rows.append([replace(panel, caption=[f"{is_crop}: {title}".removeprefix(": ")])])
+    DEFAULT.save(args.output, strip_figure(rows, FRAMES, DEFAULT))
     return 0
 
 
