@@ -15,8 +15,17 @@ EPOCHS = 8  # of five steps
 
 
 def pretraining_flags(store, folder, *flags):
-    """The flags of a pretraining that is fast, has dropout and often saves."""
-    settings = [*PRETRAINING_FLAGS, *TINY_FLAGS, "--save-freq", 3, "--save-minutes", 0.002]
+    """The flags of a pretraining of some seconds that has dropout and often saves."""
+    settings = [
+        *PRETRAINING_FLAGS,
+        *TINY_FLAGS,
+        "--num-frames",
+        64,
+        "--save-freq",
+        3,
+        "--save-minutes",
+        0.002,
+    ]
     settings += ["--skeleton-representation", "seq-based_and_image-based", "--epochs", EPOCHS]
     return [*map(str, [*settings, "--data-root", store, "--checkpoint-path", folder, *flags])]
 
