@@ -232,6 +232,7 @@ def train_epoch(run: Pretraining, stop: StopRequest, rolling: RollingCheckpoint)
     batches = shuffled_batches(len(run.clips), args.batch_size, order, drop_last=True)
     sync_every = sync_interval(run.device)
     state = run.state if group.is_main else None
+    shown = run.step  # when the loss was displayed
     run.model.train()
     with step_bar(run.epoch, len(batches), run.step, None if group.is_main else True) as bar:
         for query, key in two_views(run, batches):
@@ -251,7 +252,9 @@ def train_epoch(run: Pretraining, stop: StopRequest, rolling: RollingCheckpoint)
             if run.step % sync_every and run.step < len(batches):
                 continue
             run.metrics.synchronize(group)
-            bar.set_postfix(loss=f"{run.metrics.mean_loss():.3f}", refresh=False)
+            if run.step - shown >= args.print_freq:
+                bar.set_postfix(loss=f"{run.metrics.mean_loss():.3f}")
+                shown = run.step
             run.optimizer.check(run.epoch, run.clips, batches, run.folder, state)
             if group.any(stop.requested, run.device):
                 break
