@@ -139,7 +139,10 @@ def from_store(store: Store, dataset: str, protocol: str, split: str) -> ClipSet
     num_classes = info.num_classes if info else store.num_classes
     class_names = store.class_names[:num_classes]
     return ClipSet(
-        *(dataset, protocol, split, num_classes),
+        dataset,
+        protocol,
+        split,
+        num_classes,
         names=[store.names[row] for row in rows],
         labels=torch.from_numpy(store.labels[rows]),
         num_frames=torch.from_numpy(store.num_frames[rows]),
@@ -159,7 +162,10 @@ def from_official(path: Path, dataset: str, protocol: str, split: str) -> ClipSe
     if len(labels) and labels.max() >= num_classes:
         raise UserError(f"{path.parent}: a label of '{split}' exceeds the {num_classes} classes of {dataset}")
     return ClipSet(
-        *(dataset, protocol, split, num_classes),
+        dataset,
+        protocol,
+        split,
+        num_classes,
         names=names,
         labels=torch.from_numpy(labels),
         num_frames=torch.from_numpy(num_frames),

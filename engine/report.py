@@ -35,10 +35,24 @@ FORMATS = ("text", "markdown", "csv", "latex")
 MARKS = {"text": "{} *", "markdown": "**{}**", "latex": r"\textbf{{{}}}"}  # of the best
 # Flags of an evaluation that do not change what is evaluated.
 FREE_FLAGS = {
-    *("output_dir", "overwrite", "resume", "workers", "gpu", "data_device", "tf32", "print_freq"),
+    "output_dir",
+    "overwrite",
+    "resume",
+    "workers",
+    "gpu",
+    "data_device",
+    "tf32",
+    "print_freq",
     "pretrain_skeleton_representation",  # official checkpoints do not store it
-    *("save_scores", "save_features", "gallery", "gallery_queries", "tsne", "tsne_classes"),
-    *("format", "dpi", "width"),
+    "save_scores",
+    "save_features",
+    "gallery",
+    "gallery_queries",
+    "tsne",
+    "tsne_classes",
+    "format",
+    "dpi",
+    "width",
 }
 # Flags whose values are in KEY_COLUMNS or may differ between seeds and protocols.
 KEY_FLAGS = {"pretrained", "data_root", "label_seed", "finetune_skeleton_representation"}
