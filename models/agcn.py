@@ -9,7 +9,7 @@ official checkpoints. ST-GCN is the same stack with a fixed graph.
 from __future__ import annotations
 
 import math
-from typing import cast
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -53,10 +53,10 @@ def subset_convs(in_channels: int, out_channels: int, subsets: int) -> nn.Module
     return nn.ModuleList(convs)
 
 
-def parameters_of(*lists: nn.ModuleList) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the weights and the biases of the convolutions in several ``subset_convs`` lists."""
-    convs = [conv for convs in lists for conv in convs]
-    return [cast(Tensor, conv.weight) for conv in convs], [cast(Tensor, conv.bias) for conv in convs]
+def parameters_of(convs: Iterable[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the weights and the biases of convolutions."""
+    pairs = [(conv.weight, conv.bias) for conv in convs if isinstance(conv, nn.Conv2d)]
+    return [weight for weight, _ in pairs], [bias for _, bias in pairs if bias is not None]
 
 
 class TemporalConv(nn.Module):
@@ -106,22 +106,25 @@ class AdaptiveGraphConv(nn.Module):
     def similarity(self, x: Tensor) -> Tensor:
         """Compute the similarity of each pair of joints in each clip: ``(N, C, T, V) -> (N, S, V, V)``."""
         n, _, t, v = x.shape
-        subsets = len(self.conv_a)
         # Both factors are scaled before the product: the sum over channels and frames can exceed float16.
         scale = (self.inter_channels * t) ** -0.5
-        weight, bias = (scale * torch.cat(tensors) for tensors in parameters_of(self.conv_a, self.conv_b))
-        embedded = F.conv2d(x, weight, bias).view(n, 2, subsets, self.inter_channels * t, v)
-        theta, phi = embedded.unbind(dim=1)  # N x S x CT x V
-        return torch.matmul(theta.transpose(2, 3), phi).softmax(dim=-2)
+        # Theta and phi of a subset follow each other, so that neither is copied for the batched product.
+        pairs = zip(self.conv_a, self.conv_b, strict=True)
+        weights, biases = parameters_of(conv for pair in pairs for conv in pair)
+        embedded = F.conv2d(x, scale * torch.cat(weights), scale * torch.cat(biases))
+        theta, phi = embedded.view(-1, 2, self.inter_channels * t, v).unbind(dim=1)  # NS x CT x V
+        return torch.bmm(theta.transpose(1, 2), phi).softmax(dim=-2).view(n, -1, v, v)
 
     def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
         n, c, t, v = x.shape
         adjacency = self.similarity(x) + (self.A + self.PA)  # N x S x V x V
-        # Sum over neighbors first, then one convolution over the channels of all subsets.
-        gathered = torch.matmul(x.reshape(n, 1, c * t, v), adjacency)  # N x S x CT x V
+        # Sum over the neighbors of all subsets first. Then one convolution, which takes the S values of a
+        # joint V apart, sums over the channels and subsets.
+        neighbors = adjacency.transpose(1, 2).reshape(n, v, -1)  # N x V x SV
+        gathered = torch.bmm(x.reshape(n, c * t, v), neighbors).view(n, c, t, -1)  # N x C x T x SV
         weights, biases = parameters_of(self.conv_d)
-        weight, bias = torch.cat(weights, dim=1), torch.stack(biases).sum(dim=0)
-        y = F.conv2d(gathered.view(n, -1, t, v), weight, bias)
+        weight, bias = torch.cat(weights, dim=3), torch.stack(biases).sum(dim=0)
+        y = F.conv2d(gathered, weight, bias, dilation=(1, v))  # N x C' x T x V
         residual = x
         if isinstance(self.down, nn.Sequential):
             residual = normalize(self.down[1], self.down[0](x), repeats)
