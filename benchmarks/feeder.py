@@ -37,10 +37,12 @@ Feeder = Callable[[ClipSet, Tensor], Tensor]  # clips, index (N,) -> views (N, T
 
 
 def synthetic_clips(count: int) -> ClipSet:
-    """Return clips of 32 to 150 frames, as in NTU, with random coordinates."""
+    """Return clips of 32 to 150 frames with random coordinates. As in NTU, 11 of 60 clips have two people."""
     source = torch.Generator().manual_seed(0)
     num_frames = torch.randint(32, 151, (count,), generator=source)
-    shape = (int(num_frames.sum()), *KINECT_V2.frame_shape)
+    frames = torch.randn((int(num_frames.sum()), *KINECT_V2.frame_shape), generator=source)
+    has_two_people = torch.arange(count) % 60 < 11
+    frames[~has_two_people.repeat_interleave(num_frames), ..., 1] = 0.0  # T x V x 3 x M
     return ClipSet(
         dataset="synthetic",
         protocol="none",
@@ -49,7 +51,7 @@ def synthetic_clips(count: int) -> ClipSet:
         names=[str(i) for i in range(count)],
         labels=torch.zeros(count, dtype=torch.long),
         num_frames=num_frames,
-        frames=torch.randn(shape, generator=source),
+        frames=frames,
         first_frame=num_frames.cumsum(0) - num_frames,
         source="memory",
     )

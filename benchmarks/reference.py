@@ -1,8 +1,8 @@
 """Reference implementations for the benchmarks: straightforward, with the same results.
 
-A feeder that processes one clip after another, a recurrent network that is fed one frame at a time
-and a graph convolution that loops over its neighbor subsets. Every benchmark checks that results
-agree before it measures.
+A feeder that processes one clip after another, a recurrent network that is fed one frame at a time, a
+graph convolution that loops over its neighbor subsets, PyTorch's BatchNorm, and a graph encoder that
+computes absent people. Every benchmark checks that results agree before it measures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataset.augment import JointJitter, RandomCrop
 from dataset.clips import ClipSet
 from dataset.views import ViewParameters
 from facts.skeletons import KINECT_V2
-from models.agcn import AdaptiveGraphConv
+from models.agcn import AdaptiveGraphConv, GraphEncoder, TemporalConv
 from models.gru import CausalBiGRU
 
 
@@ -96,7 +96,7 @@ def gru_forward(encoder: CausalBiGRU, x: Tensor) -> Tensor:
     return torch.cat([state[-2], state[-1]], dim=1)
 
 
-def graph_conv_forward(block: AdaptiveGraphConv, x: Tensor) -> Tensor:
+def graph_conv_forward(block: AdaptiveGraphConv, x: Tensor, repeats: int = 1) -> Tensor:
     """Apply the adaptive graph convolution, subset by subset: ``(N, C, T, V) -> (N, C', T, V)``."""
     n, c, t, v = x.shape
     total = None
@@ -110,11 +110,26 @@ def graph_conv_forward(block: AdaptiveGraphConv, x: Tensor) -> Tensor:
     return F.relu(block.bn(total) + block.down(x))
 
 
+def temporal_conv_forward(conv: TemporalConv, x: Tensor, repeats: int = 1) -> Tensor:
+    """Apply the convolution and PyTorch's BatchNorm."""
+    return conv.bn(conv.conv(x))
+
+
+def all_people(encoder: GraphEncoder, x: Tensor) -> tuple[tuple[Tensor, Tensor], int]:
+    """Have absent people computed like the others."""
+    return (torch.empty(0), torch.empty(0)), 1
+
+
 def use_reference_layers(model: nn.Module) -> nn.Module:
-    """Replace the forward pass of every GRU and graph convolution in ``model`` with its reference."""
+    """Replace the forward pass of the encoders' layers in ``model`` with their references."""
+    references = {
+        CausalBiGRU: ("forward", gru_forward),
+        AdaptiveGraphConv: ("forward", graph_conv_forward),
+        TemporalConv: ("forward", temporal_conv_forward),
+        GraphEncoder: ("distinct_people", all_people),
+    }
     for module in model.modules():
-        if isinstance(module, CausalBiGRU):
-            module.forward = gru_forward.__get__(module)
-        elif isinstance(module, AdaptiveGraphConv):
-            module.forward = graph_conv_forward.__get__(module)
+        if type(module) in references:
+            name, function = references[type(module)]
+            setattr(module, name, function.__get__(module))
     return model

@@ -2,10 +2,11 @@
 
     python benchmarks/step.py [--device cuda --batch-size 64]
 
-A step of inter-skeleton contrast of sequence and graph at the paper's sizes: views, query and key
-encoders, contrast, backward pass, optimizer. The reference feeds the GRU frame by frame, loops over
-the neighbor subsets of the graph, computes its views clip by clip and reads the loss in every step. A
-check at the start compares the losses of both.
+A step of inter-skeleton contrast of sequence and graph, by default at the paper's sizes: views, query and
+key encoders, contrast, backward pass, optimizer. The reference feeds the GRU frame by frame, loops over
+the neighbor subsets of the graph, computes absent people, makes its views clip by clip and reads the loss
+in every step, as the official code does. A check at the start compares the losses of both. Clips are
+random; 11 of 60 have a second person, as in NTU.
 
 FLOPs are counted from shapes: by PyTorch's FLOP counter for convolutions and matrix products, from the
 number of weights for the GRU. A query encoder counts as three forward passes (one forward, two for the
@@ -18,6 +19,7 @@ from __future__ import annotations
 import copy
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -39,7 +41,8 @@ from facts.datasets import DATASETS
 from moco.losses import InfoNCE, inter_pairs
 from moco.model import MoCo
 from models.gru import GRUEncoder
-from models.registry import build_encoder, lay_out
+from models.registry import build_encoder, complete_sizes, lay_out
+from options.flags import add_size_flags, given_sizes
 from options.parser import POSITIVE_INT, Parser
 from utils.errors import run_script
 
@@ -59,14 +62,14 @@ class Mode:
     reference: bool = False
 
 
-CPU_MODES = (Mode("reference, float32", reference=True), Mode("float32"))
+CPU_MODES = (Mode("reference, float32", reference=True), Mode("this repo, float32"))
 GPU_MODES = (
     *CPU_MODES,
-    Mode("float32, compile", compile=True),
-    Mode("TF32", tf32=True),
-    Mode("TF32, compile", tf32=True, compile=True),
-    Mode("bf16", amp="bf16", tf32=True),
-    Mode("bf16, compile", amp="bf16", tf32=True, compile=True),
+    Mode("this repo, float32, compile", compile=True),
+    Mode("this repo, TF32", tf32=True),
+    Mode("this repo, TF32, compile", tf32=True, compile=True),
+    Mode("this repo, bf16", amp="bf16", tf32=True),
+    Mode("this repo, bf16, compile", amp="bf16", tf32=True, compile=True),
 )
 
 
@@ -112,8 +115,8 @@ class Step:
     def __call__(self) -> None:
         """Run one training step on the next batch."""
         use_tf32(self.mode.tf32)
-        first = self.number * self.batch_size
-        index = torch.arange(first, first + self.batch_size) % len(self.clips)
+        source = torch.Generator().manual_seed(self.number)
+        index = torch.randint(len(self.clips), (self.batch_size,), generator=source)
         loss = self.loss(*self.views(index))
         self.optimizer.step(loss, self.number)
         if self.mode.reference:
@@ -136,9 +139,8 @@ def count_flops(model: MoCo, query: Views) -> float:
         total += 4 * forward
     batch, queue = len(next(iter(query.values()))), next(iter(model.queues.values())).keys
     contrast = 2.0 * batch * queue.numel()
-    return (
-        total + 2 * len(inter_pairs(REPRESENTATIONS)) * contrast
-    )  # forward pass and the gradient of the queries
+    # Forward pass and the gradient of the queries.
+    return total + 2 * len(inter_pairs(REPRESENTATIONS)) * contrast
 
 
 def print_table(steps: list[Step], flops: float, repeats: int, device: torch.device) -> None:
@@ -171,6 +173,7 @@ def main() -> None:
     add("--batch-size", type=POSITIVE_INT, default=8, metavar="N", help="clips per step (default: 8)")
     add("--repeats", type=POSITIVE_INT, default=5, metavar="N", help="timed steps per mode (default: 5)")
     add("--threads", type=POSITIVE_INT, metavar="N", help="CPU threads (default: PyTorch's default)")
+    add_size_flags(parser)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -178,11 +181,12 @@ def main() -> None:
     clips = synthetic_clips(2000).to(device)
     torch.manual_seed(0)
     objectives = [InfoNCE(tuple(REPRESENTATIONS))]
-    model = MoCo(REPRESENTATIONS, build_encoder, objectives, queue_size=16384).to(device)
+    build = partial(build_encoder, **complete_sizes(given_sizes(args)))
+    model = MoCo(REPRESENTATIONS, build, objectives, queue_size=16384).to(device)
     use_tf32(False)
     modes = GPU_MODES if device.type == "cuda" else CPU_MODES
     steps = {mode.name: Step(model, mode, clips, args.batch_size, device) for mode in modes}
-    reference, step = steps["reference, float32"], steps["float32"]
+    reference, step = steps["reference, float32"], steps["this repo, float32"]
     query, key = step.views(torch.arange(args.batch_size))
     torch.testing.assert_close(reference.loss(query, key), step.loss(query, key), rtol=1e-3, atol=1e-3)
     print_table([*steps.values()], count_flops(model, query), args.repeats, device)
