@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import textwrap
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,8 @@ from utils.standard_streams import encodable
 
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"
+STEPS_FOLDER = "steps"  # TensorBoard events whose x axis is the step, not the epoch
+FIRST_LINE, NEXT_LINES = 60, 300  # seconds between lines of StepReport
 
 
 def config_text(args: argparse.Namespace) -> str:
@@ -59,6 +63,59 @@ def step_bar(epoch: int, steps: int, done: int, disable: bool | None = None) -> 
     return tqdm(total=steps, initial=done, desc=f"epoch {epoch}", disable=disable, **style)
 
 
+class RemainingTime:
+    """Estimates the remaining time of a run of ``steps`` steps.
+
+    The first call starts the measurement: it excludes the setup and slower first steps.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self._first: tuple[int, float] | None = None  # step and time of the first call
+
+    def after(self, done: int) -> float:
+        """Return the remaining seconds after ``done`` steps; NaN if no steps have been measured."""
+        now = time.monotonic()
+        self._first = self._first or (done, now)
+        first, start = self._first
+        return (now - start) / (done - first) * (self.steps - done) if done > first else math.nan
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as hours and minutes, or as minutes with one decimal if it is short."""
+    minutes = seconds / 60
+    if math.isnan(minutes):
+        return "? min"
+    return f"{minutes:.1f} min" if minutes < 60 else f"{minutes // 60:.0f} h {minutes % 60:02.0f} min"
+
+
+class StepReport:
+    """Reports the loss between the ends of epochs, as the mean over ``every`` steps or more.
+
+    It is shown in the progress bar and added to TensorBoard. Without a terminal, a line is printed after the
+    first minute and then every five minutes.
+    """
+
+    def __init__(self, log: RunLog, every: int, estimate: RemainingTime) -> None:
+        self._log, self._every, self._estimate = log, every, estimate
+        self._next_line = time.monotonic() + FIRST_LINE
+        self._loss, self._steps = 0.0, 0
+
+    def add(self, bar: tqdm, loss: float, steps: int, done: int) -> None:
+        """Add the sum of the ``loss`` over ``steps`` steps, after ``done`` steps of the run."""
+        left = f"{duration(self._estimate.after(done))} left"
+        self._loss, self._steps = self._loss + loss, self._steps + steps
+        if self._steps < self._every:
+            return
+        mean = self._loss / self._steps
+        self._loss, self._steps = 0.0, 0
+        self._log.step(done, mean)
+        bar.set_postfix_str(f"loss {mean:.3f}, {left}")
+        if bar.disable and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + NEXT_LINES
+            print(f"step {done}/{self._estimate.steps}  loss {mean:.4f}  {left}", flush=True)
+
+
 class RunLog:
     """Writes the flags ``args`` once and the metrics of every epoch, one JSON object per line.
 
@@ -72,7 +129,8 @@ class RunLog:
         earlier = [entry for entry in read_log(self._path) if entry["epoch"] < first_epoch]
         lines = [json.dumps(entry) + "\n" for entry in earlier]
         atomic_write(self._path, lambda file: file.write("".join(lines).encode()))
-        self._events = open_events(folder, first_epoch)
+        self._folder, self._events = folder, open_events(folder, first_epoch)
+        self._step_events: Any = None
 
     def epoch(self, prefix: str, epoch: int, metrics: Mapping[str, float]) -> None:
         """Write the metrics of a finished epoch; ``prefix`` groups them in TensorBoard."""
@@ -80,6 +138,12 @@ class RunLog:
             file.write(json.dumps({"epoch": epoch, **metrics}) + "\n")
         for name, value in metrics.items():
             self._add("scalar", f"{prefix}/{name}", value, epoch)
+
+    def step(self, step: int, loss: float) -> None:
+        """Write the loss of the steps before ``step`` to TensorBoard."""
+        if self._events is not None:
+            self._step_events = self._step_events or open_events(self._folder / STEPS_FOLDER, step)
+            self._add("scalar", "pretrain/loss", loss, step, events=self._step_events)
 
     def image(self, name: str, image: Tensor, step: int = 0) -> None:
         """Add an image ``(3, height, width)`` to TensorBoard."""
@@ -91,12 +155,12 @@ class RunLog:
         last = {f"last/{name}": value for name, value in metrics.items()}
         self._add("hparams", flags, last, run_name=".")  # into the run's own folder
 
-    def _add(self, kind: str, *values: Any, **settings: Any) -> None:
+    def _add(self, kind: str, *values: Any, events: Any = None, **settings: Any) -> None:
         """Add something to the TensorBoard events; if TensorBoard fails, a note is printed once."""
         if self._events is None:
             return
         try:
-            getattr(self._events, f"add_{kind}")(*values, **settings)
+            getattr(events or self._events, f"add_{kind}")(*values, **settings)
         except OSError:  # a full disk
             raise
         except Exception as error:  # TensorBoard does not fit the versions of protobuf or NumPy
@@ -107,5 +171,6 @@ class RunLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._events:
-            self._events.close()
+        for events in (self._events, self._step_events):
+            if events is not None:
+                events.close()

@@ -30,7 +30,7 @@ from .checkpoint import BEST_KNN, LAST, RollingCheckpoint, checkpoint_errors, ch
 from .device import default_workers, memory_metrics, to_device
 from .diagnostics import Monitor, Warnings, named
 from .distributed import Group
-from .log import RunLog, step_bar
+from .log import RemainingTime, RunLog, StepReport, duration, step_bar
 from .optimization import (
     GuardedOptimizer,
     learning_rate,
@@ -168,17 +168,19 @@ class EpochMetrics:
         self._new_steps += 1
         self.clips += len(next(iter(outcome.logits.values())))
 
-    def synchronize(self, group: Group) -> None:
-        """Add the new values, averaged over the processes, to ``sums``; waits for the device."""
-        if self._new is not None:
-            values = (group.sum(self._new) / group.size).tolist()
-            self.sums = {name: total + value for (name, total), value in zip(self.sums.items(), values)}
-            self.steps += self._new_steps
-        self._new, self._new_steps = None, 0
+    def synchronize(self, group: Group) -> tuple[float, int]:
+        """Add the new values, averaged over the processes, to ``sums``; waits for the device.
 
-    def mean_loss(self) -> float:
-        """Return the mean loss up to the last synchronization."""
-        return self.sums["loss"] / max(self.steps, 1)
+        Returns the sum of the losses of the new steps, and their number.
+        """
+        if self._new is None:
+            return 0.0, 0
+        values = dict(zip(self.sums, (group.sum(self._new) / group.size).tolist()))
+        self.sums = {name: total + values[name] for name, total in self.sums.items()}
+        steps = self._new_steps
+        self.steps += steps
+        self._new, self._new_steps = None, 0
+        return values["loss"], steps
 
     def means(self) -> dict[str, float]:
         """Return the mean of each metric up to the last synchronization."""
@@ -221,18 +223,19 @@ def two_views(run: Pretraining, batches: list[Tensor]) -> Iterator[tuple[dict, d
     return prefetch(make, range(run.step, len(batches)), run.workers)
 
 
-def train_epoch(run: Pretraining, stop: StopRequest, rolling: RollingCheckpoint) -> None:
+def train_epoch(
+    run: Pretraining, stop: StopRequest, rolling: RollingCheckpoint, report: StepReport | None
+) -> None:
     """Train from ``run.step`` to the end of the epoch, or until a stop is requested.
 
-    Checks that make the host wait for a GPU (non-finite loss, stop request) run once per
-    ``sync_interval`` steps.
+    ``report`` is None in all processes but the first. Checks that make the host wait for a GPU (non-finite
+    loss, stop request) run once per ``sync_interval`` steps.
     """
     args, group = run.args, run.group
     order = generator(args.seed, ORDER, run.epoch)
     batches = shuffled_batches(len(run.clips), args.batch_size, order, drop_last=True)
     sync_every = sync_interval(run.device)
     state = run.state if group.is_main else None
-    shown = run.step  # when the loss was displayed
     run.model.train()
     with step_bar(run.epoch, len(batches), run.step, None if group.is_main else True) as bar:
         for query, key in two_views(run, batches):
@@ -251,10 +254,9 @@ def train_epoch(run: Pretraining, stop: StopRequest, rolling: RollingCheckpoint)
             bar.update()
             if run.step % sync_every and run.step < len(batches):
                 continue
-            run.metrics.synchronize(group)
-            if run.step - shown >= args.print_freq:
-                bar.set_postfix(loss=f"{run.metrics.mean_loss():.3f}")
-                shown = run.step
+            new = run.metrics.synchronize(group)
+            if report is not None:
+                report.add(bar, *new, done=run.epoch * len(batches) + run.step)
             run.optimizer.check(run.epoch, run.clips, batches, run.folder, state)
             if group.any(stop.requested, run.device):
                 break
@@ -282,30 +284,6 @@ def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], remaining: fl
         f"epoch {epoch:4d}/{epochs}  {loss}  {shown}  lr {metrics['learning_rate']:.4g}  "
         f"{metrics['clips_per_second']:.0f} clips/s  {duration(remaining)} left"
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as hours and minutes, or as minutes with one decimal if it is short."""
-    minutes = seconds / 60
-    return f"{minutes:.1f} min" if minutes < 60 else f"{minutes // 60:.0f} h {minutes % 60:02.0f} min"
-
-
-class RemainingTime:
-    """Estimates the remaining time of a run; the setup of a process and its first epoch do not count."""
-
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
-        self._mark: tuple[int, float] | None = None  # epochs done, and when
-
-    def after(self, done: int, seconds: float) -> float:
-        """Return the remaining seconds after ``done`` epochs, the last of which took ``seconds``."""
-        now = time.monotonic()
-        if self._mark is None:
-            self._mark = done, now
-        else:
-            first, start = self._mark
-            seconds = (now - start) / (done - first)
-        return seconds * (self._epochs - done)
 
 
 def finish_epoch(
@@ -338,7 +316,9 @@ def train(run: Pretraining, log: RunLog | None) -> int:
     rolling = RollingCheckpoint(run.folder / LAST, args.save_minutes)
     monitor = Monitor(run.model.encoders, run.clips, run.view, args.seed, run.device, args.monitor_knn)
     warnings = Warnings(args.epochs, has_queue=args.moco_k > 0)
-    estimate = RemainingTime(args.epochs)
+    epoch_steps = len(run.clips) // args.batch_size
+    estimate = RemainingTime(args.epochs * epoch_steps)
+    report = None if log is None else StepReport(log, args.print_freq, estimate)
     metrics: dict[str, float] = {}
     print("per pair: loss relative to chance, ln(1 + K), and contrastive accuracy", flush=True)
     with StopRequest() as stop:
@@ -346,14 +326,14 @@ def train(run: Pretraining, log: RunLog | None) -> int:
             epoch, start = run.epoch, time.monotonic()
             rate = learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos, args.warmup_epochs)
             set_learning_rate(run.optimizer.optimizer, rate)
-            train_epoch(run, stop, rolling)
+            train_epoch(run, stop, rolling, report)
             if run.epoch == epoch:  # stopped within the epoch
                 break
             sums, run.metrics = run.metrics, EpochMetrics()
             if log is not None:
                 seconds = max(time.monotonic() - start, 1e-9)
                 clips = group.size * sums.clips
-                remaining = estimate.after(run.epoch, seconds * len(run.clips) / clips)
+                remaining = estimate.after(run.epoch * epoch_steps)
                 metrics = sums.means() | {"learning_rate": rate, "clips_per_second": clips / seconds}
                 metrics = finish_epoch(run, log, monitor, metrics)
                 print(epoch_line(epoch, args.epochs, metrics, remaining), flush=True)

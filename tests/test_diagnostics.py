@@ -23,7 +23,6 @@ from engine.diagnostics import (
     uniformity,
 )
 from engine.log import LOG_FILE
-from engine.pretrain import RemainingTime
 from moco.model import MomentumEncoders, unit
 from models.registry import REPRESENTATIONS, build_encoder
 
@@ -163,16 +162,6 @@ def test_values_that_are_not_measured_in_every_epoch_are_remembered():
     losses = {name: value for name, value in HEALTHY.items() if "rank" not in name and "uniform" not in name}
     lines = [warnings.check(e, losses if e else {**HEALTHY, "feature_rank/seq": 1.0}) for e in range(16)]
     assert sum(map(len, lines)) == 1 and "collapsed" in lines[4][0]
-
-
-def test_remaining_time_leaves_out_the_start(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("engine.pretrain.time.monotonic", lambda: now[0])
-    estimate = RemainingTime(epochs=11)
-    assert estimate.after(1, seconds=2.0) == 20.0
-    for done in (2, 3):
-        now[0] += 1.0
-        assert estimate.after(done, seconds=50.0) == 11 - done
 
 
 @pytest.mark.parametrize(

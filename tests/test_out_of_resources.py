@@ -24,7 +24,7 @@ def checkpoints_and_results(folder):
     return {
         path.name: path.read_bytes()
         for path in folder.iterdir()
-        if "tfevents" not in path.name and path.name not in ("config.json", "log.jsonl")
+        if path.is_file() and "tfevents" not in path.name and path.name not in ("config.json", "log.jsonl")
     }
 
 
