@@ -1,7 +1,8 @@
 """The table of datasets: classes, protocols, official counts, pretraining defaults.
 
 Sources: Shahroudy et al., CVPR 2016 (NTU RGB+D 60); Liu et al., TPAMI 2019 (NTU RGB+D 120); Liu et al., 2017
-(PKU-MMD); Wang et al., CVPR 2014 (NW-UCLA); section 4 of the skeleton-contrastive paper for the defaults.
+(PKU-MMD); Wang et al., CVPR 2014 (NW-UCLA); Yun et al., CVPR Workshops 2012 (SBU Kinect Interaction); section
+4 of the skeleton-contrastive paper for the defaults.
 Nothing in this module imports torch.
 """
 
@@ -91,6 +92,7 @@ DATASETS: dict[str, DatasetInfo] = {
     "pku1": DatasetInfo("PKU-MMD I", 51, (_SUBJECT, _VIEW), {_SUBJECT: (18841, 2704)}, 8192, 600, ()),
     # 41 of the classes of part I; the classifier keeps 51 outputs
     "pku2": DatasetInfo("PKU-MMD II", 51, (_SUBJECT, _VIEW), {_SUBJECT: (5332, 1613)}, 2048, 600, ()),
-    # not in the paper: the settings of PKU-MMD with a queue smaller than the dataset
+    # not in the paper: the settings of PKU-MMD with a queue smaller than the datasets
     "ucla": DatasetInfo("NW-UCLA", 10, (_VIEW, "view1", "view2"), {_VIEW: (1020, 464)}, 512, 600, ()),
+    "sbu": DatasetInfo("SBU Kinect Interaction", 8, tuple(f"fold{i}" for i in range(1, 6)), {}, 128, 600, ()),
 }
