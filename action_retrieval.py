@@ -14,6 +14,8 @@ the second metric of the official code. --save-features saves the features, --ga
 them.
 """
 
+import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from engine.encoders import last_checkpoints
 from engine.evaluation import Evaluation, prepare_evaluation
+from engine.features import FeatureStorage
 from engine.retrieve import (
     encode,
     knn_labels,
@@ -31,7 +34,7 @@ from engine.retrieve import (
     unit_blocks,
 )
 from options import flags
-from options.parser import POSITIVE_INT, Flags, Parser, add_figure_flags, expanded_path
+from options.parser import POSITIVE, POSITIVE_INT, Flags, Parser, add_figure_flags, expanded_path
 from utils.errors import UserError, run_script
 from utils.files import atomic_write, check_output_file, check_output_folder
 from visual.gallery import NEIGHBORS, choose_queries, write_gallery
@@ -52,6 +55,10 @@ def parse_args() -> Flags:
     group.add_argument("--knn-neighbours", type=POSITIVE_INT, default=1, metavar="K", help=text)
     text = "save features, labels and names of both splits, in the order of the store"
     group.add_argument("--save-features", type=expanded_path, metavar="FILE.npz", help=text)
+    text = "number format of the features, in memory and in the file of --save-features (default: float32)"
+    group.add_argument("--feature-dtype", choices=["float32", "float16"], default="float32", help=text)
+    text = "keep the features of a split in a temporary file if they take more memory than this"
+    group.add_argument("--feature-memory", type=POSITIVE, metavar="GB", help=text)
     text = "also report retrieval on autoencoder codes of the features"
     group.add_argument("--autoencoder", action="store_true", help=text)
     group = parser.add_argument_group("visualization")
@@ -84,7 +91,7 @@ def parse_args() -> Flags:
 
 
 def save_features(path: Path, run: Evaluation, train: Tensor, val: Tensor) -> None:
-    """Save ``train_features`` (N, D) float32, ``train_labels``, ``train_names``, and the same for ``val``."""
+    """Save ``train_features`` (N, D), ``train_labels``, ``train_names``, and the same for ``val``."""
     arrays = {}
     for clips, features in ((run.train, train), (run.val, val)):
         arrays[f"{clips.split}_features"] = features.cpu().numpy()
@@ -97,7 +104,7 @@ def save_features(path: Path, run: Evaluation, train: Tensor, val: Tensor) -> No
 
 def accuracies(run: Evaluation, train: Tensor, val: Tensor, k: int) -> tuple[float, float]:
     """Return accuracy and mean class accuracy in percent with features or codes ``(N, D)``."""
-    train_labels, val_labels = (clips.labels.to(train.device) for clips in (run.train, run.val))
+    train_labels, val_labels = (clips.labels.to(run.extractor.device) for clips in (run.train, run.val))
     predicted = knn_labels(val, train, train_labels, k, run.train.num_classes)
     return 100.0 * (predicted == val_labels).float().mean().item(), mean_class_accuracy(predicted, val_labels)
 
@@ -116,6 +123,10 @@ def main() -> int:
     run.note_missing_classes()
     if args.autoencoder and not run.train.has_labels:
         raise UserError("--autoencoder needs labels, but the clips have none")
+    if args.autoencoder and (args.feature_dtype != "float32" or args.feature_memory):
+        raise UserError(
+            "--autoencoder needs float32 features in memory; omit --feature-dtype and --feature-memory"
+        )
     if k > len(run.train):
         raise UserError(f"--knn-neighbours {k}: there are only {len(run.train)} training clips")
     if args.tsne_classes:
@@ -130,8 +141,12 @@ def evaluate(run: Evaluation, shown: list[int]) -> None:
     """Compute and write features, accuracies and figures; ``shown`` are the queries of the gallery."""
     args, encoders, k = run.args, run.extractor.encoders, run.args.knn_neighbours
     style = Style.of(args)
-    train, val = (run.extractor.center_crop_features(c, f"{c.split} features") for c in (run.train, run.val))
-    gallery, queries = unit_blocks(train, encoders.widths), unit_blocks(val, encoders.widths)
+    storage = FeatureStorage(
+        getattr(torch, args.feature_dtype), 1e9 * (args.feature_memory or math.inf), run.folder
+    )
+    extract, empty = run.extractor.center_crop_features, partial(storage.empty, device=run.extractor.device)
+    train, val = (extract(clips, f"{clips.split} features", storage) for clips in (run.train, run.val))
+    gallery, queries = (unit_blocks(features, encoders.widths, empty) for features in (train, val))
     found = {}
     if run.train.has_labels:
         found["knn"] = accuracies(run, gallery, queries, k)
@@ -164,4 +179,4 @@ def evaluate(run: Evaluation, shown: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, memory_flags="--amp, --data-device")
+    run_script(main, memory_flags="--amp, --data-device, --feature-memory")

@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--queries", type=POSITIVE_INT, default=4096, metavar="N", help="validation clips")
     parser.add_argument("--features", type=POSITIVE_INT, default=2048, metavar="D", help="per clip")
     parser.add_argument("--neighbors", type=POSITIVE_INT, nargs="+", default=[1, 5], metavar="K")
+    parser.add_argument("--in-file", choices=["float32", "float16"], help="keep features in temporary files")
     parser.add_argument("--repeats", type=POSITIVE_INT, default=5, metavar="N")
     parser.add_argument("--no-reference", action="store_true", help="do not run scikit-learn")
     args = parser.parse_args()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -36,6 +41,29 @@ def random_crops(
 
 
 @dataclass(frozen=True)
+class FeatureStorage:
+    """Where the features of a set of clips are kept: on their device, or in a file if they are too large."""
+
+    dtype: torch.dtype = torch.float32
+    limit: float = math.inf  # bytes; above it, features are in an unnamed temporary file in ``folder``
+    folder: Path = Path()
+
+    def empty(self, count: int, width: int, device: torch.device) -> Tensor:
+        """Return uninitialized features ``(count, width)``; raises ``OSError`` if the disk is full."""
+        size = count * width * self.dtype.itemsize
+        if size <= self.limit:
+            return torch.empty(count, width, dtype=self.dtype, device=device)
+        print(f"{size / 1e9:.2f} GB of features are kept in a temporary file in {self.folder}", flush=True)
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            if hasattr(
+                os, "posix_fallocate"
+            ):  # without it, a full disk ends the process when a page is written
+                os.posix_fallocate(file.fileno(), 0, size)
+            dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
+            return torch.from_numpy(np.memmap(file, dtype, "r+", shape=(count, width)))
+
+
+@dataclass(frozen=True)
 class FeatureExtractor:
     """Encoders together with how and where they run."""
 
@@ -52,13 +80,20 @@ class FeatureExtractor:
         return (self.encode or self.encoders)(views)
 
     @torch.no_grad()
-    def extract(self, batches: list[Tensor], make_view: Callable[[int], Tensor], title: str) -> Tensor:
-        """Return the features ``(clips, D)`` float32 of all ``batches``, in their order.
+    def extract(
+        self,
+        batches: list[Tensor],
+        make_view: Callable[[int], Tensor],
+        title: str,
+        storage: FeatureStorage | None = None,
+    ) -> Tensor:
+        """Return the features ``(clips, D)`` of all ``batches``, in their order; float32 by default.
 
         ``make_view(step)`` returns the view of a batch. ``title`` labels the progress bar.
         """
         count, done = sum(map(len, batches)), 0
-        features = torch.empty(count, self.encoders.num_features, device=self.device)
+        storage = storage or FeatureStorage()
+        features = storage.empty(count, self.encoders.num_features, self.device)
         views = prefetch(make_view, range(len(batches)), self.workers)
         for view in tqdm(views, total=len(batches), desc=title, leave=False, disable=None, unit="batch"):
             batch = self.features(view)
@@ -72,11 +107,13 @@ class FeatureExtractor:
         features = self.extract(batches, make_view, f"features of epoch {epoch}")
         return features, clips.labels.to(self.device)[torch.cat(batches).to(self.device)]
 
-    def center_crop_features(self, clips: ClipSet, title: str) -> Tensor:
+    def center_crop_features(
+        self, clips: ClipSet, title: str, storage: FeatureStorage | None = None
+    ) -> Tensor:
         """Return features ``(N, D)`` of the center crops of ``clips``, in their order."""
         batches = ordered_batches(len(clips), FEATURE_BATCH)
         view = evaluation_view(self.encoders.num_frames)
-        return self.extract(batches, lambda step: view.of(clips, batches[step]), title)
+        return self.extract(batches, lambda step: view.of(clips, batches[step]), title, storage)
 
 
 def place_run(

@@ -1,13 +1,14 @@
 """Retrieval: nearest neighbors of validation clips among training clips (paper section 4.3).
 
 Similarities are computed tile by tile, so the memory next to the features is bounded for any number of
-clips. At the size of NTU-120 (63,026 and 50,919 clips, 2048 features) it is 0.93 GB for the features and
-64 MiB for a tile. The second metric of the official code compares the codes of an autoencoder.
+clips. The features themselves may be in half precision, and in a file. At the size of NTU-120 (63,026 and
+50,919 clips, 2048 features) they take 0.93 GB in float32, and a tile 64 MiB. The second metric of the
+official code compares the codes of an autoencoder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ DECAY, DECAY_EPOCHS = 0.95, 50  # per epoch, although the official code calls th
 
 def norms(features: Tensor) -> Tensor:
     """Return the norm of each row, ``(N, D) -> (N,)``, at least 1e-12; ``UserError`` if one is non-finite."""
-    values = torch.linalg.vector_norm(features, dim=1)
+    values = torch.cat([torch.linalg.vector_norm(tile.float(), dim=1) for tile in features.split(TILE)])
     if not values.isfinite().all():
         raise UserError(
             f"the features of {(~values.isfinite()).sum()} of {len(features)} clips are non-finite; check "
@@ -53,22 +54,27 @@ def largest_columns(similarities: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def nearest_neighbors(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def nearest_neighbors(
+    queries: Tensor, gallery: Tensor, k: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
     """Return indices and cosine similarities ``(N, k)`` of the k gallery rows most similar to each query.
 
     They are sorted by decreasing similarity; ties go to the lowest index. Neither argument is copied: norms
-    are divided out of the dot products. Raises ``UserError`` if a feature is non-finite.
+    are divided out of the dot products. Products are computed in float32 on ``device``, by default that of
+    the gallery. Raises ``UserError`` if a feature is non-finite.
     """
-    query_norms, scale = norms(queries), norms(gallery).reciprocal_()
-    indices = torch.empty(len(queries), k, dtype=torch.int64, device=gallery.device)
-    similarities = gallery.new_empty(len(queries), k)
+    device = device or gallery.device
+    query_norms, scale = norms(queries).to(device), norms(gallery).reciprocal_().to(device)
+    indices = torch.empty(len(queries), k, dtype=torch.int64, device=device)
+    similarities = torch.empty(len(queries), k, device=device)
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")  # with the 10 bits of TF32, close neighbors would swap
     try:
         starts = range(0, len(queries), TILE)
         for start in tqdm(starts, desc="nearest neighbors", leave=False, disable=None, unit="block"):
             rows = slice(start, start + TILE)
-            indices[rows], similarities[rows] = nearest_of_block(queries[rows], gallery, scale, k)
+            block = queries[rows].to(device, torch.float32)
+            indices[rows], similarities[rows] = nearest_of_block(block, gallery, scale, k)
     finally:
         torch.set_float32_matmul_precision(precision)
     return indices, similarities.div_(query_norms[:, None])
@@ -78,7 +84,7 @@ def nearest_of_block(queries: Tensor, gallery: Tensor, scale: Tensor, k: int) ->
     """Return indices and values ``(N, k)`` of each row's k largest in ``queries @ gallery.T * scale``."""
     found = []
     for start in range(0, len(gallery), TILE):
-        part = gallery[start : start + TILE]
+        part = gallery[start : start + TILE].to(queries)
         products = (queries @ part.t()).mul_(scale[start : start + TILE])  # N x TILE
         columns, values = largest_columns(products, min(k, len(part)))
         found.append((columns + start, values))
@@ -94,20 +100,29 @@ def majority_label(neighbor_labels: Tensor, num_classes: int) -> Tensor:
     return votes.argmax(dim=1)
 
 
-def unit_blocks(features: Tensor, widths: Sequence[int]) -> Tensor:
+def unit_blocks(
+    features: Tensor, widths: Sequence[int], empty: Callable[[int, int], Tensor] | None = None
+) -> Tensor:
     """Normalize the features ``(N, sum(widths))`` of each concatenated encoder to unit length.
 
     The cosine similarity of the result is the mean of the encoders' cosine similarities. Features of a
-    single encoder are returned unchanged.
+    single encoder are returned unchanged. ``empty`` makes the result; by default it is like ``features``.
     """
     if len(widths) == 1:
         return features
-    return torch.cat([F.normalize(block, dim=1) for block in features.split([*widths], dim=1)], dim=1)
+    result = empty(*features.shape) if empty else torch.empty_like(features)
+    for rows, tile in zip(result.split(TILE), features.split(TILE)):
+        blocks = [F.normalize(block.float(), dim=1) for block in tile.split([*widths], dim=1)]
+        rows.copy_(torch.cat(blocks, dim=1))
+    return result
 
 
 def knn_labels(queries: Tensor, gallery: Tensor, gallery_labels: Tensor, k: int, num_classes: int) -> Tensor:
-    """Return the class ``(N,)`` that the k gallery clips nearest to each query vote for."""
-    indices, _ = nearest_neighbors(queries, gallery, k)
+    """Return the class ``(N,)`` that the k gallery clips nearest to each query vote for.
+
+    The products are computed on the device of the labels.
+    """
+    indices, _ = nearest_neighbors(queries, gallery, k, gallery_labels.device)
     return majority_label(gallery_labels[indices], num_classes)
 
 

@@ -1,9 +1,12 @@
 """Retrieval: nearest neighbors in tiles, ties, votes."""
 
+import os
+import re
+
 import numpy as np
 import pytest
 import torch
-from conftest import clusters
+from conftest import RETRIEVAL, TINY_FLAGS, clusters
 from sklearn.neighbors import KNeighborsClassifier
 
 import engine.retrieve
@@ -99,3 +102,27 @@ def test_gpu_finds_same_neighbors(tile, k):
     expected = nearest_neighbors(queries, gallery, k)
     torch.testing.assert_close(similarities.cpu(), expected[1])
     assert torch.equal(found.cpu() % 200, expected[0] % 200), "equal except for which of two copies"
+
+
+def test_features_in_a_file_and_in_half_precision(run, tmp_path, monkeypatch):
+    """The same neighbors from a temporary file, which is gone afterwards; half the size in half precision."""
+    monkeypatch.setattr(engine.retrieve, "TILE", 5)
+    given = ["--pretrained", "random", *TINY_FLAGS]
+    given += ["--finetune-skeleton-representation", "seq-based_and_graph-based", "--seed", 0]
+    lines, saved = [], []
+    for name, flags in (
+        ("memory", []),
+        ("file", ["--feature-memory", 1e-9]),
+        ("half", ["--feature-memory", 1e-9, "--feature-dtype", "float16"]),
+    ):
+        path, folder = tmp_path / f"{name}.npz", tmp_path / name
+        code, out, err = run(RETRIEVAL, *given, *flags, "--output-dir", folder, "--save-features", path)
+        assert code == 0 and out.count(f"kept in a temporary file in {folder}") == (4 if flags else 0), err
+        assert sorted(os.listdir(folder)) == sorted(os.listdir(tmp_path / "memory"))
+        lines.append(re.search(r"1-nearest-neighbor retrieval: .*", out)[0])
+        with np.load(path) as file:
+            saved.append([file["train_features"], file["val_features"]])
+    assert lines[0] == lines[1]
+    for memory, file, half in zip(*saved):
+        assert np.array_equal(memory, file) and half.dtype == np.float16
+        np.testing.assert_allclose(memory, half, rtol=1e-3, atol=1e-6)
