@@ -4,11 +4,13 @@
     python benchmarks/real_data.py study --data-root DIR --runs DIR [--only momentum temperature ...]
     python benchmarks/real_data.py labels --data-root DIR --runs DIR --pretrained RUN0 RUN1 RUN2
     python benchmarks/real_data.py labels --plot DIR DIR --runs DIR
+    python benchmarks/real_data.py transfer --data-root DIR --runs DIR --pretrained RUN0 RUN1 RUN2
 
 The store is --dataset in --data-root. Each command prints its results and writes them to --runs: mean and
 sample standard deviation over the seeds, of 1-NN retrieval and of the best and the last epoch of the linear
-probe. Finished runs are skipped: choose another folder for another store or preset. All results, as LaTeX or
-CSV: python -m engine.report RUNS --over seed --format latex.
+probe. results.csv has the values of each run; results.py puts them into docs/results.md. Finished runs are
+skipped: choose another folder for another store or preset. All results, as LaTeX or CSV:
+python -m engine.report RUNS --over seed --format latex.
 
 - table: coordinates, untrained encoders, the preset unchanged (intra-skeleton, sequence encoder), and with
   --steps each: intra-skeleton pretraining of each representation, inter-skeleton pretraining (pairs inter and
@@ -19,6 +21,7 @@ CSV: python -m engine.report RUNS --over seed --format latex.
 - labels: fine-tuning compared with supervised training with few labels. Label subset i starts from checkpoint
   i modulo their number. Best epoch on the validation clips and, in parentheses, last epoch. few_labels.svg
   shows the last epoch; with --plot, a panel for each of several folders.
+- transfer: evaluations of frozen encoders that were pretrained on another dataset, one per seed.
 """
 
 from __future__ import annotations
@@ -33,12 +36,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads do not speed up encoders this small
 
+from benchmarks.results import COLUMNS, RUN_RESULTS, Row, merge, read_results, summarize, write_results
 from dataset.clips import open_clips
 from engine.checkpoint import checkpoint_name, load_checkpoint
 from engine.encoders import COORDINATES, RANDOM, last_checkpoints
@@ -59,7 +62,6 @@ PROBE = {"epochs": 40, "schedule": (25, 35), "cached_crops": 8}
 
 PARTS = ("reference", "preset", "intra", "inter", "all", "streams")
 PAIRS = (*combinations(REPRESENTATIONS, 2),)
-COLUMNS = ["pretraining", "flags", "encoder", "steps", "minutes", "1-NN", "linear best", "linear last"]
 
 # Factor -> pairs, the representations that are contrasted, and flags that replace those of the preset.
 JITTER = ((4, 0.2), (8, 0.2), (12, 0.2), (8, 0.5), (15, 0.5))
@@ -140,16 +142,27 @@ class Recipe:
 class Encoder:
     """An encoder to evaluate: concatenated ``representation`` are joined by ``_and_``.
 
-    It is pretrained with ``recipes``, or the ``baseline`` is random or coordinates.
+    It is pretrained with ``recipes``, or the ``baseline`` is random or coordinates, or it is ``transferred``:
+    a checkpoint per seed.
     """
 
     representation: str
     recipes: tuple[Recipe, ...] = ()
     baseline: str = ""
+    transferred: tuple[Path, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The pretraining, for tables; that of a transferred encoder is in a folder named after its data."""
+        if self.transferred:
+            return f"on {self.transferred[0].parent.parent.name}"
+        return self.baseline or ", ".join(recipe.title for recipe in self.recipes)
 
     @property
     def folder(self) -> str:
         """The name of the folder of its evaluations, without the seed."""
+        if self.transferred:
+            return "transfer_" + "_".join(self.transferred[0].parent.parts[-2:])
         return self.baseline or "_and_".join(recipe.name for recipe in self.recipes)
 
 
@@ -159,6 +172,7 @@ class Runs:
     def __init__(self, args: argparse.Namespace) -> None:
         self.folder, self.dataset = Path(args.runs).resolve(), args.dataset
         self.seeds, self.parallel = args.seeds, args.jobs
+        self.protocol = args.protocol
         self.data = {"data_root": Path(args.data_root).resolve(), "protocol": args.protocol}
         check_output_folder(self.folder, "--runs")
         self.train, self.val = (
@@ -202,7 +216,9 @@ class Runs:
         folder = self.folder / f"{encoder.folder}_seed{seed}"
         output = folder / f"{task}_{encoder.representation.replace(':', '-')}"
         given = {
-            "pretrained": [job.output for job in jobs] or encoder.baseline,
+            "pretrained": [job.output for job in jobs]
+            or encoder.baseline
+            or encoder.transferred[self.seeds.index(seed)],
             "finetune_skeleton_representation": encoder.representation,
             "finetune_dataset": self.dataset,
             **self.data,
@@ -220,23 +236,33 @@ class Runs:
         command = script_command("action_classification.py", {**given, **PROBE, "save_scores": scores})
         return Job(name, command, scores, jobs)
 
-    def numbers(self, task: str, encoder: Encoder) -> list[dict[str, Any]]:
-        """Return the metrics of the seeds that are finished."""
-        jobs = [self.evaluation(task, encoder, seed) for seed in self.seeds]
-        return [read_result(job.output.parent / RESULTS)["numbers"] for job in jobs if job.is_done]
-
-    def table_row(self, encoder: Encoder) -> list[str]:
-        """Return the cells of ``COLUMNS`` over the seeds that are finished."""
-        probes = self.numbers("linear", encoder)
-        values = [[numbers["knn"] for numbers in self.numbers("retrieval", encoder)]]
-        values += [[numbers[which]["top1"] for numbers in probes] for which in ("best", "last")]
-        title = encoder.baseline or ", ".join(recipe.title for recipe in encoder.recipes)
-        flags = " ".join(part for recipe in encoder.recipes for part in recipe.given)
-        steps = minutes = ""
+    def row(self, part: str, encoder: Encoder, seed: int) -> Row | None:
+        """Return the row of ``results.csv`` of an encoder; None if neither of its evaluations is finished."""
+        jobs = {task: self.evaluation(task, encoder, seed) for task in ("retrieval", "linear")}
+        numbers = {
+            task: read_result(job.output.parent / RESULTS)["numbers"]
+            for task, job in jobs.items()
+            if job.is_done
+        }
+        if not numbers:
+            return None
+        row = {
+            "part": part,
+            "pretraining": encoder.title,
+            "flags": " ".join(flag for recipe in encoder.recipes for flag in recipe.given),
+            "encoder": encoder.representation,
+            "protocol": self.protocol,
+            "seed": str(seed),
+            "training clips": str(len(self.train)),
+            "validation clips": str(len(self.val)),
+        }
         if encoder.recipes:
-            steps = str(encoder.recipes[0].steps)
-            minutes = f"{max(self.minutes(encoder, seed) for seed in self.seeds):.1f}"
-        return [title, flags, encoder.representation, steps, minutes, *map(accuracy, values)]
+            row |= {"steps": str(encoder.recipes[0].steps), "minutes": f"{self.minutes(encoder, seed):.2f}"}
+        if "retrieval" in numbers:
+            row["1-NN"] = f"{numbers['retrieval']['knn']:.3f}"
+        for which in ("best", "last") if "linear" in numbers else ():
+            row[f"linear {which}"] = f"{numbers['linear'][which]['top1']:.3f}"
+        return dict.fromkeys(COLUMNS, "") | row
 
     def minutes(self, encoder: Encoder, seed: int) -> float:
         """Return the duration of the pretrainings so far, without checkpoints and diagnostics."""
@@ -283,14 +309,20 @@ def study_recipe(pairs: str, names: tuple[str, ...], flags: str, steps: int) -> 
 
 def run_table(runs: Runs, args: argparse.Namespace) -> None:
     """Run the parts ``--only`` and write the table of all finished runs."""
-    parts = {part: encoders_of(part, args.steps) for part in COMMANDS[args.command]}
+    if args.command == "transfer":
+        parts = {"transfer": [Encoder(args.representation, transferred=tuple(args.pretrained))]}
+    else:
+        parts = {part: encoders_of(part, args.steps) for part in COMMANDS[args.command]}
     chosen = [encoder for part in args.only for encoder in parts[part]]
     tasks = product(("retrieval", "linear"), chosen, runs.seeds)
     try:
         runs.run(runs.evaluation(*task) for task in tasks)
     finally:
-        rows = [[part, *runs.table_row(encoder)] for part in parts for encoder in parts[part]]
-        table = [["part", *COLUMNS], *(row for row in rows if any(row[-3:]))]
+        found = [runs.row(part, *run) for part in parts for run in product(parts[part], runs.seeds)]
+        path, rows = runs.folder / RUN_RESULTS, [row for row in found if row]
+        rows = merge(read_results(path) if path.exists() else [], rows)
+        write_results(path, rows)
+        table = [row[1:] for row in summarize(row for row in rows if row["part"] in parts)]
         write(runs.folder / f"{args.command}.md", format_table(table).encode())
 
 
@@ -319,7 +351,6 @@ def training_job(runs: Runs, args: argparse.Namespace, mode: str, fraction: floa
 
 def run_labels(runs: Runs, args: argparse.Namespace) -> None:
     """Run all trainings with few labels; write their table, numbers and figure."""
-    args.pretrained = last_checkpoints(args.pretrained)
     jobs = {
         (fraction, mode): [training_job(runs, args, mode, fraction, i) for i in range(len(args.label_seeds))]
         for fraction, mode in product(args.fractions, MODES)
@@ -376,7 +407,12 @@ def plot_labels(folders: Sequence[Path]) -> bytes:
 
 
 # Command -> choices of --only
-COMMANDS: dict[str, Sequence[str]] = {"table": PARTS, "study": [*STUDY], "labels": ()}
+COMMANDS: dict[str, Sequence[str]] = {
+    "table": PARTS,
+    "study": [*STUDY],
+    "labels": (),
+    "transfer": ["transfer"],
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -391,9 +427,9 @@ def parse_args() -> argparse.Namespace:
     add("--seeds", type=COUNT, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     add("--steps", type=POSITIVE_INT, default=1000, metavar="N", help="(default: 1000)")
     add("--only", nargs="+", choices=[*PARTS, *STUDY], metavar="NAME", help="parts or factors (default: all)")
-    add = parser.add_argument_group("labels").add_argument
+    add = parser.add_argument_group("labels and transfer").add_argument
     add("--pretrained", type=expanded_path, nargs="+", metavar="PATH", help="pretrainings, one per seed")
-    add("--representation", default=SEQ, help=f"encoder to fine-tune (default: {SEQ})")
+    add("--representation", default=SEQ, help=f"encoder to evaluate or fine-tune (default: {SEQ})")
     add("--fractions", type=POSITIVE_FRACTION, nargs="+", default=[0.01, 0.05, 0.1, 1.0], metavar="F")
     add("--label-seeds", type=COUNT, nargs="+", default=[0, 1, 2, 3, 4], metavar="S")
     add("--lr", type=POSITIVE, default=0.01, help="(default: 0.01)")
@@ -406,6 +442,9 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"{args.command} --only: choose from {', '.join(COMMANDS[args.command])}")
     if args.command == "labels" and not (args.pretrained or args.plot):
         parser.error("labels needs --pretrained or --plot")
+    if args.command == "transfer" and len(args.pretrained or ()) != len(args.seeds):
+        parser.error("transfer needs --pretrained, one run per seed")
+    args.pretrained = [Path(path) for path in last_checkpoints(args.pretrained or [])]
     return args
 
 

@@ -8,9 +8,10 @@ from statistics import mean, stdev
 import pytest
 from conftest import write_pretraining
 
-from benchmarks import real_data
+from benchmarks import real_data, results
 from engine.report import RESULTS
 from models.registry import REPRESENTATIONS, join_representations
+from utils.errors import UserError
 
 TINY_ENCODERS = "--gru-hidden-size 16 --gru-num-layers 1 --graph-width 4 --graph-num-blocks 1".split()
 SMALL_PRESET = f"""\
@@ -101,6 +102,40 @@ def test_table_summarizes_seeds_and_skips_finished_runs(run, start, monkeypatch,
     assert start(*flags) == []
     report = run("engine.report", tmp_path / "a", "--over", "seed")[1]
     assert rows[-1][header.index("1-NN")] in report.split(both)[-1]
+
+
+def test_page_has_the_results_of_all_runs(start, tmp_path, monkeypatch):
+    """Results of two seeds, added one after the other, one of them twice."""
+    table, page = tmp_path / "results.csv", tmp_path / "page.md"
+    page.write_text("# Title\n<!-- results: transfer, reference -->\nold\n<!-- end -->\nText\n")
+    checkpoints = [tmp_path / "mine/run" / f"checkpoint_000{seed}.pth.tar" for seed in (0, 1)]
+    for path in checkpoints:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_pretraining(path, ["seq-based"])
+    values = {}
+    for seed in (0, 1, 1):
+        start("transfer", "--pretrained", checkpoints[seed], "--seeds", seed, "--runs", tmp_path / "runs")
+        rows = results.read_results(tmp_path / "runs" / results.RUN_RESULTS)
+        values[seed] = float(rows[-1]["1-NN"])
+        given = [
+            "results.py",
+            "--add",
+            f"Mine={tmp_path / 'runs'}",
+            "--table",
+            str(table),
+            "--page",
+            str(page),
+        ]
+        monkeypatch.setattr(sys, "argv", given)
+        results.main()
+    assert len(results.read_results(table)) == 2
+    text = page.read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith("| Mine | on mine ")]
+    assert f"| 2    |         | {mean(values.values()):.1f} ± {stdev(values.values()):.1f} |" in row
+    assert text.startswith("# Title\n") and text.endswith("\n<!-- end -->\nText\n") and "old" not in text
+    page.write_text("<!-- results: preset -->\n<!-- end -->\n")
+    with pytest.raises(UserError, match="no results of preset"):
+        results.main()
 
 
 def test_few_labels_start_from_the_pretrainings_in_turn_and_share_a_figure(start, tmp_path):
