@@ -156,7 +156,8 @@ class Encoder:
         """The pretraining, for tables; that of a transferred encoder is in a folder named after its data."""
         if self.transferred:
             return f"on {self.transferred[0].parent.parent.name}"
-        return self.baseline or ", ".join(recipe.title for recipe in self.recipes)
+        names = {RANDOM: "untrained", COORDINATES: COORDINATES}
+        return names.get(self.baseline) or ", ".join(recipe.title for recipe in self.recipes)
 
     @property
     def folder(self) -> str:

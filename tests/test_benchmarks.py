@@ -92,7 +92,7 @@ def test_table_summarizes_seeds_and_skips_finished_runs(run, start, monkeypatch,
     both = "seq-based_and_graph-based"
     assert [row[:2] + row[3:5] for row in rows] == [
         ["reference", "coordinates", "seq-based", ""],
-        ["reference", "random", "seq-based", ""],
+        ["reference", "untrained", "seq-based", ""],
         *(["all", f"all {both}", name, "10"] for name in ("seq-based", "graph-based", both)),
     ]
     runs = [tmp_path / "a" / f"all_{both}_10steps_seed{seed}" for seed in (0, 1)]
