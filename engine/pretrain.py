@@ -41,7 +41,6 @@ from .optimization import (
 from .randomness import DROPOUT, ORDER, VIEWS, WEIGHTS, generator, seed_globally
 from .resume import ResumePoint
 from .signals import EXIT_RESUMABLE, StopRequest
-from .sync_batch_norm import convert_sync_batch_norm
 
 
 @dataclass
@@ -116,6 +115,8 @@ def build_model(
     build = partial(build_encoder, skeleton=skeleton, **given_sizes(args))
     model = MoCo(representations, build, objectives, args.moco_dim, args.moco_k, args.moco_m, args.mlp)
     if args.sync_bn:
+        from .sync_batch_norm import convert_sync_batch_norm  # imports torch._dynamo, which is slow
+
         convert_sync_batch_norm(model, group)
     if args.compile:
         compile_encoders(model)
