@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import pickle
+import shutil
 import signal
 import sys
 from contextlib import contextmanager
@@ -244,9 +245,31 @@ def training_store(tmp_path_factory):
     return root
 
 
+class Runner:
+    """A way to run a script; a call returns the exit code, stdout and stderr."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __call__(self, *arguments, **settings):
+        return self.call(*arguments, **settings)
+
+    def succeed(self, *arguments, **settings):
+        """Run a script that must succeed; return stdout."""
+        code, out, err = self.call(*arguments, **settings)
+        assert code == 0, err
+        return out
+
+    def fail(self, *arguments, **settings):
+        """Run a script that must end with a one-line error; return this line."""
+        code, _, err = self.call(*arguments, **settings)
+        assert code == 2 and one_line(err), err
+        return err
+
+
 @pytest.fixture
 def run(monkeypatch, capsys, small_store):
-    """``run(script, *flags)`` next to the store; returns the exit code, stdout and stderr."""
+    """``run(script, *flags)`` next to the store; see ``Runner``."""
     monkeypatch.chdir(small_store.parent)
 
     def call(script, *flags):
@@ -256,7 +279,7 @@ def run(monkeypatch, capsys, small_store):
         output = capsys.readouterr()
         return ended.value.code, output.out, output.err
 
-    return call
+    return Runner(call)
 
 
 @pytest.fixture
@@ -270,7 +293,16 @@ def pretrain(run, monkeypatch):
     def call(folder, *flags, script=INTER):
         return run(script, *PRETRAINING_FLAGS, *TINY_FLAGS, "--checkpoint-path", folder, *flags)
 
-    return call
+    return Runner(call)
+
+
+@pytest.fixture
+def pretrained(pretrain, tmp_path, tmp_path_factory):
+    """``tmp_path/c``: a copy of a pretraining of two epochs, whose checkpoints are both kept."""
+    original = tmp_path_factory.getbasetemp() / "pretrained"
+    if not original.exists():
+        pretrain.succeed(original, "--save-freq", 1)
+    return Path(shutil.copytree(original, tmp_path / "c"))
 
 
 @pytest.fixture
@@ -280,7 +312,7 @@ def probe(run):
     def call(folder, *flags):
         return run(CLASSIFICATION, "--pretrained", "random", *TINY_FLAGS, "--output-dir", folder, *flags)
 
-    return call
+    return Runner(call)
 
 
 @pytest.fixture

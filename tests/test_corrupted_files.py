@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conftest import RETRIEVAL, identical, one_line, write_official
+from conftest import RETRIEVAL, identical, write_official
 
 from dataset.clips import open_clips
 from engine.checkpoint import load_checkpoint
@@ -118,7 +118,7 @@ def everything_below(folder):
 
 
 def test_bad_checkpoints_are_rejected_or_unchanged(pretrain, tmp_path, monkeypatch, capsys, count=120):
-    assert pretrain(tmp_path / "c", "--epochs", 1)[0] == 0
+    pretrain.succeed(tmp_path / "c", "--epochs", 1)
     path = tmp_path / "c" / "checkpoint_0000.pth.tar"
     content, good = load_checkpoint(path), path.read_bytes()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # files there would be noticed, too
@@ -178,27 +178,25 @@ def altered_contents(content, names):
 
 
 def test_resume_rejects_altered_checkpoints(pretrain, tmp_path):
-    assert pretrain(tmp_path, "--epochs", 1)[0] == 0
+    pretrain.succeed(tmp_path, "--epochs", 1)
     path = tmp_path / "checkpoint_0000.pth.tar"
     names = ("optimizer", "flags", "seed", "epoch", "step")
     for change, content in list(altered_contents(load_checkpoint(path), names)):
         torch.save(content, path)
-        code, _, err = pretrain(tmp_path, "--resume", path)
-        assert code == 2 and str(path) in err and one_line(err), (change, err)
+        assert str(path) in pretrain.fail(tmp_path, "--resume", path)
 
 
 def test_probe_rejects_altered_checkpoints(probe, tmp_path):
-    assert probe(tmp_path, "--epochs", 1, "--seed", 1)[0] == 0
+    probe.succeed(tmp_path, "--epochs", 1, "--seed", 1)
     path = tmp_path / PROBE_FILE
     names = ("optimizer", "flags", "seed", "epoch", "step", "encoder_sha256")
     for change, content in list(altered_contents(load_checkpoint(path), names)):
         torch.save(content, path)
-        code, _, err = probe(tmp_path, "--epochs", 2, "--seed", 1, "--resume", "auto")
-        assert code == 2 and str(path) in err and one_line(err), (change, err)
+        assert str(path) in probe.fail(tmp_path, "--epochs", 2, "--seed", 1, "--resume", "auto")
 
 
 def test_evaluation_rejects_altered_checkpoints(run, pretrain, tmp_path):
-    assert pretrain(tmp_path / "c", "--epochs", 1)[0] == 0
+    pretrain.succeed(tmp_path / "c", "--epochs", 1)
     path = tmp_path / "c" / "checkpoint_0000.pth.tar"
     good = load_checkpoint(path)
     for change in (
@@ -210,5 +208,4 @@ def test_evaluation_rejects_altered_checkpoints(run, pretrain, tmp_path):
     ):
         torch.save({**good, **change}, path)
         flags = ["--pretrained", path, "--finetune-skeleton-representation", "seq-based"]
-        code, _, err = run(RETRIEVAL, *flags)
-        assert code == 2 and str(path) in err and one_line(err), (change, err)
+        assert str(path) in run.fail(RETRIEVAL, *flags)

@@ -161,8 +161,7 @@ def test_pretraining_on_replicas_equals_that_on_one_device(run, tmp_path, replic
             seen.clear(), calls.clear()
             replicate(devices)
             folder = tmp_path / f"devices{devices}"
-            code, _, err = run(*PRETRAIN, "--epochs", 2, "--seed", 5, "--checkpoint-path", folder)
-            assert code == 0, err
+            run.succeed(*PRETRAIN, "--epochs", 2, "--seed", 5, "--checkpoint-path", folder)
             assert calls == {"momentum update": 4, "enqueue 10": 4 * len(REPRESENTATIONS)}  # four steps
             assert set(seen) == ({10} if devices == 1 else shards)
             losses[devices] = [line["loss"] for line in log_lines(folder)]
@@ -181,8 +180,7 @@ def test_features_on_replicas_equal_those_on_one_device(run, tmp_path, replicate
     for devices in (1, count):
         replicate(devices)
         file = tmp_path / f"features{devices}.npz"
-        code, _, err = run(RETRIEVAL, *EVALUATE, "--seed", 1, "--save-features", file)
-        assert code == 0, err
+        run.succeed(RETRIEVAL, *EVALUATE, "--seed", 1, "--save-features", file)
         with np.load(file) as arrays:
             files[devices] = dict(arrays)
     assert files[1].keys() == files[count].keys()
@@ -202,8 +200,7 @@ def test_supervised_training_on_replicas_equals_that_on_one_device(run, tmp_path
         folder = tmp_path / f"devices{devices}"
         # 9 + 9 + 2 clips per epoch
         flags_of_run = ["--batch-size", 9, "--epochs", 1, "--seed", 1, "--output-dir", folder]
-        code, _, err = run(CLASSIFICATION, *flags, *flags_of_run)
-        assert code == 0, err
+        run.succeed(CLASSIFICATION, *flags, *flags_of_run)
         results[devices] = json.loads((folder / "results.json").read_text())["numbers"]["last"]
     assert_same_weights(*(tmp_path / f"devices{n}" / "finetune_last.pth.tar" for n in (1, count)))
     assert results[count] == results[1]

@@ -85,8 +85,7 @@ def test_monitor_measures_all_representations_and_leaves_no_trace(small_store):
 def test_monitoring_does_not_change_the_training(pretrain, tmp_path):
     losses = []
     for folder, freq in (("a", 1), ("b", 100)):
-        code, _, err = pretrain(tmp_path / folder, "--epochs", 3, "--monitor-freq", freq, "--monitor-knn")
-        assert code == 0, err
+        pretrain.succeed(tmp_path / folder, "--epochs", 3, "--monitor-freq", freq, "--monitor-knn")
         lines = [json.loads(line) for line in (tmp_path / folder / LOG_FILE).read_text().splitlines()]
         losses.append([line["loss"] for line in lines])
         measured = ["knn/seq" in line for line in lines]

@@ -101,8 +101,8 @@ def test_configuration_lists_the_flags_that_are_used(run, tmp_path):
         (["--autoencoder"], {"lr", "epochs", "save_features"}),
     ):
         o = f"o{len(flags)}"
-        code, out, err = run(RETRIEVAL, "--pretrained", "random", *TINY_FLAGS, "--output-dir", o, *flags)
-        assert code == 0 and "config: " in out, err
+        out = run.succeed(RETRIEVAL, "--pretrained", "random", *TINY_FLAGS, "--output-dir", o, *flags)
+        assert "config: " in out
         config, results = (
             json.loads((tmp_path / o / f"{n}.json").read_text()) for n in ("config", "results")
         )
@@ -117,8 +117,8 @@ def test_pretraining_folder_is_not_an_output_folder(run, tmp_path):
     path = write_pretraining(tmp_path / "c/checkpoint_0002.pth.tar", ("seq-based",))
     before = sorted(tmp_path.rglob("*"))
     for script in ("action_retrieval.py", "action_classification.py"):
-        code, _, err = run(script, "--pretrained", path, "--output-dir", tmp_path / "c")
-        assert code == 2 and f"{tmp_path / 'c'} contains the checkpoints of a pretraining" in err
+        err = run.fail(script, "--pretrained", path, "--output-dir", tmp_path / "c")
+        assert f"{tmp_path / 'c'} contains the checkpoints of a pretraining" in err
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -126,9 +126,9 @@ def test_evaluations_with_other_settings_have_folders_of_their_own(run, tmp_path
     path = write_pretraining(tmp_path / "c/checkpoint_0002.pth.tar", ("seq-based",))
     common = ["--pretrained", path, "--seed", 0]
     for flags in ([], ["--knn-neighbours", 5]):
-        assert run("action_retrieval.py", *common, *flags)[0] == 0
+        run.succeed("action_retrieval.py", *common, *flags)
     for flags in ([], ["--lr", 0.1], ["--lr", 0.01]):
-        assert run("action_classification.py", *common, "--epochs", 1, *flags)[0] == 0
+        run.succeed("action_classification.py", *common, "--epochs", 1, *flags)
     folders = sorted(file.parent.name for file in (tmp_path / "c").rglob("results.json"))
     linear, retrieval = (f"{task}_ntu60_cross_view" for task in ("linear", "retrieval"))
     assert folders == [

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, TINY_FLAGS, TINY_SIZES, one_line, write_pretraining, write_store
+from conftest import TINY, TINY_FLAGS, TINY_SIZES, write_pretraining, write_store
 
 import action_classification
 import engine.classifier
@@ -49,8 +49,7 @@ def test_weights_match_plain_training_loop(run, tmp_path, small_store, checkpoin
     """Adam on encoder and head, crops of at least half, BatchNorm and dropout in training mode."""
     flags = f"--mode finetune --pretrained {checkpoint} --finetune-skeleton-representation graph-based"
     flags += " --epochs 2 --batch-size 8 --schedule 1 --seed 4 --output-dir o"
-    code, _, err = run(SCRIPT, *flags.split())
-    assert code == 0, err
+    run.succeed(SCRIPT, *flags.split())
     clips = open_clips(small_store, "ntu60", "cross_view", "train")
     encoder = build_encoder("graph-based", 8, **TINY_SIZES)
     before = load_checkpoint(checkpoint)["state_dict"]
@@ -102,35 +101,32 @@ def crash():
 def test_run_stopped_within_epoch_resumes_exactly(run, tmp_path, monkeypatch, representation, number):
     flags = ["--finetune-skeleton-representation", representation, "--epochs", 2, "--resume", "auto"]
     flags = [*SUPERVISED, *flags, "--output-dir"]
-    code, out, err = run(*flags, tmp_path / "whole")
-    assert code == 0 and "starting a new run" in out, err
+    assert "starting a new run" in run.succeed(*flags, tmp_path / "whole")
     folder = tmp_path / "stopped"
     with monkeypatch.context() as patch:
         at_step(patch, 1, 1, partial(os.kill, os.getpid(), number))
         code, out, _ = run(*flags, folder)
     assert code == EXIT_RESUMABLE and "stopped in epoch 1, step 2" in out
     assert not (folder / "results.json").exists()
-    code, out, err = run(*flags, folder)
-    assert code == 0 and "resumed" in out and "epoch 1, step 2" in out, err
+    out = run.succeed(*flags, folder)
+    assert "resumed" in out and "epoch 1, step 2" in out
     assert same(weights(tmp_path / "whole"), weights(folder))
     assert results(folder)["numbers"] == results(tmp_path / "whole")["numbers"]
 
 
 def test_crashed_run_resumes_exactly_from_rolling_checkpoint(run, tmp_path, monkeypatch):
     flags = [*SUPERVISED, "--epochs", 2, "--resume", "auto", "--output-dir"]
-    assert run(*flags, tmp_path / "whole")[0] == 0
+    run.succeed(*flags, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(engine.classifier, "SAVE_MINUTES", 0.0)
         at_step(patch, 1, 2, crash)
         with pytest.raises(ZeroDivisionError):
             run(*flags, tmp_path / "two")
-    code, out, err = run(*flags, tmp_path / "two")
-    assert code == 0 and "epoch 1, step 2" in out, err
+    assert "epoch 1, step 2" in run.succeed(*flags, tmp_path / "two")
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "two"))
-    assert run(*flags, tmp_path / "two")[0] == 0, "no epoch is left to train"
+    run.succeed(*flags, tmp_path / "two")
     assert results(tmp_path / "whole")["numbers"] == results(tmp_path / "two")["numbers"]
-    code, _, err = run(*flags, tmp_path / "two", "--epochs", 3)
-    assert code == 2 and "has no optimizer state" in err
+    assert "has no optimizer state" in run.fail(*flags, tmp_path / "two", "--epochs", 3)
 
 
 def test_resume_rejects_other_training(run, tmp_path, checkpoint):
@@ -138,7 +134,7 @@ def test_resume_rejects_other_training(run, tmp_path, checkpoint):
     flags = f"--mode finetune --pretrained {checkpoint} --finetune-skeleton-representation seq-based"
     flags += " --label-fraction 0.5 --epochs 1 --seed 1 --output-dir o --resume auto"
     finetune = [SCRIPT, *flags.split()]
-    assert run(*finetune)[0] == 0
+    run.succeed(*finetune)
     for flags, message in (
         (["--label-seed", 1], "--label-seed 1, but"),
         (["--lr", 0.5], "--lr 0.5, but"),
@@ -147,11 +143,9 @@ def test_resume_rejects_other_training(run, tmp_path, checkpoint):
         (["--label-sampling", "uniform"], "--label-sampling uniform, but"),
         (["--mode", "linear", "--resume", "o/finetune_last.pth.tar", "--output-dir", "p"], "not a probe"),
     ):
-        code, _, err = run(*finetune, *flags)
-        assert code == 2 and message in err, err
+        assert message in run.fail(*finetune, *flags)
     write_pretraining(checkpoint, ("seq-based", "graph-based", "image-based"))
-    code, _, err = run(*finetune)
-    assert code == 2 and "was trained on a different encoder" in err
+    assert "was trained on a different encoder" in run.fail(*finetune)
 
 
 SGD = {"optimizer": "sgd", "lr": 0.1, "epochs": 80, "schedule": [50, 70], "momentum": 0.9}
@@ -177,8 +171,7 @@ def test_label_subset(run, tmp_path):
     """Only the subset is trained on; it is saved, and the same for the same --label-seed."""
 
     def subset(folder, *flags):
-        code, out, err = run(*SUPERVISED, "--epochs", 1, "--output-dir", folder, *flags)
-        assert code == 0, err
+        out = run.succeed(*SUPERVISED, "--epochs", 1, "--output-dir", folder, *flags)
         with open(tmp_path / folder / "label_subset.csv", newline="") as file:
             return out, list(csv.DictReader(file))
 
@@ -211,15 +204,15 @@ def test_training_learns_separable_classes(run, tmp_path):
     frames[:, :, 0] += np.repeat(labels, 20)[:, None, None]
     np.save(store / "frames.npy", frames)
     flags = "--data-root places --finetune-dataset mine --protocol split --epochs 12 --lr 0.01 --output-dir o"
-    code, _, err = run(*SUPERVISED, *flags.split())
-    assert code == 0 and results(tmp_path / "o")["numbers"]["last"]["top1"] == 100.0, err
+    run.succeed(*SUPERVISED, *flags.split())
+    assert results(tmp_path / "o")["numbers"]["last"]["top1"] == 100.0
 
 
 def test_non_finite_loss_stops_before_update(run, tmp_path, small_store):
     path = small_store / "ntu60" / "frames.npy"
     np.save(path, np.full_like(np.load(path), np.nan))
-    code, _, err = run(*SUPERVISED, "--epochs", 1, "--output-dir", "o")
-    assert code == 2 and "non-finite loss in epoch 0, step 0 (clips S001C" in err
+    err = run.fail(*SUPERVISED, "--epochs", 1, "--output-dir", "o")
+    assert "non-finite loss in epoch 0, step 0 (clips S001C" in err
     kept = load_checkpoint(tmp_path / "o/checkpoint_nonfinite.pth.tar")["state_dict"]
     assert all(torch.isfinite(x).all() for x in kept.values())
 
@@ -243,8 +236,7 @@ def test_invalid_flags_are_one_line_errors(run, tmp_path):
             "has 1 entries for 2",
         ),
     ):
-        code, _, err = run(SCRIPT, *TINY_FLAGS, *flags)
-        assert code == 2 and message in err and one_line(err), err
+        assert message in run.fail(SCRIPT, *TINY_FLAGS, *flags)
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -21,8 +21,7 @@ def run_to_end(run, training_store):
     """``run_to_end(folder)``: start or resume a run in this process."""
 
     def call(folder):
-        code, out, err = run(INTER, *pretraining_flags(training_store, folder, "--resume", "auto"))
-        assert code == 0, err
+        out = run.succeed(INTER, *pretraining_flags(training_store, folder, "--resume", "auto"))
         return out
 
     return call

@@ -49,5 +49,4 @@ def test_file_system_without_locks_is_noted(tmp_path, monkeypatch, capsys, numbe
 
 def test_folder_that_cannot_be_locked_is_an_error(pretrain, tmp_path):
     (tmp_path / "c" / LOCK_FILE).mkdir(parents=True)
-    code, _, err = pretrain(tmp_path / "c")
-    assert code == 2 and f"cannot access {tmp_path / 'c' / LOCK_FILE} (Is a directory)" in err
+    assert f"cannot access {tmp_path / 'c' / LOCK_FILE} (Is a directory)" in pretrain.fail(tmp_path / "c")

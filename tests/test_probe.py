@@ -59,8 +59,7 @@ def test_cached_crops_are_encoded_once_and_reshuffled(features_of, monkeypatch):
 
 def test_cached_probe_resumes_exactly(run, tmp_path, monkeypatch):
     probe = [*PROBE, "--epochs", 5, "--cached-crops", 2]
-    code, out, err = run(*probe)  # in the default folder
-    assert code == 0 and "2 cached crops per clip: 0.0 MB of features on cpu" in out, err
+    assert "2 cached crops per clip: 0.0 MB of features on cpu" in run.succeed(*probe)
     report = engine.classifier.report_epoch
 
     def stop_after_two_epochs(training, *rest):
@@ -72,9 +71,9 @@ def test_cached_probe_resumes_exactly(run, tmp_path, monkeypatch):
     assert run(*probe, "--output-dir", tmp_path / "two")[0] == EXIT_RESUMABLE
     monkeypatch.setattr(engine.classifier, "report_epoch", report)
     for other, spelled in ((["--cached-crops", 3], "--cached-crops 3"), ([], "no --cached-crops")):
-        code, _, err = run(*probe[:-2], *other, "--output-dir", tmp_path / "two", "--resume", "auto")
-        assert code == 2 and "was trained with --cached-crops 2" in err and f"error: {spelled}, but" in err
-    assert run(*probe, "--output-dir", tmp_path / "two", "--resume", "auto")[0] == 0
+        err = run.fail(*probe[:-2], *other, "--output-dir", tmp_path / "two", "--resume", "auto")
+        assert "was trained with --cached-crops 2" in err and f"error: {spelled}, but" in err
+    run.succeed(*probe, "--output-dir", tmp_path / "two", "--resume", "auto")
     folders = (tmp_path / "runs/random/linear_ntu60_cross_view_crops2_seed1", tmp_path / "two")
     numbers = [json.loads((folder / "results.json").read_text())["numbers"] for folder in folders]
     assert numbers[0] == numbers[1] and numbers[0]["cached_crops"] == 2
@@ -84,10 +83,8 @@ def test_cached_probe_resumes_exactly(run, tmp_path, monkeypatch):
 
 def test_log_has_one_line_per_epoch_and_the_configuration(run, tmp_path):
     command = [*PROBE, "--schedule", 2, "--output-dir", tmp_path / "o"]
-    code, out, err = run(*command, "--epochs", 2)
-    assert code == 0 and "config: " in out, err
-    code, _, err = run(*command, "--epochs", 3, "--resume", "auto")
-    assert code == 0, err
+    assert "config: " in run.succeed(*command, "--epochs", 2)
+    run.succeed(*command, "--epochs", 3, "--resume", "auto")
     lines = [json.loads(line) for line in (tmp_path / "o/log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1, 2]
     assert [line["learning_rate"] for line in lines] == pytest.approx([0.1, 0.1, 0.01])
@@ -101,15 +98,15 @@ def test_log_has_one_line_per_epoch_and_the_configuration(run, tmp_path):
 def test_non_finite_features_stop_the_probe(run, tmp_path, small_store):
     path = small_store / "ntu60" / "frames.npy"
     np.save(path, np.full_like(np.load(path), np.nan))
-    code, _, err = run(*PROBE, "--epochs", 2, "--output-dir", "o")
-    assert code == 2 and "non-finite loss of the linear probe in epoch 0, step 0" in err
+    err = run.fail(*PROBE, "--epochs", 2, "--output-dir", "o")
+    assert "non-finite loss of the linear probe in epoch 0, step 0" in err
     assert not (tmp_path / "o" / PROBE_FILE).exists() and not (tmp_path / "o/results.json").exists()
 
 
 def test_table_distinguishes_cached_crops(run, tmp_path, capsys):
     probe = [*PROBE, "--epochs", 1, "--output-dir"]
-    assert run(*probe, tmp_path / "runs/new")[0] == 0
-    assert run(*probe, tmp_path / "runs/cached", "--cached-crops", 2)[0] == 0
+    run.succeed(*probe, tmp_path / "runs/new")
+    run.succeed(*probe, tmp_path / "runs/cached", "--cached-crops", 2)
     header, _, row = results_table(read_results(tmp_path / "runs")).splitlines()
     assert "linear best" in header and "linear, 2 cached crops best" in header and row.count("untrained") == 1
 

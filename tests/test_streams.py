@@ -93,26 +93,25 @@ def test_pretraining_uses_and_stores_the_stream(pretrain, tmp_path):
     runs = {"joint": [name], "bone": [name, "--stream", "bone"], "suffix": ["_and_".join(names[True])]}
     for folder, flags in runs.items():
         flags = ["--skeleton-representation", *flags, "--epochs", 1]
-        code, out, err = pretrain(tmp_path / folder, *flags)
-        assert code == 0 and ("seq:bone->" in out) == (folder != "joint"), err
+        out = pretrain.succeed(tmp_path / folder, *flags)
+        assert ("seq:bone->" in out) == (folder != "joint")
         checkpoint = load_checkpoint(tmp_path / folder / "checkpoint_0000.pth.tar")
         assert checkpoint["representations"] == names[folder != "joint"]
         weights[folder] = [x for k, x in checkpoint["state_dict"].items() if k.startswith("encoders.query")]
     assert identical(weights["bone"], weights["suffix"]) and not identical(weights["bone"], weights["joint"])
     resume = ["--skeleton-representation", name, "--epochs", 2, "--resume", "auto"]
-    code, _, err = pretrain(tmp_path / "bone", *resume)
-    assert code == 2 and "--skeleton-representation" in err and "bone" in err
-    assert pretrain(tmp_path / "bone", *resume, "--stream", "bone")[0] == 0
+    err = pretrain.fail(tmp_path / "bone", *resume)
+    assert "--skeleton-representation" in err and "bone" in err
+    pretrain.succeed(tmp_path / "bone", *resume, "--stream", "bone")
 
 
 def test_streams_can_be_contrasted_with_each_other(run, pretrain, tmp_path):
     names = "seq-based:motion_and_graph-based"
-    code, out, err = pretrain(tmp_path / "c", "--skeleton-representation", names, "--epochs", 1)
-    assert code == 0 and "seq:motion->graph" in out and "graph->seq:motion" in out, err
+    out = pretrain.succeed(tmp_path / "c", "--skeleton-representation", names, "--epochs", 1)
+    assert "seq:motion->graph" in out and "graph->seq:motion" in out
     checkpoint = tmp_path / "c" / "checkpoint_0000.pth.tar"
     flags = ["--pretrained", checkpoint, "--finetune-skeleton-representation", "seq-based"]
-    code, out, err = run(RETRIEVAL, *flags, "--output-dir", tmp_path / "o")
-    assert code == 0, err
+    run.succeed(RETRIEVAL, *flags, "--output-dir", tmp_path / "o")
     assert json.loads((tmp_path / "o/results.json").read_text())["representation"] == "seq-based:motion"
 
 
@@ -161,8 +160,7 @@ def test_every_downstream_script_uses_the_stream(run, tmp_path):
         for name, command in commands.items():
             file = tmp_path / f"{stream}_{name.replace(' ', '_')}.npz"
             output = [] if name == "features" else ["--output-dir", tmp_path / stream / name]
-            code, _, err = run(*command, file, *output)
-            assert code == 0, err
+            run.succeed(*command, file, *output)
             results[stream, name] = np.load(file)[name.split()[0]]
     for name in commands:
         assert not np.allclose(results["joint", name], results["bone", name]), name
@@ -192,15 +190,13 @@ def test_retrieval_over_three_streams(run, tmp_path, monkeypatch):
     for module, name in ((action_retrieval, "knn_labels"), (extract_features, "nearest_neighbors")):
         monkeypatch.setattr(module, name, record(getattr(module, name)))
     paths = [write_stream_checkpoint(tmp_path, s) for s in STREAMS]
-    code, _, err = run(RETRIEVAL, "--pretrained", *paths, "--output-dir", tmp_path / "o")
-    assert code == 0, err
+    run.succeed(RETRIEVAL, "--pretrained", *paths, "--output-dir", tmp_path / "o")
     results = json.loads((tmp_path / "o/results.json").read_text())
     assert results["representation"] == "seq-based_and_seq-based:bone_and_seq-based:motion"
     raw = tmp_path / "clip.npy"
     np.save(raw, np.random.default_rng(0).normal(size=(30, 25, 3, 1)).astype(np.float32))
     flags = ["--input", raw, "--pretrained", *paths, "--output", tmp_path / "f.npz", "--knn-neighbours", 1]
-    code, _, err = run("extract_features.py", *flags)
-    assert code == 0, err
+    run.succeed("extract_features.py", *flags)
     assert len(compared) == 2
     for features in compared:
         norms = features.unflatten(1, (3, -1)).norm(dim=2)  # N x encoders

@@ -54,42 +54,39 @@ def test_adamw_decays_matrices_only():
 
 def test_adamw_with_warm_up_resumes_exactly(pretrain, tmp_path):
     flags = ["--optimizer", "adamw", "--warmup-epochs", 2, "--lr", 0.001, "--save-freq", 1]
-    assert pretrain(tmp_path / "whole", *flags, "--epochs", 3)[0] == 0
-    assert pretrain(tmp_path / "c", *flags)[0] == 0
-    code, _, err = pretrain(tmp_path / "c", *flags, "--epochs", 3, "--resume", "auto")
-    assert code == 0, err
+    pretrain.succeed(tmp_path / "whole", *flags, "--epochs", 3)
+    pretrain.succeed(tmp_path / "c", *flags)
+    pretrain.succeed(tmp_path / "c", *flags, "--epochs", 3, "--resume", "auto")
     assert same_state(*(tmp_path / name / "checkpoint_0002.pth.tar" for name in ("whole", "c")))
     assert [line["learning_rate"] for line in log_lines(tmp_path / "c")] == [0.0005, 0.001, 0.001]
 
 
 def test_init_loads_the_encoders_of_another_dataset(pretrain, tmp_path):
-    assert pretrain(tmp_path / "first", *SEQUENCE, script=INTRA)[0] == 0
+    pretrain.succeed(tmp_path / "first", *SEQUENCE, script=INTRA)
     write_eight_clips(tmp_path / "other", "mine")
     data = ["--data-root", tmp_path / "other", "--pre-dataset", "mine", "--epochs", 1, "--lr", 1e-30]
     flags = [*SEQUENCE, *data, "--wd", 0, "--moco-m", 1, "--init", tmp_path / "first"]
-    code, out, err = pretrain(tmp_path / "second", *flags, script=INTRA)
-    assert code == 0 and f"initialized from {tmp_path / 'first/checkpoint_0001.pth.tar'}: 2 epochs" in out, (
-        err
-    )
+    out = pretrain.succeed(tmp_path / "second", *flags, script=INTRA)
+    assert f"initialized from {tmp_path / 'first/checkpoint_0001.pth.tar'}: 2 epochs" in out
     first = query_weights(tmp_path / "first/checkpoint_0001.pth.tar")
     assert identical(first, query_weights(tmp_path / "second/checkpoint_0000.pth.tar"))
     assert log_lines(tmp_path / "second")[0]["epoch"] == 0
-    code, _, err = pretrain(tmp_path / "third", *flags, "--gru-hidden-size", 8, script=INTRA)
-    assert code == 2 and "first/checkpoint_0001.pth.tar does not have the expected content" in err
+    err = pretrain.fail(tmp_path / "third", *flags, "--gru-hidden-size", 8, script=INTRA)
+    assert "first/checkpoint_0001.pth.tar does not have the expected content" in err
     assert one_line(err)
 
 
 def test_intra_pairs_of_several_representations(pretrain, tmp_path):
     names = "seq-based_and_seq-based:bone"
-    code, out, err = pretrain(tmp_path, "--skeleton-representation", names, "--pairs", "intra", script=INTER)
-    assert code == 0 and "intra-skeleton contrast of seq-based_and_seq-based:bone" in out, err
+    out = pretrain.succeed(tmp_path, "--skeleton-representation", names, "--pairs", "intra", script=INTER)
+    assert "intra-skeleton contrast of seq-based_and_seq-based:bone" in out
     pairs = {name.partition("/")[2] for name in log_lines(tmp_path)[0] if name.startswith("contrastive")}
     assert pairs == {"seq->seq", "seq:bone->seq:bone"}
 
 
 def test_best_checkpoint_is_that_of_the_highest_monitored_accuracy(pretrain, tmp_path):
     flags = ["--monitor-knn", "--monitor-freq", 1, "--epochs", 4, "--save-freq", 1]
-    assert pretrain(tmp_path / "c", *flags)[0] == 0
+    pretrain.succeed(tmp_path / "c", *flags)
     means = [(line["knn/seq"] + line["knn/graph"]) / 2 for line in log_lines(tmp_path / "c")]
     best = means.index(max(means))
     assert same_state(tmp_path / "c" / BEST_KNN, tmp_path / "c" / f"checkpoint_{best:04d}.pth.tar")
@@ -103,12 +100,10 @@ DISTILLATION = ["--skeleton-representation", "seq-based_and_seq-based:bone", "--
 def test_distillation_is_logged_by_name_and_resumes_exactly(pretrain, tmp_path, queue):
     """It starts after 3 of the 15 steps and reaches its weight after 6."""
     flags = [*DISTILLATION, "--distill", "inter", "--distill-start", 3, "--moco-k", queue, "--epochs", 3]
-    code, out, err = pretrain(tmp_path / "whole", *flags)
-    assert code == 0 and "distillation " in out, err
+    assert "distillation " in pretrain.succeed(tmp_path / "whole", *flags)
     with in_optimizer_step(4, lambda: signal.raise_signal(signal.SIGTERM)):
         assert pretrain(tmp_path / "c", *flags)[0] == EXIT_RESUMABLE
-    code, _, err = pretrain(tmp_path / "c", *flags, "--resume", "auto")
-    assert code == 0, err
+    pretrain.succeed(tmp_path / "c", *flags, "--resume", "auto")
     assert same_state(*(tmp_path / name / "checkpoint_0002.pth.tar" for name in ("whole", "c")))
     for line in log_lines(tmp_path / "c"):
         assert line["loss"] == pytest.approx(line["loss/info_nce"] + line["loss/distillation"])
@@ -118,7 +113,7 @@ def test_distillation_is_logged_by_name_and_resumes_exactly(pretrain, tmp_path, 
 def test_distillation_changes_the_training_and_its_default_does_not(pretrain, tmp_path):
     for name, flags in (("none", []), ("zero", ["--distill-weight", 0]), ("one", [])):
         given = ["--distill", "none" if name == "none" else "inter", *flags]
-        assert pretrain(tmp_path / name, *DISTILLATION, *given)[0] == 0
+        pretrain.succeed(tmp_path / name, *DISTILLATION, *given)
     last = [tmp_path / name / "checkpoint_0001.pth.tar" for name in ("none", "zero", "one")]
     assert same_state(last[0], last[1]) and not same_state(last[0], last[2])
 
@@ -129,8 +124,7 @@ def test_flags_of_distillation_are_checked(pretrain, tmp_path):
         (["--distill", "inter"], "needs several representations"),
         (["--distill", "intra", "--distill-teacher-t", 0], "--distill-teacher-t 0.0 must be above 0.0"),
     ):
-        code, _, err = pretrain(tmp_path / "c", *sequence, *flags, script=INTRA)
-        assert code == 2 and message in err and one_line(err)
+        assert message in pretrain.fail(tmp_path / "c", *sequence, *flags, script=INTRA)
     assert not (tmp_path / "c").exists()
 
 
