@@ -182,6 +182,11 @@ def log_lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+def results(folder: Path) -> dict:
+    """The content of ``results.json`` in the folder of an evaluation."""
+    return json.loads((folder / "results.json").read_text())
+
+
 @contextmanager
 def in_optimizer_step(number, action):
     """Call ``action()`` in optimizer step ``number``, counted from 1 over the runs in a ``with`` block."""
@@ -207,6 +212,11 @@ def saved_at_every_opportunity():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RollingCheckpoint, "save_if_due", save)
         yield
+
+
+def terminate():
+    """Ask a run to save and stop."""
+    signal.raise_signal(signal.SIGTERM)
 
 
 def kill():
@@ -269,7 +279,11 @@ class Runner:
 
 @pytest.fixture
 def run(monkeypatch, capsys, small_store):
-    """``run(script, *flags)`` next to the store; see ``Runner``."""
+    """``run(script, *flags)`` next to the store; see ``Runner``.
+
+    Pretraining makes no sample views for TensorBoard, which take as long as its steps here.
+    """
+    monkeypatch.setattr("main_moco_inter_skeleton.log_views", lambda *_: None)
     monkeypatch.chdir(small_store.parent)
 
     def call(script, *flags):
@@ -283,12 +297,8 @@ def run(monkeypatch, capsys, small_store):
 
 
 @pytest.fixture
-def pretrain(run, monkeypatch):
-    """``pretrain(folder, *flags)``: two epochs of five steps with tiny encoders; returns as ``run``.
-
-    Without the sample views in TensorBoard, which take as long as the training.
-    """
-    monkeypatch.setattr("main_moco_inter_skeleton.log_views", lambda *_: None)
+def pretrain(run):
+    """``pretrain(folder, *flags)``: two epochs of five steps with tiny encoders; returns as ``run``."""
 
     def call(folder, *flags, script=INTER):
         return run(script, *PRETRAINING_FLAGS, *TINY_FLAGS, "--checkpoint-path", folder, *flags)

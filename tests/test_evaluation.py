@@ -10,7 +10,7 @@ from conftest import RETRIEVAL, TINY_FLAGS, clusters, write_pretraining
 import engine.retrieve
 from engine.classifier import accuracies, class_weights, fingerprint, linear_head
 from engine.optimization import learning_rate
-from engine.report import format_table, read_results, results_table
+from engine.report import read_results, results_table
 from engine.retrieve import Autoencoder, encode, train_autoencoder
 
 
@@ -89,10 +89,6 @@ def test_table_joins_probe_and_retrieval(tmp_path):
     table = results_table(read_results(tmp_path))
     assert table.startswith("| pretrained |")
     assert all(x in table for x in ("50.0", "1.0", "7.0", "8.0")), "no result is lost"
-
-
-def test_table_columns_are_aligned():
-    assert format_table([["a", "long"], ["wide", "b"]]).splitlines()[1] == "|------|------|"
 
 
 def test_configuration_lists_the_flags_that_are_used(run, tmp_path):

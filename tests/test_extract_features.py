@@ -114,15 +114,6 @@ def test_precision_and_workers(run, raw, tmp_path):
     assert 0 < np.abs(features[0] - features[2]).max() < 0.1
 
 
-def test_several_processes_are_refused(run, raw, tmp_path, monkeypatch):
-    """They would all write the same file."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    monkeypatch.setattr("os._exit", lambda code: None)  # of run_script, for processes of a group
-    err = run.fail("extract_features.py", "--input", raw / "raw", *ENCODER, "--output", tmp_path / "a.npz")
-    assert "start it without torchrun" in err and not (tmp_path / "a.npz").exists()
-
-
 def test_coordinates_are_kept_as_in_the_training_data(run, tmp_path, monkeypatch):
     """An encoder that was trained on coordinates as they are gets them as they are."""
     rng = np.random.default_rng(0)

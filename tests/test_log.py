@@ -4,13 +4,12 @@ import argparse
 import json
 import math
 
-from conftest import INTER, in_optimizer_step, kill, log_lines, saved_at_every_opportunity
+from conftest import log_lines
 
 import engine.pretrain
 from engine.checkpoint import RollingCheckpoint, load_checkpoint, save_checkpoint
 from engine.classifier import PROBE_FILE
 from engine.log import RunLog
-from models.registry import size_flags
 
 
 def logged_epochs(folder):
@@ -49,16 +48,6 @@ def test_config_has_all_flags_and_the_log_one_line_per_epoch(pretrain, tmp_path)
     assert lines[0].keys() == lines[2].keys() == every_epoch | diagnostics
     assert all(math.isfinite(value) for line in lines for value in line.values())
     assert [line["learning_rate"] for line in lines] == [0.01, 0.001, 0.001]
-
-
-def test_config_has_the_sizes_that_are_used(run, tmp_path):
-    for epochs, flags in ((1, []), (2, ["--resume", "auto"])):
-        sizes = [] if flags else ["--gru-hidden-size", 16, "--gru-num-layers", 1, "--graph-width", 4]
-        common = ["--moco-k", 16, "--batch-size", 4, "--graph-num-blocks", 2, "--epochs", epochs]
-        run.succeed(INTER, "--checkpoint-path", tmp_path / "c", *common, *sizes, *flags)
-        config = json.loads((tmp_path / "c" / "config.json").read_text())
-        assert (config["gru_hidden_size"], config["gru_num_layers"], config["graph_width"]) == (16, 1, 4)
-        assert config["graph_encoder"] == size_flags()["graph_encoder"].default
 
 
 def test_resumed_run_repeats_and_continues_the_log(pretrain, tmp_path):
@@ -102,14 +91,6 @@ def test_probe_logs_an_epoch_before_its_checkpoint(probe, tmp_path, monkeypatch)
     out = probe.succeed(tmp_path / "o", "--epochs", 2, "--seed", 1, "--resume", "auto")
     assert f"{PROBE_FILE}: epoch 1" in out
     assert logged_epochs(tmp_path / "o") == [0, 1]
-
-
-def test_run_killed_within_an_epoch_has_complete_log_after_resume(pretrain, tmp_path):
-    with saved_at_every_opportunity(), in_optimizer_step(8, kill):
-        assert pretrain(tmp_path / "c")[0] == 130
-    assert logged_epochs(tmp_path / "c") == [0]
-    assert "epoch 1, step 2" in pretrain.succeed(tmp_path / "c", "--resume", "auto")
-    assert logged_epochs(tmp_path / "c") == [0, 1]
 
 
 def test_lines_of_later_epochs_and_unreadable_ones_are_removed(tmp_path):

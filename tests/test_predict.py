@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,14 +33,16 @@ CASES = {  # --classifier -> the flags of its training
 
 
 @pytest.fixture
-def train(run, tmp_path):
-    """``train(name)``: train one of ``CASES`` in the folder ``name`` and save its scores."""
+def train(run, tmp_path, tmp_path_factory):
+    """``train(name)``: the folder ``name`` of one of ``CASES``, which is trained once for all tests."""
     write_pretraining(tmp_path / "inter.pth.tar", (SEQUENCE, GRAPH))
+    trained = tmp_path_factory.getbasetemp() / "classifiers"
 
     def call(name):
-        flags = ["--epochs", 1, "--seed", 3, "--output-dir", name, "--save-scores", f"{name}.npz"]
-        run.succeed(CLASSIFICATION, *CASES[name], *flags)
-        return tmp_path / name
+        if not (trained / name).exists():
+            flags = ["--epochs", 1, "--seed", 3, "--output-dir", trained / name]
+            run.succeed(CLASSIFICATION, *CASES[name], *flags, "--save-scores", trained / name / "scores.npz")
+        return Path(shutil.copytree(trained / name, tmp_path / name))
 
     return call
 
@@ -53,7 +57,8 @@ def arrays_of(root, split="val"):
 @pytest.mark.parametrize("name", CASES)
 def test_probabilities_are_those_of_the_training(run, train, small_store, name):
     """Whatever was trained, the probabilities of the validation clips equal the scores that it saved."""
-    folder, scores = train(name), load_scores(small_store.parent / f"{name}.npz")
+    folder = train(name)
+    scores = load_scores(folder / "scores.npz")
     state, classifier = torch.get_rng_state(), load_classifier(folder)
     assert torch.equal(torch.get_rng_state(), state), "loading does not change the caller's random numbers"
     arrays, clips = arrays_of(small_store), open_clips(small_store, "ntu60", "cross_view", "val")

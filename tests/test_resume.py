@@ -1,7 +1,6 @@
 """Resuming: it continues the same run bit for bit, or is rejected because something differs."""
 
 import json
-import signal
 
 import numpy as np
 import pytest
@@ -11,8 +10,10 @@ from conftest import (
     in_optimizer_step,
     kill,
     log_lines,
+    results,
     same_state,
     saved_at_every_opportunity,
+    terminate,
     write_eight_clips,
 )
 
@@ -24,15 +25,6 @@ from options.defaults import complete_pretraining
 
 FIRST, SECOND, THIRD = (f"checkpoint_{epoch:04d}.pth.tar" for epoch in range(3))
 RESUME = ["--resume", "auto"]
-
-
-def numbers(folder):
-    """Return the numbers in ``results.json`` in the folder of an evaluation."""
-    return json.loads((folder / "results.json").read_text())["numbers"]
-
-
-def terminate():
-    signal.raise_signal(signal.SIGTERM)
 
 
 def test_stopped_pretraining_matches_uninterrupted_one(pretrain, tmp_path):
@@ -61,7 +53,7 @@ def test_stopped_or_killed_probe_matches_uninterrupted_one(probe, tmp_path):
         assert not (folder / "results.json").exists()
         assert f"{PROBE_FILE}: epoch 2" in probe.succeed(folder, *flags, *RESUME)
         assert same_state(tmp_path / "whole" / PROBE_FILE, folder / PROBE_FILE)
-        assert numbers(tmp_path / "whole") == numbers(folder)
+        assert results(tmp_path / "whole")["numbers"] == results(folder)["numbers"]
 
 
 def test_more_epochs_of_a_cosine_schedule_have_a_note(pretrain, probe, tmp_path):
@@ -85,6 +77,7 @@ def test_unreadable_checkpoints_are_skipped_but_not_overwritten(run, pretrain, p
         out = run.succeed("main_moco_inter_skeleton.py", *flags)
         assert f"{damaged} is corrupted or not a checkpoint" in out and resumed in out
         assert "falling back to the previous checkpoint" in out
+        assert json.loads((pretrained / "config.json").read_text())["gru_hidden_size"] == 16
         (pretrained / LAST).unlink(missing_ok=True)
     for path in (pretrained / FIRST, pretrained / SECOND):
         path.write_bytes(path.read_bytes()[:5000])
