@@ -32,12 +32,6 @@ def files(tmp_path):
     return paths
 
 
-def test_scores_survive_saving(files):
-    loaded, expected = load_scores(files[1]), scores(1)
-    for name, value in vars(expected).items():
-        assert np.array_equal(getattr(loaded, name), value), name
-
-
 @pytest.mark.parametrize("on", ["softmax", "logits"])
 def test_fusion_is_the_weighted_sum(on):
     logits, weights = [scores(seed).logits for seed in range(3)], [1.0, 0.5, 2.0]

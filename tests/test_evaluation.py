@@ -1,7 +1,6 @@
 """Evaluation metrics, the autoencoder, and the table of results."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from conftest import RETRIEVAL, TINY_FLAGS, clusters, write_pretraining
 
 import engine.retrieve
 from engine.classifier import accuracies, class_weights, fingerprint, linear_head
-from engine.optimization import learning_rate
 from engine.report import read_results, results_table
 from engine.retrieve import Autoencoder, encode, train_autoencoder
 
@@ -41,12 +39,6 @@ def test_fingerprint_covers_weights_and_buffers():
     assert fingerprint(module) == before
     module.running_mean[1] += 1e-7
     assert fingerprint(module) != before
-
-
-def test_learning_rate_schedules():
-    rates = [learning_rate(0.1, epoch, 80, [50, 70], False) for epoch in (0, 49, 50, 69, 70, 79)]
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-    assert learning_rate(0.1, 20, 80, [10], True) == pytest.approx(0.05 * (1 + math.cos(math.pi / 4)))
 
 
 def test_autoencoder_reconstructs_features(monkeypatch):

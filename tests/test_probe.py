@@ -12,7 +12,6 @@ from dataset.clips import open_clips
 from engine.classifier import PROBE_FILE
 from engine.encoders import load_encoders
 from engine.features import FeatureExtractor, TrainingFeatures
-from engine.report import read_results, results_table
 from engine.signals import EXIT_RESUMABLE
 
 CPU = torch.device("cpu")
@@ -89,14 +88,6 @@ def test_non_finite_features_stop_the_probe(run, tmp_path, small_store):
     err = run.fail(*PROBE, "--epochs", 2, "--output-dir", "o")
     assert "non-finite loss of the linear probe in epoch 0, step 0" in err
     assert not (tmp_path / "o" / PROBE_FILE).exists() and not (tmp_path / "o/results.json").exists()
-
-
-def test_table_distinguishes_cached_crops(run, tmp_path, capsys):
-    probe = [*PROBE, "--epochs", 1, "--output-dir"]
-    run.succeed(*probe, tmp_path / "runs/new")
-    run.succeed(*probe, tmp_path / "runs/cached", "--cached-crops", 2)
-    header, _, row = results_table(read_results(tmp_path / "runs")).splitlines()
-    assert "linear best" in header and "linear, 2 cached crops best" in header and row.count("untrained") == 1
 
 
 @pytest.mark.gpu

@@ -30,7 +30,9 @@ def query_weights(path):
     return {k: v for k, v in load_checkpoint(path)["state_dict"].items() if k.startswith("encoders.")}
 
 
-def test_learning_rate_rises_before_the_schedule():
+def test_learning_rate_schedules():
+    rates = [learning_rate(0.1, epoch, 80, [50, 70], False) for epoch in (0, 49, 50, 69, 70, 79)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     rates = [learning_rate(0.8, epoch, 8, [6], cosine=False, warmup=4) for epoch in range(8)]
     assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8, 0.08, 0.08])
     rates = [learning_rate(0.8, epoch, 6, [], cosine=True, warmup=2) for epoch in range(6)]
