@@ -83,7 +83,8 @@ def test_table_joins_probe_and_retrieval(tmp_path):
     assert all(x in table for x in ("50.0", "1.0", "7.0", "8.0")), "no result is lost"
 
 
-def test_configuration_lists_the_flags_that_are_used(run, tmp_path):
+def test_configuration_lists_the_flags_that_are_used(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine.retrieve, "EPOCHS", 2)  # of the autoencoder
     for flags, unused in (
         (["--lr", 0.1], {"lr", "epochs", "schedule", "weight_decay", "resume", "batch_size", "gallery"}),
         (["--autoencoder"], {"lr", "epochs", "save_features"}),

@@ -90,8 +90,8 @@ def test_steps_do_not_wait_and_losses_equal_those_on_the_cpu(pretrain, names, am
 
 def test_augmentations_do_not_wait(pretrain):
     flags = ["--num-frames", 64, "--augmentations", *AUGMENTATIONS, "--compose", "all"]
-    found, expected = (pretrain("seq-based", *flags, gpu=gpu) for gpu in (True, False))
-    assert problems(found) == [] and found.loss == pytest.approx(expected.loss, rel=1e-5)
+    found = pretrain("seq-based", *flags)
+    assert problems(found) == []
     assert any(what.size > 2**16 for copies in found.copies for what in copies)  # the noise
 
 
@@ -113,7 +113,7 @@ def test_batches_prepared_on_the_cpu_are_copied_from_pinned_memory(pretrain, wor
 
 RANDOM = ["--pretrained", "random", *TINY_FLAGS]
 SCRIPTS = [
-    [INTER, "--skeleton-representation", ALL, *TINY_FLAGS, "--moco-k", 16, "--batch-size", 4, "--epochs", 2],
+    [INTER, "--skeleton-representation", ALL, *TINY_FLAGS, "--moco-k", 16, "--batch-size", 4, "--epochs", 1],
     [CLASSIFICATION, *RANDOM, "--epochs", 2, "--cached-crops", 1, "--label-fraction", 0.5],
     [CLASSIFICATION, "--pretrained", "pretrained.pth.tar", "--mode", "finetune", "--epochs", 1]
     + ["--finetune-skeleton-representation", "graph-based", "--amp", "bf16"],
