@@ -199,7 +199,8 @@ class ClassifierTraining(ABC):
             self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
             self.history = checkpoint["history"]
         print(f"resumed {path}: epoch {self.epoch}, step {self.step}")
-        print(*schedule_note(self.args, checkpoint["flags"], self.epoch), sep="\n", end="")
+        for note in schedule_note(self.args, checkpoint["flags"], self.epoch):
+            print(note)
 
     def check_same_training(self, path: Path, checkpoint: dict) -> None:
         """Raise ``UserError`` if flags or encoders differ from those of the training that is resumed."""

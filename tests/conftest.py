@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import pickle
+import shutil
 import signal
 import sys
 from contextlib import contextmanager
@@ -181,6 +182,11 @@ def log_lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+def results(folder: Path) -> dict:
+    """The content of ``results.json`` in the folder of an evaluation."""
+    return json.loads((folder / "results.json").read_text())
+
+
 @contextmanager
 def in_optimizer_step(number, action):
     """Call ``action()`` in optimizer step ``number``, counted from 1 over the runs in a ``with`` block."""
@@ -206,6 +212,11 @@ def saved_at_every_opportunity():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RollingCheckpoint, "save_if_due", save)
         yield
+
+
+def terminate():
+    """Ask a run to save and stop."""
+    signal.raise_signal(signal.SIGTERM)
 
 
 def kill():
@@ -244,9 +255,35 @@ def training_store(tmp_path_factory):
     return root
 
 
+class Runner:
+    """A way to run a script; a call returns the exit code, stdout and stderr."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __call__(self, *arguments, **settings):
+        return self.call(*arguments, **settings)
+
+    def succeed(self, *arguments, **settings):
+        """Run a script that must succeed; return stdout."""
+        code, out, err = self.call(*arguments, **settings)
+        assert code == 0, err
+        return out
+
+    def fail(self, *arguments, **settings):
+        """Run a script that must end with a one-line error; return this line."""
+        code, _, err = self.call(*arguments, **settings)
+        assert code == 2 and one_line(err), err
+        return err
+
+
 @pytest.fixture
 def run(monkeypatch, capsys, small_store):
-    """``run(script, *flags)`` next to the store; returns the exit code, stdout and stderr."""
+    """``run(script, *flags)`` next to the store; see ``Runner``.
+
+    Pretraining makes no sample views for TensorBoard, which take as long as its steps here.
+    """
+    monkeypatch.setattr("main_moco_inter_skeleton.log_views", lambda *_: None)
     monkeypatch.chdir(small_store.parent)
 
     def call(script, *flags):
@@ -256,21 +293,26 @@ def run(monkeypatch, capsys, small_store):
         output = capsys.readouterr()
         return ended.value.code, output.out, output.err
 
-    return call
+    return Runner(call)
 
 
 @pytest.fixture
-def pretrain(run, monkeypatch):
-    """``pretrain(folder, *flags)``: two epochs of five steps with tiny encoders; returns as ``run``.
-
-    Without the sample views in TensorBoard, which take as long as the training.
-    """
-    monkeypatch.setattr("main_moco_inter_skeleton.log_views", lambda *_: None)
+def pretrain(run):
+    """``pretrain(folder, *flags)``: two epochs of five steps with tiny encoders; returns as ``run``."""
 
     def call(folder, *flags, script=INTER):
         return run(script, *PRETRAINING_FLAGS, *TINY_FLAGS, "--checkpoint-path", folder, *flags)
 
-    return call
+    return Runner(call)
+
+
+@pytest.fixture
+def pretrained(pretrain, tmp_path, tmp_path_factory):
+    """``tmp_path/c``: a copy of a pretraining of two epochs, whose checkpoints are both kept."""
+    original = tmp_path_factory.getbasetemp() / "pretrained"
+    if not original.exists():
+        pretrain.succeed(original, "--save-freq", 1)
+    return Path(shutil.copytree(original, tmp_path / "c"))
 
 
 @pytest.fixture
@@ -280,7 +322,7 @@ def probe(run):
     def call(folder, *flags):
         return run(CLASSIFICATION, "--pretrained", "random", *TINY_FLAGS, "--output-dir", folder, *flags)
 
-    return call
+    return Runner(call)
 
 
 @pytest.fixture

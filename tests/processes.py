@@ -3,31 +3,38 @@
 import os
 import subprocess
 import sys
-import time
+import textwrap
 from pathlib import Path
 
-from conftest import INTER, PRETRAINING_FLAGS, TINY_FLAGS
-
-from engine.checkpoint import newest_checkpoint, position
+from conftest import PRETRAINING_FLAGS, TINY_FLAGS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-EPOCHS = 8  # of five steps
+EPOCHS = 3  # of five steps
 
 
 def pretraining_flags(store, folder, *flags):
-    """The flags of a pretraining of some seconds that has dropout and often saves."""
-    settings = [
-        *PRETRAINING_FLAGS,
-        *TINY_FLAGS,
-        "--num-frames",
-        64,
-        "--save-freq",
-        3,
-        "--save-minutes",
-        0.002,
-    ]
+    """The flags of a pretraining that has dropout and saves in every step."""
+    settings = [*PRETRAINING_FLAGS, *TINY_FLAGS, "--num-frames", 64, "--save-freq", 3, "--save-minutes", 1e-6]
     settings += ["--skeleton-representation", "seq-based_and_image-based", "--epochs", EPOCHS]
     return [*map(str, [*settings, "--data-root", store, "--checkpoint-path", folder, *flags])]
+
+
+def pretraining_script(path, changes=""):
+    """Write a script that pretrains after the statements ``changes``, and return ``path``.
+
+    It makes no sample views, which take as long as the training.
+    """
+    lines = [
+        "import atexit, os, signal, sys",
+        f"sys.path.insert(0, {str(REPOSITORY)!r})",
+        "import main_moco_inter_skeleton as script",
+        "from utils.errors import run_script",
+        "script.log_views = lambda *_: None",
+        textwrap.dedent(changes),
+        "run_script(script.main)",
+    ]
+    path.write_text("\n".join(lines))
+    return path
 
 
 def start(*command, environment=(), **settings):
@@ -42,21 +49,7 @@ def start(*command, environment=(), **settings):
     )
 
 
-def start_pretraining(store, folder, *flags, **settings):
-    """Start a pretraining, or resume the one in ``folder``."""
-    script = REPOSITORY / INTER
-    return start(script, *pretraining_flags(store, folder, "--resume", "auto", *flags), **settings)
-
-
 def finish(child):
     """Wait for the end of a process; return the exit code, stdout and stderr."""
     out, err = child.communicate(timeout=300)
     return child.returncode, out, err
-
-
-def wait_for_checkpoint(child, folder, epoch, step):
-    """Wait until a checkpoint in ``folder`` is at ``(epoch, step)`` or later; fails if the process ends."""
-    end = time.monotonic() + 120
-    while not (newest := newest_checkpoint(folder)) or position(newest[1]) < (epoch, step):
-        assert time.monotonic() < end and child.poll() is None, child.communicate()
-        time.sleep(0.02)

@@ -96,8 +96,7 @@ def test_presets_have_the_published_settings(run, tmp_path, dataset, epochs, sch
     data = ["--data-root", tmp_path / "data" / "new", "--protocol", "cross_subject", "--seed", 1]
     short = ["--epochs", 1, "--batch-size", 4, "--moco-k", 4, "--num-frames", 4, "--gru-hidden-size", 4]
     preset = PRESETS / f"cmd_{dataset}.txt"
-    code, out, err = run(INTER, f"@{preset}", *data, *short, "--checkpoint-path", tmp_path / "c")
-    assert code == 0, err
+    run.succeed(INTER, f"@{preset}", *data, *short, "--checkpoint-path", tmp_path / "c")
     assert log_lines(tmp_path / "c")[0]["loss/distillation"] > 0
     flags = json.loads((tmp_path / "c" / "config.json").read_text())
     expected = {

@@ -4,14 +4,13 @@ Scattering, replication and gathering are PyTorch's; only the copies between GPU
 replaced. BatchNorm and dropout are in evaluation mode, in which they treat every clip on its own.
 """
 
-import json
 import threading
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSIFICATION, INTER, RETRIEVAL, TINY_FLAGS, log_lines
+from conftest import CLASSIFICATION, INTER, RETRIEVAL, TINY_FLAGS, log_lines, results
 from torch import nn
 from torch.autograd import Function
 from torch.nn.modules.module import register_module_forward_hook
@@ -147,71 +146,61 @@ def assert_same_weights(expected, found):
         torch.testing.assert_close(found[name], x, rtol=1e-4, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("count, shards", [(2, {5}), (3, {4, 2}), (4, {3, 1})])
-def test_pretraining_on_replicas_equals_that_on_one_device(run, tmp_path, replicate, calls, count, shards):
+def test_pretraining_on_replicas_equals_that_on_one_device(run, tmp_path, replicate, calls):
     seen, losses = [], {}
 
     def record_batch(module, args, output):
         if isinstance(module, nn.Linear):
             seen.append(len(output))
 
-    hook = register_module_forward_hook(record_batch)
-    try:
-        for devices in (1, count):
-            seen.clear(), calls.clear()
-            replicate(devices)
-            folder = tmp_path / f"devices{devices}"
-            code, _, err = run(*PRETRAIN, "--epochs", 2, "--seed", 5, "--checkpoint-path", folder)
-            assert code == 0, err
-            assert calls == {"momentum update": 4, "enqueue 10": 4 * len(REPRESENTATIONS)}  # four steps
-            assert set(seen) == ({10} if devices == 1 else shards)
-            losses[devices] = [line["loss"] for line in log_lines(folder)]
-    finally:
-        hook.remove()
-    assert losses[count] == pytest.approx(losses[1], rel=1e-5)
-    # Weights of query and key encoders, queues and their pointers.
-    assert_same_weights(*(tmp_path / f"devices{n}" / "checkpoint_0001.pth.tar" for n in (1, count)))
-
-
-@pytest.mark.parametrize("count", [2, 3, 4])
-def test_features_on_replicas_equal_those_on_one_device(run, tmp_path, replicate, monkeypatch, count):
-    """The last batch has fewer clips than replicas, or is split unevenly."""
-    monkeypatch.setattr(engine.features, "FEATURE_BATCH", 9)  # 9 + 9 + 2 training clips, 9 + 1 for validation
-    files = {}
-    for devices in (1, count):
-        replicate(devices)
-        file = tmp_path / f"features{devices}.npz"
-        code, _, err = run(RETRIEVAL, *EVALUATE, "--seed", 1, "--save-features", file)
-        assert code == 0, err
-        with np.load(file) as arrays:
-            files[devices] = dict(arrays)
-    assert files[1].keys() == files[count].keys()
-    for name, expected in files[1].items():
-        if expected.dtype.kind == "f":
-            np.testing.assert_allclose(files[count][name], expected, rtol=1e-4, atol=1e-5)
-        else:
-            np.testing.assert_array_equal(files[count][name], expected)
-
-
-@pytest.mark.parametrize("count", [2, 3, 4])
-def test_supervised_training_on_replicas_equals_that_on_one_device(run, tmp_path, replicate, count):
-    flags = ["--mode", "supervised", *EVALUATE[2:], "--optimizer", "sgd", "--lr", 0.01]
-    results = {}
-    for devices in (1, count):
+    for devices, shards in ((1, {10}), (3, {4, 2}), (4, {3, 1})):
+        seen.clear(), calls.clear()
         replicate(devices)
         folder = tmp_path / f"devices{devices}"
-        # 9 + 9 + 2 clips per epoch
-        flags_of_run = ["--batch-size", 9, "--epochs", 1, "--seed", 1, "--output-dir", folder]
-        code, _, err = run(CLASSIFICATION, *flags, *flags_of_run)
-        assert code == 0, err
-        results[devices] = json.loads((folder / "results.json").read_text())["numbers"]["last"]
-    assert_same_weights(*(tmp_path / f"devices{n}" / "finetune_last.pth.tar" for n in (1, count)))
-    assert results[count] == results[1]
+        with register_module_forward_hook(record_batch):
+            run.succeed(*PRETRAIN, "--epochs", 2, "--seed", 5, "--checkpoint-path", folder)
+        assert calls == {"momentum update": 4, "enqueue 10": 4 * len(REPRESENTATIONS)}  # four steps
+        assert set(seen) == shards
+        losses[devices] = [line["loss"] for line in log_lines(folder)]
+    for count in (3, 4):
+        assert losses[count] == pytest.approx(losses[1], rel=1e-5)
+        # Weights of query and key encoders, queues and their pointers.
+        assert_same_weights(*(tmp_path / f"devices{n}" / "checkpoint_0001.pth.tar" for n in (1, count)))
+
+
+def test_features_on_replicas_equal_those_on_one_device(run, tmp_path, replicate, monkeypatch):
+    """The last batch has fewer clips than replicas, or is split unevenly."""
+    monkeypatch.setattr(engine.features, "FEATURE_BATCH", 9)  # 9 + 9 + 2 training clips, 9 + 1 for validation
+    files = []
+    for devices in (1, 4):
+        replicate(devices)
+        file = tmp_path / f"features{devices}.npz"
+        run.succeed(RETRIEVAL, *EVALUATE, "--seed", 1, "--save-features", file)
+        with np.load(file) as arrays:
+            files.append(dict(arrays))
+    assert files[0].keys() == files[1].keys()
+    for name, expected in files[0].items():
+        if expected.dtype.kind == "f":
+            np.testing.assert_allclose(files[1][name], expected, rtol=1e-4, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(files[1][name], expected)
+
+
+def test_supervised_training_on_replicas_equals_that_on_one_device(run, tmp_path, replicate):
+    flags = ["--mode", "supervised", *EVALUATE[2:], "--optimizer", "sgd", "--lr", 0.01, "--seed", 1]
+    flags += ["--batch-size", 9, "--epochs", 1]  # 9 + 9 + 2 clips
+    for devices in (1, 4):
+        replicate(devices)
+        run.succeed(CLASSIFICATION, *flags, "--output-dir", tmp_path / f"devices{devices}")
+    one, several = tmp_path / "devices1", tmp_path / "devices4"
+    assert_same_weights(one / "finetune_last.pth.tar", several / "finetune_last.pth.tar")
+    last = [results(folder)["numbers"]["last"] for folder in (one, several)]
+    assert last[0] == last[1]
 
 
 @pytest.mark.parametrize(
     "command",
-    [[*PRETRAIN, "--epochs", 1], [RETRIEVAL, *EVALUATE], [CLASSIFICATION, *EVALUATE, "--epochs", 1]],
+    [[*PRETRAIN, "--epochs", 1], [RETRIEVAL, *EVALUATE]],
     ids=lambda command: command[0],
 )
 def test_replicas_compute_in_the_chosen_precision(run, replicate, monkeypatch, command):
@@ -224,10 +213,6 @@ def test_replicas_compute_in_the_chosen_precision(run, replicate, monkeypatch, c
         if isinstance(module, nn.Conv2d):
             dtypes.add(output.dtype)
 
-    hook = register_module_forward_hook(record_dtype)
-    try:
-        code, _, err = run(*command, "--amp", "bf16", "--seed", 1)
-    finally:
-        hook.remove()
-    assert code == 0, err
+    with register_module_forward_hook(record_dtype):
+        run.succeed(*command, "--amp", "bf16", "--seed", 1)
     assert dtypes == {torch.float16}

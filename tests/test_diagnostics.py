@@ -1,13 +1,12 @@
 """Diagnostics of pretraining: the measures, their independence of the training, and the warnings."""
 
-import json
 import math
 from argparse import Namespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import INTER, INTRA, TINY, write_store
+from conftest import INTER, INTRA, TINY, log_lines, write_store
 
 from dataset.clips import open_clips
 from dataset.store_format import FRAMES_FILE
@@ -22,7 +21,6 @@ from engine.diagnostics import (
     problems,
     uniformity,
 )
-from engine.log import LOG_FILE
 from moco.model import MomentumEncoders, unit
 from models.registry import REPRESENTATIONS, build_encoder
 
@@ -62,14 +60,8 @@ def test_monitor_measures_all_representations_and_leaves_no_trace(small_store):
     encoders = MomentumEncoders({name: build_encoder(name, 16, **TINY) for name in REPRESENTATIONS})
     before = {name: x.clone() for name, x in encoders.state_dict().items()}
     state = torch.get_rng_state()
-    monitor = Monitor(
-        encoders.train(),
-        clips,
-        pretraining_view(num_frames=TINY["num_frames"]),
-        3,
-        torch.device("cpu"),
-        knn=True,
-    )
+    view, cpu = pretraining_view(num_frames=TINY["num_frames"]), torch.device("cpu")
+    monitor = Monitor(encoders.train(), clips, view, 3, cpu, knn=True)
     metrics = monitor.measure()
     assert encoders.training and torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(x, before[name]) for name, x in encoders.state_dict().items())
@@ -84,9 +76,8 @@ def test_monitor_measures_all_representations_and_leaves_no_trace(small_store):
 def test_monitoring_does_not_change_the_training(pretrain, tmp_path):
     losses = []
     for folder, freq in (("a", 1), ("b", 100)):
-        code, _, err = pretrain(tmp_path / folder, "--epochs", 3, "--monitor-freq", freq, "--monitor-knn")
-        assert code == 0, err
-        lines = [json.loads(line) for line in (tmp_path / folder / LOG_FILE).read_text().splitlines()]
+        pretrain.succeed(tmp_path / folder, "--epochs", 3, "--monitor-freq", freq, "--monitor-knn")
+        lines = log_lines(tmp_path / folder)
         losses.append([line["loss"] for line in lines])
         measured = ["knn/seq" in line for line in lines]
         assert measured == ([True] * 3 if freq == 1 else [True, False, True])

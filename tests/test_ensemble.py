@@ -1,11 +1,9 @@
 """Fusing the scores of several classifiers."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSIFICATION, TINY_FLAGS, one_line
+from conftest import CLASSIFICATION, TINY_FLAGS, results
 
 from engine.scores import Scores, fuse, load_scores, save_scores
 
@@ -34,12 +32,6 @@ def files(tmp_path):
     return paths
 
 
-def test_scores_survive_saving(files):
-    loaded, expected = load_scores(files[1]), scores(1)
-    for name, value in vars(expected).items():
-        assert np.array_equal(getattr(loaded, name), value), name
-
-
 @pytest.mark.parametrize("on", ["softmax", "logits"])
 def test_fusion_is_the_weighted_sum(on):
     logits, weights = [scores(seed).logits for seed in range(3)], [1.0, 0.5, 2.0]
@@ -53,19 +45,18 @@ def test_fusion_is_the_weighted_sum(on):
 
 
 def test_ensemble_prints_and_writes_single_and_fused_accuracies(run, files, tmp_path):
-    code, out, err = run("ensemble.py", *files, "--weights", 1, 1, 2, "--output-dir", tmp_path / "o")
-    assert code == 0, err
-    results = json.loads((tmp_path / "o/results.json").read_text())
+    out = run.succeed("ensemble.py", *files, "--weights", 1, 1, 2, "--output-dir", tmp_path / "o")
+    found = results(tmp_path / "o")
     labels = torch.from_numpy(scores(0).labels)
     fused = fuse([scores(seed).logits for seed in range(3)], [1, 1, 2], "softmax").argmax(dim=1)
     top1 = 100.0 * (fused == labels).float().mean().item()
-    assert results["task"] == "ensemble" and results["numbers"]["fusion"]["top1"] == pytest.approx(top1)
-    for entry, seed in zip(results["numbers"]["single"], range(3)):
+    assert found["task"] == "ensemble" and found["numbers"]["fusion"]["top1"] == pytest.approx(top1)
+    for entry, seed in zip(found["numbers"]["single"], range(3)):
         single = (scores(seed).logits.argmax(axis=1) == scores(seed).labels).mean()
         assert entry["top1"] == pytest.approx(100 * single) and f"{entry['top1']:.2f}%" in out
     assert f"fusion of softmax: top-1 {top1:.2f}%" in out and (tmp_path / "o/confusion.csv").is_file()
-    code, out, err = run("engine.report.py", tmp_path / "o")
-    assert code == 0 and f"{top1:.1f}" in out and "fusion" in out, err
+    out = run.succeed("engine.report.py", tmp_path / "o")
+    assert f"{top1:.1f}" in out and "fusion" in out
 
 
 OTHER_NAMES = np.array([f"clip{i}" for i in range(39)] + ["other"])
@@ -99,28 +90,22 @@ def test_scores_that_cannot_be_fused_are_one_line_errors(run, files, tmp_path):
         (["a.npz", "missing.npz"], "missing.npz is not a file of"),
         (["a.npz", "text.npz"], "text.npz is not a file of"),
     ):
-        code, _, err = run("ensemble.py", *flags, "--output-dir", "o")
-        assert code == 2 and message in err and one_line(err), (flags, err)
+        assert message in run.fail("ensemble.py", *flags, "--output-dir", "o")
     assert not (tmp_path / "o").exists()
 
 
 def test_scores_of_a_classifier_are_those_of_its_results(run, tmp_path):
     flags = ["--pretrained", "random", *TINY_FLAGS, "--epochs", 2, "--output-dir", tmp_path / "o"]
-    code, _, err = run(CLASSIFICATION, *flags, "--save-scores", tmp_path / "scores.npz")
-    assert code == 0, err
+    run.succeed(CLASSIFICATION, *flags, "--save-scores", tmp_path / "scores.npz")
     saved = load_scores(tmp_path / "scores.npz")
-    results = json.loads((tmp_path / "o/results.json").read_text())
     accuracy = 100 * (saved.logits.argmax(axis=1) == saved.labels).mean()
-    assert accuracy == pytest.approx(results["numbers"]["last"]["top1"])
+    assert accuracy == pytest.approx(results(tmp_path / "o")["numbers"]["last"]["top1"])
     assert saved.names[0].startswith("S001C001") and saved.class_names[0] == "drink water"
 
 
-@pytest.mark.parametrize("owner", ["pretraining", "probe"])
-def test_folder_of_another_run_is_not_overwritten(run, files, tmp_path, pretrain, probe, owner):
-    folder = tmp_path / "run"
-    code, _, err = pretrain(folder, "--epochs", 1) if owner == "pretraining" else probe(folder, "--epochs", 1)
-    assert code == 0, err
-    before = {path: path.read_bytes() for path in folder.iterdir()}
-    code, _, err = run("ensemble.py", *files, "--output-dir", folder)
-    assert code == 2 and "choose another --output-dir" in err
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+def test_folder_of_another_run_is_not_overwritten(run, files, tmp_path, pretrained, probe):
+    probe.succeed(tmp_path / "probe", "--epochs", 1)
+    for folder in (pretrained, tmp_path / "probe"):
+        before = {path: path.read_bytes() for path in folder.iterdir()}
+        assert "choose another --output-dir" in run.fail("ensemble.py", *files, "--output-dir", folder)
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before

@@ -28,8 +28,8 @@ def test_features_match_those_from_the_store(run, raw, tmp_path):
     """Reading a file directly and through the data preparation gives the same features."""
     command = ["extract_features.py", "--input", raw / "raw", *ENCODER, "--output"]
     known = f"--data-root {raw / 'data'} --protocol cross_subject --knn-neighbours 2"
-    code, out, err = run(*command, tmp_path / "a.npz", *known.split())
-    assert code == 0 and "12 clips, 0 left out" in out, err
+    out = run.succeed(*command, tmp_path / "a.npz", *known.split())
+    assert "12 clips, 0 left out" in out
     name = "S001C001P001R001A009"
     assert f"{name}: standing up (from sitting position) (nearest {name}, cosine 1.000)" in out
     with np.load(tmp_path / "a.npz") as own:
@@ -41,8 +41,7 @@ def test_features_match_those_from_the_store(run, raw, tmp_path):
         np.testing.assert_allclose(own["similarities"][own["names"] == train[0]][0, 0], 1, atol=1e-5)
         assert set(own["neighbour_labels"].ravel()) <= {8, 49}
         features = own["features"]
-    code, out, err = run(*command, tmp_path / "b.npz", "--data-root", tmp_path / "nowhere")
-    assert code == 0, f"a store is not needed: {err}"
+    run.succeed(*command, tmp_path / "b.npz", "--data-root", tmp_path / "nowhere")
     with np.load(tmp_path / "b.npz") as own:
         assert sorted(own) == ["features", "names"]
         np.testing.assert_array_equal(own["features"], features)
@@ -75,10 +74,10 @@ def test_unusable_files_are_listed(run, raw, tmp_path):
     (tmp_path / "in/broken.npz").write_bytes(b"PK")
     data = (tmp_path / "in/flat.npy").read_bytes()
     (tmp_path / "in/header.npy").write_bytes(data[:20] + b"((((" + data[24:])  # parsed as Python
-    code, out, err = run(
+    out = run.succeed(
         "extract_features.py", "--input", tmp_path / "in", *ENCODER, "--output", tmp_path / "o.npz"
     )
-    assert code == 0 and "1 clips, 4 left out" in out, err
+    assert "1 clips, 4 left out" in out
     assert "left out: short.skeleton, line " in out and "left out: flat.npy: the array is (4, 75)" in out
     assert "left out: header.npy: cannot be read as an array of numbers" in out
     assert "left out: broken.npz: the archive is damaged" in out
@@ -98,8 +97,8 @@ def test_unusable_files_are_listed(run, raw, tmp_path):
 )
 def test_invalid_flags_are_one_line_errors(run, tmp_path, flags, message):
     before = sorted(tmp_path.rglob("*"))
-    code, _, err = run("extract_features.py", *ENCODER, *flags)
-    assert code == 2 and message in err and len(err.strip().splitlines()) == 1
+    err = run.fail("extract_features.py", *ENCODER, *flags)
+    assert message in err and len(err.strip().splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -108,23 +107,11 @@ def test_precision_and_workers(run, raw, tmp_path):
     command = ["extract_features.py", "--input", raw / "raw", *encoder, "--output"]
     features = []
     for i, more in enumerate((["--tf32", "off"], ["--workers", 2], ["--amp", "bf16"])):
-        code, _, err = run(*command, tmp_path / f"{i}.npz", *more)
-        assert code == 0, err
+        run.succeed(*command, tmp_path / f"{i}.npz", *more)
         with np.load(tmp_path / f"{i}.npz") as own:
             features.append(own["features"])
     np.testing.assert_array_equal(features[0], features[1])
     assert 0 < np.abs(features[0] - features[2]).max() < 0.1
-
-
-def test_several_processes_are_refused(run, raw, tmp_path, monkeypatch):
-    """They would all write the same file."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    monkeypatch.setattr("os._exit", lambda code: None)  # of run_script, for processes of a group
-    code, _, err = run(
-        "extract_features.py", "--input", raw / "raw", *ENCODER, "--output", tmp_path / "a.npz"
-    )
-    assert code == 2 and "start it without torchrun" in err and not (tmp_path / "a.npz").exists()
 
 
 def test_coordinates_are_kept_as_in_the_training_data(run, tmp_path, monkeypatch):
@@ -137,15 +124,13 @@ def test_coordinates_are_kept_as_in_the_training_data(run, tmp_path, monkeypatch
     (tmp_path / "clips.csv").write_text(f"name,label,split\n{rows}")
     data = ["--data_path", tmp_path / "clips.npz", "--clips", tmp_path / "clips.csv"]
     store = ["--dataset", "kept", *data, "--out_folder", tmp_path / "data/kept", "--keep_coordinates"]
-    assert run("data_gen.arrays_gendata.py", *store)[0] == 0
+    run.succeed("data_gen.arrays_gendata.py", *store)
     known = ["--data-root", tmp_path / "data", "--protocol", "split"]
     flags = ["--batch-size", 4, "--moco-k", 8, "--epochs", 1, "--checkpoint-path", tmp_path / "run"]
-    code, _, err = run(INTRA, "--pre-dataset", "kept", *known, *TINY_FLAGS, *flags)
-    assert code == 0, err
+    run.succeed(INTRA, "--pre-dataset", "kept", *known, *TINY_FLAGS, *flags)
     for more in ([], ["--finetune-dataset", "kept", *known, "--knn-neighbours", 1]):
         files = ["--input", tmp_path / "clips.npz", "--output", tmp_path / f"features{len(more)}.npz"]
-        code, _, err = run("extract_features.py", *files, "--pretrained", tmp_path / "run", *more)
-        assert code == 0, err
+        run.succeed("extract_features.py", *files, "--pretrained", tmp_path / "run", *more)
     with np.load(tmp_path / "features8.npz") as found, np.load(tmp_path / "features0.npz") as alone:
         assert found["neighbour_names"][:, 0].tolist() == found["names"].tolist()
         np.testing.assert_allclose(found["similarities"], 1, atol=1e-5)

@@ -1,29 +1,25 @@
 """The GPU path of every script on a simulated GPU: placement, host-device synchronization, precision."""
 
-import copy
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
 from conftest import CLASSIFICATION, INTER, INTRA, RETRIEVAL, TINY_FLAGS, log_lines, write_pretraining
-from fake_cuda import GPU, Copy, fake_cuda, place
+from fake_cuda import Copy, fake_cuda
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 import engine.pretrain
 import engine.retrieve
-import moco.losses
-import moco.model
 from dataset.augment import AUGMENTATIONS
 from engine.diagnostics import Monitor
-from engine.pretrain import EpochMetrics
 from engine.randomness import DROPOUT, seed_globally
 from models.registry import REPRESENTATIONS, SEPARATOR
 
 ALL = SEPARATOR.join(REPRESENTATIONS)
-STREAMS = "graph-based:motion_and_image-based:bone"
+STREAMS = "seq-based_and_graph-based:motion_and_image-based:bone"
 DTYPES = {"off": {torch.float32}, "bf16": {torch.bfloat16}, "fp16": {torch.float16}}
 
 
@@ -60,15 +56,11 @@ def pretrain(run, tmp_path, monkeypatch):
 
         given = ["--skeleton-representation", names, "--checkpoint-path", folder, "--seed", 5]
         flags = [*given, "--moco-k", 16, "--batch-size", 4, "--epochs", 1, *TINY_FLAGS, *flags]
-        hook = register_module_forward_hook(record_dtype)
-        try:
-            with monkeypatch.context() as patch, fake_cuda() if gpu else nullcontext() as fake:
-                patch.setattr(engine.pretrain, "seed_globally", start_step)
-                patch.setattr(Monitor, "measure", lambda monitor: {})  # after the epoch, in float32
-                code, _, err = run(INTER if SEPARATOR in names else INTRA, *flags)
-        finally:
-            hook.remove()
-        assert code == 0, err
+        simulation = fake_cuda() if gpu else nullcontext()
+        with monkeypatch.context() as patch, register_module_forward_hook(record_dtype), simulation as fake:
+            patch.setattr(engine.pretrain, "seed_globally", start_step)
+            patch.setattr(Monitor, "measure", lambda monitor: {})  # after the epoch, in float32
+            run.succeed(INTER if SEPARATOR in names else INTRA, *flags)
         seen.loss = log_lines(folder)[0]["loss"]
         seen.waits, seen.copies = seen.waits[1:], seen.copies[1:]  # without the preparation
         return seen
@@ -85,10 +77,7 @@ def problems(epoch, amp="off"):
     return found
 
 
-@pytest.mark.parametrize(
-    "names, amp",
-    [*((name, "off") for name in (*REPRESENTATIONS, STREAMS)), (ALL, "off"), (ALL, "bf16")],
-)
+@pytest.mark.parametrize("names, amp", [("seq-based", "off"), (STREAMS, "off"), (STREAMS, "bf16")])
 def test_steps_do_not_wait_and_losses_equal_those_on_the_cpu(pretrain, names, amp):
     flags = ["--amp", amp]
     found, expected = (pretrain(names, *flags, gpu=gpu) for gpu in (True, False))
@@ -101,8 +90,8 @@ def test_steps_do_not_wait_and_losses_equal_those_on_the_cpu(pretrain, names, am
 
 def test_augmentations_do_not_wait(pretrain):
     flags = ["--num-frames", 64, "--augmentations", *AUGMENTATIONS, "--compose", "all"]
-    found, expected = (pretrain("seq-based", *flags, gpu=gpu) for gpu in (True, False))
-    assert problems(found) == [] and found.loss == pytest.approx(expected.loss, rel=1e-5)
+    found = pretrain("seq-based", *flags)
+    assert problems(found) == []
     assert any(what.size > 2**16 for copies in found.copies for what in copies)  # the noise
 
 
@@ -113,102 +102,18 @@ def test_steps_with_loss_scaling_do_not_wait(pretrain):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_prepared_on_the_cpu_are_copied_from_pinned_memory(pretrain, workers):
-    found = pretrain("image-based", *ON_CPU, "--workers", workers)
+    flags = ["--data-device", "cpu", "--num-frames", 64, "--workers", workers]  # copies of more than 64 KB
+    found = pretrain("image-based", *flags)
     assert problems(found) == []
     copies = [what for copies in found.copies for what in copies]
     assert copies and all(what.pinned and what.size > 2**16 for what in copies)
-
-
-# --- Deliberate faults: each of them is found by the checks above --------------------------------------
-
-
-def read_loss(logits):
-    loss = moco_info_nce(logits)
-    print(f"{loss.item():.1f}")
-    return loss
-
-
-def target_on_cpu(logits):
-    return nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
-
-
-def select_by_mask(logits):
-    return moco_info_nce(logits[logits[:, 0] > -100])
-
-
-def enqueue_at_integer(queue, keys):
-    start = int(queue.pointer)
-    queue.keys[start : start + len(keys)] = keys.detach()
-
-
-def enqueue_rows_of_cpu(queue, keys):
-    queue.keys.index_copy_(0, queue.pointer + torch.arange(len(keys)), keys)
-
-
-def enqueue_by_host_index(queue, keys):
-    queue.keys[torch.arange(len(keys))] = keys.detach()
-
-
-def enqueue_with_numpy(queue, keys):
-    queue.keys[: len(keys)] = torch.from_numpy(keys.detach().numpy())
-
-
-def add_on_host(metrics, loss, outcome):
-    logits = {k: x.detach().cpu().to(GPU, non_blocking=True) for k, x in outcome.logits.items()}
-    add_to_metrics(metrics, loss, replace(outcome, logits=logits))
-
-
-def copy_pageable(x, device):
-    return x.to(device, non_blocking=True)
-
-
-moco_info_nce, add_to_metrics = moco.losses.info_nce, EpochMetrics.add
-TO_DEVICE, LOSS = "engine.pretrain.to_device", "moco.losses.info_nce"
-ENQUEUE, METRICS = "moco.model.KeyQueue.enqueue", "engine.pretrain.EpochMetrics.add"
-ON_CPU = ("--data-device", "cpu", "--num-frames", "64")  # copies of more than 64 KB
-MIXED, READ = "on cuda:0 and on the CPU", "aten._local_scalar_dense"
-# fault: (what is replaced, by what, flags, what is reported)
-FAULTS = {
-    "a batch stays on the CPU": (TO_DEVICE, lambda x, device: x, ON_CPU, MIXED),
-    "a blocking copy": (TO_DEVICE, lambda x, device: x.to(device), ON_CPU, "non_blocking=False"),
-    "a copy from pageable memory": (TO_DEVICE, copy_pageable, ON_CPU, "pinned=False"),
-    "the loss is read in every step": (LOSS, read_loss, (), READ),
-    "a target on the CPU": (LOSS, target_on_cpu, (), MIXED),
-    "a selection by a mask": (LOSS, select_by_mask, (), "index by a mask"),
-    "the queue pointer is read": (ENQUEUE, enqueue_at_integer, (), READ),
-    "rows of the queue on the CPU": (ENQUEUE, enqueue_rows_of_cpu, (), MIXED),
-    "an index on the host": (ENQUEUE, enqueue_by_host_index, (), "index on the host"),
-    "keys as a NumPy array": (ENQUEUE, enqueue_with_numpy, (), "to numpy"),
-    "metrics on the host": (METRICS, add_on_host, (), "to the host"),
-    "a check in every step": ("engine.pretrain.sync_interval", lambda device: 1, (), READ),
-    "autocast is lost": (
-        "main_moco_inter_skeleton.in_precision",
-        lambda module, *_: module,
-        ("--amp", "bf16"),
-        "float32",
-    ),
-    "the model stays on the CPU": ("torch.nn.Module.to", lambda module, device: module, (), MIXED),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_deliberate_fault_is_found(pretrain, monkeypatch, fault):
-    target, replacement, flags, reported = FAULTS[fault]
-    monkeypatch.setattr(target, replacement)
-    try:
-        found = problems(pretrain("image-based", *flags), "bf16" if "bf16" in flags else "off")
-    except (RuntimeError, TypeError) as error:
-        found = [str(error)]
-    assert any(reported in problem for problem in found), found
 
 
 # --- Every script from end to end ----------------------------------------------------------------------
 
 RANDOM = ["--pretrained", "random", *TINY_FLAGS]
 SCRIPTS = [
-    [INTER, "--skeleton-representation", ALL, *TINY_FLAGS, "--moco-k", 16, "--batch-size", 4, "--epochs", 2],
-    [INTRA, "--graph-encoder", "stgcn", *TINY_FLAGS, "--moco-k", 16, "--batch-size", 4, "--epochs", 1]
-    + ["--skeleton-representation", "graph-based", "--amp", "bf16"],
+    [INTER, "--skeleton-representation", ALL, *TINY_FLAGS, "--moco-k", 16, "--batch-size", 4, "--epochs", 1],
     [CLASSIFICATION, *RANDOM, "--epochs", 2, "--cached-crops", 1, "--label-fraction", 0.5],
     [CLASSIFICATION, "--pretrained", "pretrained.pth.tar", "--mode", "finetune", "--epochs", 1]
     + ["--finetune-skeleton-representation", "graph-based", "--amp", "bf16"],
@@ -228,8 +133,7 @@ def test_script_runs_on_the_simulated_gpu(run, tmp_path, monkeypatch, command):
     monkeypatch.setattr(engine.retrieve, "EPOCHS", 3)
     seed = [] if command[0] == "extract_features.py" else ["--seed", 1]
     with fake_cuda() as fake:
-        code, _, err = run(*command, *seed)
-    assert code == 0, err
+        run.succeed(*command, *seed)
     assert fake.copies
 
 
@@ -249,18 +153,6 @@ def test_simulation_rejects_operands_on_two_devices():
         with pytest.raises(TypeError, match="to numpy"):
             x.numpy()
         assert torch.equal((x + torch.tensor(2.0)).cpu(), torch.full((3,), 3.0))  # scalars may be on the CPU
-
-
-def test_simulation_follows_tensors():
-    with fake_cuda():
-        x = torch.ones(3, device="cuda", requires_grad=True)
-        assert x.device == GPU and (2 * x).is_cuda and not x.detach().cpu().is_cuda and x.to("cuda") is x
-        assert all(y.is_cuda for y in (x[1:], x.detach(), torch.zeros_like(x), x.to(torch.bfloat16)))
-        x.unbind()[1].backward()  # the derivative formula creates zeros
-        assert x.grad.is_cuda
-        layer = copy.deepcopy(nn.Linear(3, 2).to("cuda"))
-        assert layer.weight.is_cuda and layer(x).is_cuda
-    assert place(torch.ones(3)) != GPU and torch.ones(3).device == torch.device("cpu")
 
 
 def test_simulation_lists_waits_and_copies():

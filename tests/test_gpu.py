@@ -69,26 +69,6 @@ def test_cudnn_accepts_the_block_of_gru_weights(amp):
         encoder(torch.randn(4, 64, 150, device=device)).sum().backward()
 
 
-@two_gpus
-@pytest.mark.parametrize("amp", ["off", "bf16"])
-def test_data_parallel_equals_one_gpu(clips, amp):
-    """In evaluation mode, in which BatchNorm does not depend on how a batch is split."""
-    device = torch.device("cuda", 0)
-    one = small_moco().to(device).eval()
-    many, views = copy.deepcopy(one), two_views(clips, device)
-    loss, _ = one(*views, encode=in_precision(one.encoders, amp, device))
-    encode = torch.nn.DataParallel(in_precision(many.encoders, amp, device))
-    parallel_loss, _ = many(*views, encode=encode)
-    tolerance = {"off": 1e-4, "bf16": 1e-2}[amp]
-    torch.testing.assert_close(parallel_loss, loss, rtol=tolerance, atol=tolerance)
-    loss.backward()
-    parallel_loss.backward()
-    for a, b in zip(one.encoders.query.parameters(), many.encoders.query.parameters(), strict=True):
-        torch.testing.assert_close(b.grad, a.grad, rtol=10 * tolerance, atol=tolerance)
-    for a, b in zip(one.queues.buffers(), many.queues.buffers(), strict=True):
-        torch.testing.assert_close(b, a, rtol=tolerance, atol=tolerance)
-
-
 def test_contrastive_step_equals_that_on_the_cpu(clips):
     cpu = small_moco()
     for module in cpu.modules():
@@ -132,19 +112,6 @@ def test_step_does_not_synchronize(clips, amp):
     assert optimizer.first_nonfinite_step() is None and metrics.means()["loss"] > 0
     assert any(not torch.equal(x, before[name]) for name, x in query.state_dict().items())
     assert all(torch.isfinite(x).all() for x in query.parameters())
-
-
-@pytest.mark.parametrize("amp", ["bf16", "fp16"])
-def test_mixed_precision_differs_only_by_rounding(clips, amp):
-    device = torch.device("cuda", 0)
-    model = small_moco().to(device).eval()
-    other, views = copy.deepcopy(model), two_views(clips, device)
-    loss, _ = model(*views)
-    mixed_loss, outcome = other(*views, encode=in_precision(other.encoders, amp, device))
-    assert mixed_loss.dtype == torch.float32 and all(
-        x.dtype == torch.float32 for x in outcome.logits.values()
-    )
-    torch.testing.assert_close(mixed_loss, loss, rtol=0.02, atol=0)
 
 
 def run_script(store, folder, launcher, *flags):

@@ -2,23 +2,30 @@
 
 import errno
 import os
+from functools import partial
 
 import pytest
-from conftest import one_line
+from conftest import RETRIEVAL, TINY_FLAGS
 
 from data_gen.output_folder import atomic_folder
 from utils.files import LOCK_FILE, LOCK_HOLDER_FILE, exclusive_folder
 
 
-def test_lock_rejects_a_second_run(pretrain, probe, tmp_path):
+def test_lock_rejects_a_second_run(run, pretrain, probe, tmp_path):
     folder = tmp_path / "c"
-    for start, flag in ((pretrain, "--checkpoint-path"), (probe, "--output-dir")):
+    retrieve = partial(run.fail, RETRIEVAL, *TINY_FLAGS, "--pretrained", "random", "--output-dir")
+    for fail, flag in (
+        (pretrain.fail, "--checkpoint-path"),
+        (probe.fail, "--output-dir"),
+        (retrieve, "--output-dir"),
+    ):
         with exclusive_folder(folder, flag):
-            code, _, err = start(folder)
-            assert code == 2 and f"another run is writing to {folder} (PID {os.getpid()} on " in err
-            assert f"choose another {flag}" in err and one_line(err)
+            err = fail(folder)
+            assert f"another run is writing to {folder} (PID {os.getpid()} on " in err
+            assert f"choose another {flag}" in err
             assert sorted(path.name for path in folder.iterdir()) == [LOCK_FILE, LOCK_HOLDER_FILE]
-    assert pretrain(folder)[0] == 0 and not (folder / LOCK_HOLDER_FILE).exists()
+    pretrain.succeed(folder, "--epochs", 1)
+    assert not (folder / LOCK_HOLDER_FILE).exists()
 
 
 def test_files_of_a_killed_run_do_not_lock_the_folder(tmp_path):
@@ -49,5 +56,4 @@ def test_file_system_without_locks_is_noted(tmp_path, monkeypatch, capsys, numbe
 
 def test_folder_that_cannot_be_locked_is_an_error(pretrain, tmp_path):
     (tmp_path / "c" / LOCK_FILE).mkdir(parents=True)
-    code, _, err = pretrain(tmp_path / "c")
-    assert code == 2 and f"cannot access {tmp_path / 'c' / LOCK_FILE} (Is a directory)" in err
+    assert f"cannot access {tmp_path / 'c' / LOCK_FILE} (Is a directory)" in pretrain.fail(tmp_path / "c")

@@ -4,13 +4,12 @@ import argparse
 import json
 import math
 
-from conftest import INTER, in_optimizer_step, kill, log_lines, saved_at_every_opportunity
+from conftest import log_lines
 
 import engine.pretrain
 from engine.checkpoint import RollingCheckpoint, load_checkpoint, save_checkpoint
 from engine.classifier import PROBE_FILE
 from engine.log import RunLog
-from models.registry import size_flags
 
 
 def logged_epochs(folder):
@@ -31,8 +30,7 @@ def with_prefixes(prefixes, names):
 def test_config_has_all_flags_and_the_log_one_line_per_epoch(pretrain, tmp_path):
     """The diagnostics are in the lines of the first and the last epoch."""
     flags = ["--no-mlp", "--augmentations", "crop", "jitter", "--epochs", 3, "--schedule", 1]
-    code, out, err = pretrain(tmp_path / "c", *flags)
-    assert code == 0, err
+    out = pretrain.succeed(tmp_path / "c", *flags)
     config = json.loads((tmp_path / "c" / "config.json").read_text())
     assert config == load_checkpoint(tmp_path / "c" / "checkpoint_0002.pth.tar")["flags"]
     assert config["mlp"] is False and config["augmentations"] == ["crop", "jitter"] and config["seed"] == 5
@@ -52,26 +50,15 @@ def test_config_has_all_flags_and_the_log_one_line_per_epoch(pretrain, tmp_path)
     assert [line["learning_rate"] for line in lines] == [0.01, 0.001, 0.001]
 
 
-def test_config_has_the_sizes_that_are_used(run, tmp_path):
-    for epochs, flags in ((1, []), (2, ["--resume", "auto"])):
-        sizes = [] if flags else ["--gru-hidden-size", 16, "--gru-num-layers", 1, "--graph-width", 4]
-        common = ["--moco-k", 16, "--batch-size", 4, "--graph-num-blocks", 2, "--epochs", epochs]
-        code, _, err = run(INTER, "--checkpoint-path", tmp_path / "c", *common, *sizes, *flags)
-        assert code == 0, err
-        config = json.loads((tmp_path / "c" / "config.json").read_text())
-        assert (config["gru_hidden_size"], config["gru_num_layers"], config["graph_width"]) == (16, 1, 4)
-        assert config["graph_encoder"] == size_flags()["graph_encoder"].default
-
-
 def test_resumed_run_repeats_and_continues_the_log(pretrain, tmp_path):
     """As if killed while it wrote the line of the last epoch: it repeats the epochs after the checkpoint."""
     flags = ["--monitor-freq", 1, "--epochs", 3]
-    assert pretrain(tmp_path / "c", *flags)[0] == 0
+    pretrain.succeed(tmp_path / "c", *flags)
     before, path = log_lines(tmp_path / "c"), tmp_path / "c" / "log.jsonl"
     (tmp_path / "c" / "checkpoint_0002.pth.tar").unlink()
     path.write_bytes(path.read_bytes()[:-40])
-    code, out, err = pretrain(tmp_path / "c", *flags, "--resume", "auto")
-    assert code == 0 and "checkpoint_0000.pth.tar: epoch 1, step 0" in out, err
+    out = pretrain.succeed(tmp_path / "c", *flags, "--resume", "auto")
+    assert "checkpoint_0000.pth.tar: epoch 1, step 0" in out
     assert without_speed(log_lines(tmp_path / "c")) == without_speed(before)
     assert log_lines(tmp_path / "c")[0] == before[0]
 
@@ -88,7 +75,7 @@ def test_epoch_is_logged_before_its_checkpoint(pretrain, tmp_path, monkeypatch):
         patch.setattr(engine.pretrain, "save_checkpoint", killed_after)
         assert pretrain(tmp_path / "c")[0] == 130
     assert logged_epochs(tmp_path / "c") == [0]
-    assert pretrain(tmp_path / "c", "--resume", "auto")[0] == 0
+    pretrain.succeed(tmp_path / "c", "--resume", "auto")
     assert logged_epochs(tmp_path / "c") == [0, 1]
 
 
@@ -101,18 +88,9 @@ def test_probe_logs_an_epoch_before_its_checkpoint(probe, tmp_path, monkeypatch)
         patch.setattr(RollingCheckpoint, "save_if_due", killed_after_save)
         assert probe(tmp_path / "o", "--epochs", 2, "--seed", 1)[0] == 130
     assert logged_epochs(tmp_path / "o") == [0]
-    code, out, err = probe(tmp_path / "o", "--epochs", 2, "--seed", 1, "--resume", "auto")
-    assert code == 0 and f"{PROBE_FILE}: epoch 1" in out, err
+    out = probe.succeed(tmp_path / "o", "--epochs", 2, "--seed", 1, "--resume", "auto")
+    assert f"{PROBE_FILE}: epoch 1" in out
     assert logged_epochs(tmp_path / "o") == [0, 1]
-
-
-def test_run_killed_within_an_epoch_has_complete_log_after_resume(pretrain, tmp_path):
-    with saved_at_every_opportunity(), in_optimizer_step(8, kill):
-        assert pretrain(tmp_path / "c")[0] == 130
-    assert logged_epochs(tmp_path / "c") == [0]
-    code, out, err = pretrain(tmp_path / "c", "--resume", "auto")
-    assert code == 0 and "epoch 1, step 2" in out, err
-    assert logged_epochs(tmp_path / "c") == [0, 1]
 
 
 def test_lines_of_later_epochs_and_unreadable_ones_are_removed(tmp_path):

@@ -2,11 +2,12 @@
 
 import json
 import resource
+from functools import partial
 
 import pytest
 import torch
-from conftest import RETRIEVAL, TINY_FLAGS, log_lines, one_line
-from processes import finish, start_pretraining
+from conftest import INTER, RETRIEVAL, TINY_FLAGS, log_lines, one_line
+from processes import REPOSITORY, finish, pretraining_flags, start
 
 from visual.clips import log_views
 
@@ -28,25 +29,24 @@ def checkpoints_and_results(folder):
     }
 
 
-def test_full_disk_keeps_earlier_checkpoints(pretrain, tmp_path, limit_file_size):
-    assert pretrain(tmp_path / "c")[0] == 0
-    before, log = checkpoints_and_results(tmp_path / "c"), log_lines(tmp_path / "c")
-    for flags, name in ([], "checkpoint_0002"), (["--save-minutes", 1e-6], "checkpoint_last"):
+def test_full_disk_keeps_earlier_checkpoints(pretrain, pretrained, limit_file_size):
+    before, log = checkpoints_and_results(pretrained), log_lines(pretrained)
+    flags = [pretrained, "--epochs", 3, "--resume", "auto"]
+    for more, name in ([], "checkpoint_0002"), (["--save-minutes", 1e-6], "checkpoint_last"):
         limit_file_size(200_000)
-        code, out, err = pretrain(tmp_path / "c", "--epochs", 3, "--resume", "auto", *flags)
+        code, _, err = pretrain(*flags, *more)
         limit_file_size()
         assert code == 2 and one_line(err)
-        assert f"cannot write {tmp_path / 'c' / name}.pth.tar ([Errno 27] File too large)" in err
-        assert checkpoints_and_results(tmp_path / "c") == before
-        assert log_lines(tmp_path / "c")[:2] == log
-    code, out, err = pretrain(tmp_path / "c", "--epochs", 3, "--resume", "auto")
-    assert code == 0 and "epoch 2, step 0" in out, err
-    assert [line["epoch"] for line in log_lines(tmp_path / "c")] == [0, 1, 2]
+        assert f"cannot write {pretrained / name}.pth.tar ([Errno 27] File too large)" in err
+        assert checkpoints_and_results(pretrained) == before
+        assert log_lines(pretrained)[:2] == log
+    assert "epoch 2, step 0" in pretrain.succeed(*flags)
+    assert [line["epoch"] for line in log_lines(pretrained)] == [0, 1, 2]
 
 
 def test_full_disk_keeps_earlier_results(run, tmp_path, limit_file_size):
     flags = ["--pretrained", "random", *TINY_FLAGS, "--output-dir", tmp_path / "o", "--seed", 1]
-    assert run(RETRIEVAL, *flags)[0] == 0
+    run.succeed(RETRIEVAL, *flags)
     before = checkpoints_and_results(tmp_path / "o")
     limit_file_size((tmp_path / "o" / "config.json").stat().st_size)  # results.json is larger
     code, _, err = run(RETRIEVAL, *flags)
@@ -71,8 +71,9 @@ def test_full_disk_in_the_thread_of_tensorboard(pretrain, tmp_path, limit_file_s
 def test_out_of_host_memory(training_store, tmp_path):
     """A queue of 40 million keys does not fit into 12 GiB of address space."""
     limit = (12 << 30, 12 << 30)
-    flags, set_limit = ["--moco-k", 40_000_000], lambda: resource.setrlimit(resource.RLIMIT_AS, limit)
-    code, _, err = finish(start_pretraining(training_store, tmp_path / "c", *flags, preexec_fn=set_limit))
+    flags = pretraining_flags(training_store, tmp_path / "c", "--moco-k", 40_000_000)
+    set_limit = partial(resource.setrlimit, resource.RLIMIT_AS, limit)
+    code, _, err = finish(start(REPOSITORY / INTER, *flags, preexec_fn=set_limit))
     assert code == 2 and "out of memory" in err and one_line(err), err
     assert "use --batch-size, --amp, --data-device to reduce memory" in err
 
@@ -91,8 +92,7 @@ def test_out_of_memory_in_a_step(pretrain, tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr("moco.model.MoCo.forward", out_of_memory)
-    code, _, err = pretrain(tmp_path / "c")
-    assert code == 2 and "error: out of memory (" in err and one_line(err)
+    assert "error: out of memory (" in pretrain.fail(tmp_path / "c")
 
 
 def test_other_runtime_errors_keep_their_traceback(pretrain, tmp_path, monkeypatch):

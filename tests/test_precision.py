@@ -55,18 +55,6 @@ def test_bf16_keeps_loss_and_logits_in_float32_and_differs_only_by_rounding(smal
         assert b.dtype == torch.float32
 
 
-@pytest.mark.parametrize("amp, dtype", [("bf16", torch.bfloat16), ("off", torch.float32)])
-@pytest.mark.parametrize("representation", REPRESENTATIONS)
-def test_autocast_reaches_all_convolutions_and_linear_layers(representation, amp, dtype):
-    encoder, found = build_encoder(representation, 5, **TINY), []
-    for module in encoder.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            module.register_forward_hook(lambda module, args, output: found.append(output.dtype))
-    x = lay_out(torch.randn(2, TINY["num_frames"], 25, 3, 2), (representation,))[representation]
-    in_precision(encoder, amp, CPU)(x)
-    assert found and set(found) == {dtype}
-
-
 def test_amp_formats_unsupported_on_cpu():
     check_amp("bf16", CPU)
     with pytest.raises(UserError, match="--amp fp16 needs a GPU"):
@@ -103,16 +91,13 @@ def test_bf16_is_rejected_where_pytorch_would_emulate_it(monkeypatch):
 def test_gru_computes_in_the_autocast_dtype_if_cudnn_does(
     monkeypatch, dtype, capability, cudnn_version, expected
 ):
-    pretend_gpu(monkeypatch, capability, cudnn_version)
     x = torch.zeros(2, 3)
+    with torch.autocast("cpu", dtype=dtype):
+        assert recurrent_dtype(x) == torch.float32, "without cuDNN"
+    pretend_gpu(monkeypatch, capability, cudnn_version)
     assert recurrent_dtype(x) == torch.float32
     with torch.autocast("cpu", dtype=dtype):
         assert recurrent_dtype(x) == expected
-
-
-def test_gru_computes_in_float32_without_cudnn():
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert recurrent_dtype(torch.zeros(2, 3)) == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -135,22 +120,6 @@ def test_updates_stop_at_first_non_finite_loss(make):
         assert all(torch.equal(x, states[1][0][name]) for name, x in weights.items())
         for index, entries in state["state"].items():
             assert all(torch.equal(x, states[1][1]["state"][index][name]) for name, x in entries.items())
-
-
-def test_guarded_step_equals_plain_sgd_for_finite_losses():
-    torch.manual_seed(0)
-    model = nn.Linear(3, 1)
-    other = copy.deepcopy(model)
-    optimizer = GuardedOptimizer(
-        torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, fused=True), "off", CPU
-    )
-    plain = torch.optim.SGD(other.parameters(), 0.1, momentum=0.9)
-    for number, x in enumerate(torch.randn(4, 6, 3)):
-        optimizer.step(model(x).square().mean(), number)
-        plain.zero_grad()
-        other(x).square().mean().backward()
-        plain.step()
-    torch.testing.assert_close(model.weight, other.weight)
 
 
 def test_skipped_first_step_leaves_no_uninitialized_momentum(monkeypatch):
@@ -180,7 +149,7 @@ def test_checkpoint_without_momentum_buffers_resumes_with_zeros(momentum):
         assert torch.equal(optimizer.state[weight]["momentum_buffer"], torch.ones(3))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(2))
 def test_fp16_run_with_a_skipped_first_step_stays_finite(small_store, seed):
     """float16 arithmetic on the CPU; the initial loss scale overflows, so the scaler skips step 0."""
     names = ("seq-based", "graph-based")

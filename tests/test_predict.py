@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSIFICATION, TINY_FLAGS, one_line, write_pretraining
+from conftest import CLASSIFICATION, TINY_FLAGS, write_pretraining
 
 from dataset.clips import open_clips
 from dataset.views import evaluation_view
@@ -31,15 +33,16 @@ CASES = {  # --classifier -> the flags of its training
 
 
 @pytest.fixture
-def train(run, tmp_path):
-    """``train(name)``: train one of ``CASES`` in the folder ``name`` and save its scores."""
+def train(run, tmp_path, tmp_path_factory):
+    """``train(name)``: the folder ``name`` of one of ``CASES``, which is trained once for all tests."""
     write_pretraining(tmp_path / "inter.pth.tar", (SEQUENCE, GRAPH))
+    trained = tmp_path_factory.getbasetemp() / "classifiers"
 
     def call(name):
-        flags = ["--epochs", 1, "--seed", 3, "--output-dir", name, "--save-scores", f"{name}.npz"]
-        code, _, err = run(CLASSIFICATION, *CASES[name], *flags)
-        assert code == 0, err
-        return tmp_path / name
+        if not (trained / name).exists():
+            flags = ["--epochs", 1, "--seed", 3, "--output-dir", trained / name]
+            run.succeed(CLASSIFICATION, *CASES[name], *flags, "--save-scores", trained / name / "scores.npz")
+        return Path(shutil.copytree(trained / name, tmp_path / name))
 
     return call
 
@@ -54,7 +57,8 @@ def arrays_of(root, split="val"):
 @pytest.mark.parametrize("name", CASES)
 def test_probabilities_are_those_of_the_training(run, train, small_store, name):
     """Whatever was trained, the probabilities of the validation clips equal the scores that it saved."""
-    folder, scores = train(name), load_scores(small_store.parent / f"{name}.npz")
+    folder = train(name)
+    scores = load_scores(folder / "scores.npz")
     state, classifier = torch.get_rng_state(), load_classifier(folder)
     assert torch.equal(torch.get_rng_state(), state), "loading does not change the caller's random numbers"
     arrays, clips = arrays_of(small_store), open_clips(small_store, "ntu60", "cross_view", "val")
@@ -72,8 +76,8 @@ def test_probabilities_are_those_of_the_training(run, train, small_store, name):
     np.savez("clips.npz", **arrays)
     normalized = classify(classifier, prepare_clips(arrays, classifier.skeleton))
     for source, values in (("clips.npz", normalized), ("data/ntu60", expected)):
-        code, out, err = run(SCRIPT, "--classifier", folder, "--input", source, "--output", "out.json")
-        assert code == 0 and "written: out.json" in out, err
+        out = run.succeed(SCRIPT, "--classifier", folder, "--input", source, "--output", "out.json")
+        assert "written: out.json" in out
         clips = json.loads((small_store.parent / "out.json").read_text())["clips"]
         found = {clip["clip"]: clip["probabilities"] for clip in clips}
         np.testing.assert_allclose([found[name] for name in arrays], values, rtol=1e-4, atol=1e-6)
@@ -86,8 +90,7 @@ def test_table_csv_and_timeline_of_windows(run, train, small_store, tmp_path):
     recording[80:160] = 0
     np.savez("long.npz", recording=recording, short=arrays[0][:5])
     flags = "--input long.npz --window 40 --stride 20 --output out.csv --timeline figures --format svg"
-    code, out, err = run(SCRIPT, "--classifier", folder / "finetune_last.pth.tar", *flags.split())
-    assert code == 0, err
+    out = run.succeed(SCRIPT, "--classifier", folder / "finetune_last.pth.tar", *flags.split())
     assert "recording.npy: 3 of 12 windows cannot be used: no body in any frame" in out
     with open("out.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -119,8 +122,7 @@ def test_skeleton_files_are_cut_beyond_the_frames_of_a_training_clip(run, train,
     (tmp_path / "long.skeleton").write_text(f"{times * int(count)}\n{body * times}")
     for last, flags in ((300, []), (times * int(count), ["--window", 100])):
         files = ["--input", "long.skeleton", path, "--output", "o.json"]
-        code, _, err = run(SCRIPT, "--classifier", "coordinates", *files, *flags)
-        assert code == 0, err
+        run.succeed(SCRIPT, "--classifier", "coordinates", *files, *flags)
         clips = json.loads((tmp_path / "o.json").read_text())["clips"]
         assert max(clip["last_frame"] for clip in clips) == last
 
@@ -136,8 +138,7 @@ def test_encoders_of_a_probe_that_moved_or_changed(run, train, tmp_path):
         ([], "give their place with --pretrained (checkpoint inter.pth.tar does not exist"),
         (["--pretrained", "others.pth.tar"], "(the weights in others.pth.tar are others)"),
     ):
-        code, _, err = run(SCRIPT, *flags, *more)
-        assert code == 2 and message in err and one_line(err), err
+        assert message in run.fail(SCRIPT, *flags, *more)
     assert "clip  1-30" in run(SCRIPT, *flags, "--pretrained", "moved.pth.tar")[1]
 
 
@@ -167,8 +168,7 @@ def test_checkpoints_of_earlier_versions_load(train, small_store):
 def test_errors_are_one_line(run, train, flags, message):
     train("bone")
     np.save("wrong.npy", np.ones((4, 9, 3)))
-    code, _, err = run(SCRIPT, "--classifier", "bone", "--input", "wrong.npy", *flags.split())
-    assert code == 2 and message in err and one_line(err), err
+    assert message in run.fail(SCRIPT, "--classifier", "bone", "--input", "wrong.npy", *flags.split())
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,17 @@
 """Training crops of the linear probe: new ones in every epoch, or K per clip that are computed once."""
 
 import json
-import os
-import signal
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_FLAGS
+from conftest import TINY_FLAGS, in_optimizer_step, log_lines, results, same_state, terminate
 
-import engine.classifier
 import engine.features
 from dataset.clips import open_clips
-from engine.checkpoint import load_checkpoint
 from engine.classifier import PROBE_FILE
 from engine.encoders import load_encoders
 from engine.features import FeatureExtractor, TrainingFeatures
-from engine.report import read_results, results_table
 from engine.signals import EXIT_RESUMABLE
 
 CPU = torch.device("cpu")
@@ -57,41 +52,30 @@ def test_cached_crops_are_encoded_once_and_reshuffled(features_of, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(features_of(2)(3), old[3])), "independent of earlier calls"
 
 
-def test_cached_probe_resumes_exactly(run, tmp_path, monkeypatch):
-    probe = [*PROBE, "--epochs", 5, "--cached-crops", 2]
-    code, out, err = run(*probe)  # in the default folder
-    assert code == 0 and "2 cached crops per clip: 0.0 MB of features on cpu" in out, err
-    report = engine.classifier.report_epoch
-
-    def stop_after_two_epochs(training, *rest):
-        report(training, *rest)
-        if training.epoch == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(engine.classifier, "report_epoch", stop_after_two_epochs)
-    assert run(*probe, "--output-dir", tmp_path / "two")[0] == EXIT_RESUMABLE
-    monkeypatch.setattr(engine.classifier, "report_epoch", report)
-    for other, spelled in ((["--cached-crops", 3], "--cached-crops 3"), ([], "no --cached-crops")):
-        code, _, err = run(*probe[:-2], *other, "--output-dir", tmp_path / "two", "--resume", "auto")
-        assert code == 2 and "was trained with --cached-crops 2" in err and f"error: {spelled}, but" in err
-    assert run(*probe, "--output-dir", tmp_path / "two", "--resume", "auto")[0] == 0
-    folders = (tmp_path / "runs/random/linear_ntu60_cross_view_crops2_seed1", tmp_path / "two")
-    numbers = [json.loads((folder / "results.json").read_text())["numbers"] for folder in folders]
+def test_cached_probe_resumes_exactly(probe, tmp_path):
+    flags = ["--seed", 1, "--epochs", 5, "--cached-crops"]
+    out = probe.succeed(tmp_path / "whole", *flags, 2)
+    assert "2 cached crops per clip: 0.0 MB of features on cpu" in out
+    with in_optimizer_step(2, terminate):  # one step per epoch
+        assert probe(tmp_path / "two", *flags, 2)[0] == EXIT_RESUMABLE
+    resume = [tmp_path / "two", "--resume", "auto", *flags]
+    for other, spelled in (([*resume, 3], "--cached-crops 3"), (resume[:-1], "no --cached-crops")):
+        err = probe.fail(*other)
+        assert "was trained with --cached-crops 2" in err and f"error: {spelled}, but" in err
+    probe.succeed(*resume, 2)
+    numbers = [results(tmp_path / name)["numbers"] for name in ("whole", "two")]
     assert numbers[0] == numbers[1] and numbers[0]["cached_crops"] == 2
-    heads = [load_checkpoint(folder / PROBE_FILE)["state_dict"] for folder in folders]
-    assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+    assert same_state(tmp_path / "whole" / PROBE_FILE, tmp_path / "two" / PROBE_FILE)
 
 
 def test_log_has_one_line_per_epoch_and_the_configuration(run, tmp_path):
     command = [*PROBE, "--schedule", 2, "--output-dir", tmp_path / "o"]
-    code, out, err = run(*command, "--epochs", 2)
-    assert code == 0 and "config: " in out, err
-    code, _, err = run(*command, "--epochs", 3, "--resume", "auto")
-    assert code == 0, err
-    lines = [json.loads(line) for line in (tmp_path / "o/log.jsonl").read_text().splitlines()]
+    assert "config: " in run.succeed(*command, "--epochs", 2)
+    run.succeed(*command, "--epochs", 3, "--resume", "auto")
+    lines = log_lines(tmp_path / "o")
     assert [line["epoch"] for line in lines] == [0, 1, 2]
     assert [line["learning_rate"] for line in lines] == pytest.approx([0.1, 0.1, 0.01])
-    best = json.loads((tmp_path / "o/results.json").read_text())["numbers"]["best"]
+    best = results(tmp_path / "o")["numbers"]["best"]
     assert max(line["top1"] for line in lines) == best["top1"] and all(line["loss"] > 0 for line in lines)
     config = json.loads((tmp_path / "o/config.json").read_text())
     assert (config["epochs"], config["seed"], config["optimizer"]) == (3, 1, "sgd")
@@ -101,17 +85,9 @@ def test_log_has_one_line_per_epoch_and_the_configuration(run, tmp_path):
 def test_non_finite_features_stop_the_probe(run, tmp_path, small_store):
     path = small_store / "ntu60" / "frames.npy"
     np.save(path, np.full_like(np.load(path), np.nan))
-    code, _, err = run(*PROBE, "--epochs", 2, "--output-dir", "o")
-    assert code == 2 and "non-finite loss of the linear probe in epoch 0, step 0" in err
+    err = run.fail(*PROBE, "--epochs", 2, "--output-dir", "o")
+    assert "non-finite loss of the linear probe in epoch 0, step 0" in err
     assert not (tmp_path / "o" / PROBE_FILE).exists() and not (tmp_path / "o/results.json").exists()
-
-
-def test_table_distinguishes_cached_crops(run, tmp_path, capsys):
-    probe = [*PROBE, "--epochs", 1, "--output-dir"]
-    assert run(*probe, tmp_path / "runs/new")[0] == 0
-    assert run(*probe, tmp_path / "runs/cached", "--cached-crops", 2)[0] == 0
-    header, _, row = results_table(read_results(tmp_path / "runs")).splitlines()
-    assert "linear best" in header and "linear, 2 cached crops best" in header and row.count("untrained") == 1
 
 
 @pytest.mark.gpu

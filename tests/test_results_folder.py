@@ -3,62 +3,66 @@
 import json
 
 import pytest
-from conftest import CLASSIFICATION, RETRIEVAL, TINY_FLAGS, one_line, write_pretraining
+from conftest import CLASSIFICATION, RETRIEVAL, TINY_FLAGS, results, write_pretraining
 
 from engine.classifier import FINETUNE_FILE, PROBE_FILE
 from engine.encoders import load_encoders
-from utils.files import exclusive_folder
 
 RANDOM = ["--pretrained", "random", *TINY_FLAGS]
 
 
-def results(folder):
-    return json.loads((folder / "results.json").read_text())
+CHANGES = {  # script: (flags of the first run, flags of others and what the error says)
+    CLASSIFICATION: (
+        ["--epochs", 1],
+        [
+            (["--epochs", 2], "--epochs 1 instead of --epochs 2"),
+            (["--batch-size", 8], "--batch-size 64 instead of"),
+            (["--wd", 0.1], "--weight-decay 0.0 instead of"),
+            (["--optimizer", "adam"], "--optimizer sgd instead"),
+            (["--seed", 8], "--seed 7 instead of --seed 8"),
+        ],
+    ),
+    RETRIEVAL: (
+        [],
+        [
+            (["--gru-hidden-size", 8], "--gru-hidden-size 16 instead of --gru-hidden-size 8"),
+            (["--classes", 0, 1], "no --classes instead of --classes 0 1"),
+        ],
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    "script, given, other, named",
-    [
-        (CLASSIFICATION, ["--epochs", 1], ["--epochs", 2], "--epochs 1 instead of --epochs 2"),
-        (CLASSIFICATION, ["--epochs", 1], ["--epochs", 1, "--batch-size", 8], "--batch-size 64 instead of"),
-        (CLASSIFICATION, ["--epochs", 1], ["--epochs", 1, "--wd", 0.1], "--weight-decay 0.0 instead of"),
-        (CLASSIFICATION, ["--epochs", 1], ["--epochs", 1, "--optimizer", "adam"], "--optimizer sgd instead"),
-        (CLASSIFICATION, ["--epochs", 1], ["--epochs", 1, "--seed", 8], "--seed 7 instead of --seed 8"),
-        (RETRIEVAL, [], ["--gru-hidden-size", 8], "--gru-hidden-size 16 instead of --gru-hidden-size 8"),
-        (RETRIEVAL, [], ["--classes", 0, 1], "no --classes instead of --classes 0 1"),
-    ],
-)
-def test_results_of_other_flags_are_not_replaced(run, tmp_path, script, given, other, named):
-    command = [script, *RANDOM, "--seed", 7, "--output-dir", "o"]
-    assert run(*command, *given)[0] == 0
+@pytest.mark.parametrize("script", CHANGES)
+def test_results_of_other_flags_are_not_replaced(run, tmp_path, script):
+    given, changes = CHANGES[script]
+    command = [script, *RANDOM, "--seed", 7, "--output-dir", "o", *given]
+    run.succeed(*command)
     before = {path: path.read_bytes() for path in (tmp_path / "o").iterdir()}
-    code, _, err = run(*command, *other)
-    assert code == 2 and one_line(err) and named in err and "--overwrite" in err
+    for other, named in changes:
+        err = run.fail(*command, *other)
+        assert named in err and "--overwrite" in err
     assert {path: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before
-    for flags in (given, [*given, "--print-freq", 3], [*other, "--overwrite"]):  # the same flags; --overwrite
-        code, _, err = run(*command, *flags)
-        assert code == 0, err
+    run.succeed(*command, "--print-freq", 3)  # which changes no result
+    run.succeed(*command, *other, "--overwrite")
     assert results(tmp_path / "o")["flags"] != json.loads(before[tmp_path / "o/config.json"])
 
 
 def test_overwritten_results_are_gone_before_the_new_ones(run, tmp_path, monkeypatch):
     command = [CLASSIFICATION, *RANDOM, "--seed", 7, "--output-dir", "o"]
-    assert run(*command, "--epochs", 1)[0] == 0
+    run.succeed(*command, "--epochs", 1)
     with monkeypatch.context() as patch:
         patch.setattr("engine.classifier.LinearProbe.train_epoch", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(*command, "--epochs", 2, "--overwrite")
     assert not (tmp_path / "o/results.json").exists() and not (tmp_path / "o" / PROBE_FILE).exists()
-    code, out, err = run(*command, "--epochs", 2, "--resume", "auto")
-    assert code == 0 and "starting a new run" in out, err
+    assert "starting a new run" in run.succeed(*command, "--epochs", 2, "--resume", "auto")
 
 
 @pytest.mark.parametrize("script, flags", [(RETRIEVAL, []), (CLASSIFICATION, ["--epochs", 1])])
 def test_runs_without_a_seed_have_separate_folders(run, tmp_path, script, flags):
     """The same command twice, as in README: both results are kept."""
     for _ in range(2):
-        code, _, err = run(script, *RANDOM, *flags)
-        assert code == 0, err
+        run.succeed(script, *RANDOM, *flags)
     found = sorted((tmp_path / "runs").rglob("results.json"))
     assert len(found) == 2 and all(
         path.parent.name.endswith(f"_seed{results(path.parent)['seed']}") for path in found
@@ -67,42 +71,32 @@ def test_runs_without_a_seed_have_separate_folders(run, tmp_path, script, flags)
 
 def test_resume_without_a_seed_finds_the_latest_run(run, tmp_path):
     command = [CLASSIFICATION, *RANDOM, "--resume", "auto"]
-    code, out, err = run(*command, "--epochs", 1)
-    assert code == 0 and "starting a new run" in out, err
-    code, out, err = run(*command, "--epochs", 2)
-    assert code == 0 and "epoch 1, step 0" in out, err
+    assert "starting a new run" in run.succeed(*command, "--epochs", 1)
+    assert "epoch 1, step 0" in run.succeed(*command, "--epochs", 2)
     assert [len(results(path.parent)["flags"]) > 0 for path in tmp_path.rglob("results.json")] == [True]
 
 
 def test_same_folder_spelled_differently_is_the_same_configuration(run, tmp_path):
     path = write_pretraining(tmp_path / "c/checkpoint_0002.pth.tar", ("seq-based",))
     for spelled in ("c/checkpoint_0002.pth.tar", "./c/../c/checkpoint_0002.pth.tar"):
-        code, _, err = run(RETRIEVAL, "--pretrained", spelled, "--seed", 1, "--output-dir", "o")
-        assert code == 0, err
+        run.succeed(RETRIEVAL, "--pretrained", spelled, "--seed", 1, "--output-dir", "o")
     (tmp_path / "o/config.json").write_text("{")
-    code, _, err = run(RETRIEVAL, "--pretrained", path, "--seed", 1, "--output-dir", "o")
-    assert code == 2 and one_line(err) and "o/config.json cannot be read" in err
-
-
-def test_two_retrievals_do_not_share_a_folder(run, tmp_path):
-    with exclusive_folder(tmp_path / "o", "--output-dir"):
-        code, _, err = run(RETRIEVAL, *RANDOM, "--output-dir", tmp_path / "o")
-    assert code == 2 and f"another run is writing to {tmp_path / 'o'}" in err
+    err = run.fail(RETRIEVAL, "--pretrained", path, "--seed", 1, "--output-dir", "o")
+    assert "o/config.json cannot be read" in err
 
 
 def test_classes_restrict_both_splits(run, tmp_path):
-    code, out, err = run(
+    out = run.succeed(
         CLASSIFICATION, *RANDOM, "--epochs", 1, "--classes", 0, "brushing teeth", "--output-dir", "o"
     )
-    assert code == 0 and "10 training and 5 validation clips" in out and "mean class accuracy" in out, err
+    assert "10 training and 5 validation clips" in out and "mean class accuracy" in out
     found = results(tmp_path / "o")
     assert found["clips"] == {"train": 10, "val": 5} and "mean_class" in found["numbers"]["last"]
     for classes, message in (
         (["60"], "no class 60; give names or numbers from 0 to 59"),
         ([9], "has no clip"),
     ):
-        code, _, err = run(RETRIEVAL, *RANDOM, "--classes", *classes)
-        assert code == 2 and one_line(err) and message in err
+        assert message in run.fail(RETRIEVAL, *RANDOM, "--classes", *classes)
 
 
 def test_class_weights_change_the_training(run, tmp_path):
@@ -110,10 +104,9 @@ def test_class_weights_change_the_training(run, tmp_path):
     for flags in ([], ["--class-weights"]):
         folder = tmp_path / f"o{len(flags)}"
         labels = ["--label-fraction", 0.4, "--label-sampling", "uniform"]  # other numbers of clips per class
-        code, _, err = run(
+        run.succeed(
             CLASSIFICATION, *RANDOM, *labels, "--seed", 1, "--epochs", 2, *flags, "--output-dir", folder
         )
-        assert code == 0, err
         losses.append(json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["loss"])
     assert losses[0] != losses[1]
 
@@ -123,12 +116,12 @@ def test_fine_tuned_checkpoint_is_an_encoder(run, tmp_path):
     image = write_pretraining(tmp_path / "image.pth.tar", ("image-based",))
     seq = write_pretraining(tmp_path / "seq.pth.tar", ("seq-based",), gru_hidden_size=24)
     flags = ["--mode", "finetune", "--pretrained", seq, image, "--epochs", 1, "--output-dir", "o"]
-    assert run(CLASSIFICATION, *flags)[0] == 0
+    run.succeed(CLASSIFICATION, *flags)
     path = tmp_path / "o" / FINETUNE_FILE
     loaded = load_encoders(str(path), None, "seq-based_and_image-based")
     assert loaded.title.endswith("fine-tuned for 1 epoch") and loaded.widths == [48, 64]
     before = load_encoders(str(seq)).encoders["seq-based"].state_dict()
     after = loaded.encoders["seq-based"].state_dict()
     assert before.keys() == after.keys() and any((before[name] != after[name]).any() for name in before)
-    code, out, err = run(RETRIEVAL, "--pretrained", path, "--finetune-skeleton-representation", "image-based")
-    assert code == 0 and "fine-tuned" in out, err
+    out = run.succeed(RETRIEVAL, "--pretrained", path, "--finetune-skeleton-representation", "image-based")
+    assert "fine-tuned" in out

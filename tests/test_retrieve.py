@@ -46,13 +46,6 @@ def test_ties_go_to_lowest_index(tile, k):
         assert torch.equal(indices, expected.indices[:k]) and torch.equal(values, expected.values[:k])
 
 
-def test_tie_at_last_neighbor(tile):
-    """The third and fourth best are equal: the one with the lower index is returned."""
-    gallery = torch.tensor([[1.0, 1.0], [0.0, 1.0], [4.0, 3.0], [1.0, 0.0], [1.0, 1.0], [0.0, -1.0]])
-    found, _ = nearest_neighbors(torch.tensor([[1.0, 0.0]]), gallery, 3)
-    assert found.tolist() == [[3, 2, 0]]
-
-
 def test_arguments_are_unchanged_and_norms_do_not_matter():
     gallery, queries = clusters(300, 1)[0], clusters(50, 2)[0]
     before = gallery.clone(), queries.clone()

@@ -1,11 +1,9 @@
 """Joint, bone and motion streams: the functions, and every place that must use the stream of a checkpoint."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSIFICATION, RETRIEVAL, TINY_FLAGS, identical, write_pretraining
+from conftest import CLASSIFICATION, RETRIEVAL, TINY_FLAGS, identical, results, write_pretraining
 
 import action_retrieval
 import extract_features
@@ -13,7 +11,6 @@ from dataset.clips import open_clips
 from dataset.views import evaluation_view
 from engine.checkpoint import load_checkpoint
 from engine.encoders import load_encoders
-from engine.retrieve import unit_blocks
 from facts.skeletons import KINECT_V2
 from models.registry import (
     lay_out,
@@ -93,27 +90,16 @@ def test_pretraining_uses_and_stores_the_stream(pretrain, tmp_path):
     runs = {"joint": [name], "bone": [name, "--stream", "bone"], "suffix": ["_and_".join(names[True])]}
     for folder, flags in runs.items():
         flags = ["--skeleton-representation", *flags, "--epochs", 1]
-        code, out, err = pretrain(tmp_path / folder, *flags)
-        assert code == 0 and ("seq:bone->" in out) == (folder != "joint"), err
+        out = pretrain.succeed(tmp_path / folder, *flags)
+        assert ("seq:bone->" in out) == (folder != "joint")
         checkpoint = load_checkpoint(tmp_path / folder / "checkpoint_0000.pth.tar")
         assert checkpoint["representations"] == names[folder != "joint"]
         weights[folder] = [x for k, x in checkpoint["state_dict"].items() if k.startswith("encoders.query")]
     assert identical(weights["bone"], weights["suffix"]) and not identical(weights["bone"], weights["joint"])
     resume = ["--skeleton-representation", name, "--epochs", 2, "--resume", "auto"]
-    code, _, err = pretrain(tmp_path / "bone", *resume)
-    assert code == 2 and "--skeleton-representation" in err and "bone" in err
-    assert pretrain(tmp_path / "bone", *resume, "--stream", "bone")[0] == 0
-
-
-def test_streams_can_be_contrasted_with_each_other(run, pretrain, tmp_path):
-    names = "seq-based:motion_and_graph-based"
-    code, out, err = pretrain(tmp_path / "c", "--skeleton-representation", names, "--epochs", 1)
-    assert code == 0 and "seq:motion->graph" in out and "graph->seq:motion" in out, err
-    checkpoint = tmp_path / "c" / "checkpoint_0000.pth.tar"
-    flags = ["--pretrained", checkpoint, "--finetune-skeleton-representation", "seq-based"]
-    code, out, err = run(RETRIEVAL, *flags, "--output-dir", tmp_path / "o")
-    assert code == 0, err
-    assert json.loads((tmp_path / "o/results.json").read_text())["representation"] == "seq-based:motion"
+    err = pretrain.fail(tmp_path / "bone", *resume)
+    assert "--skeleton-representation" in err and "bone" in err
+    pretrain.succeed(tmp_path / "bone", *resume, "--stream", "bone")
 
 
 def write_stream_checkpoint(folder, stream):
@@ -145,7 +131,7 @@ def test_encoders_take_the_stream_of_the_checkpoint(tmp_path, view):
 
 def test_every_downstream_script_uses_the_stream(run, tmp_path):
     """With equal weights, only the stream distinguishes the results."""
-    raw, results = tmp_path / "clip.npy", {}
+    raw, arrays = tmp_path / "clip.npy", {}
     np.save(raw, np.random.default_rng(0).normal(size=(30, 25, 3, 1)).astype(np.float32))
     for stream in ("joint", "bone"):
         encoder = ["--pretrained", write_stream_checkpoint(tmp_path, stream)]
@@ -155,27 +141,15 @@ def test_every_downstream_script_uses_the_stream(run, tmp_path):
             "val_features": [RETRIEVAL, *encoder, "--seed", 1, "--save-features"],
             "features": ["extract_features.py", *encoder, "--input", raw, "--output"],
             "logits": [*classify, *encoder, "--save-scores"],
-            "logits of finetune": [*classify, *encoder, "--mode", "finetune", "--save-scores"],
             "logits of supervised": [*classify, *supervised, "--save-scores"],
         }
         for name, command in commands.items():
             file = tmp_path / f"{stream}_{name.replace(' ', '_')}.npz"
             output = [] if name == "features" else ["--output-dir", tmp_path / stream / name]
-            code, _, err = run(*command, file, *output)
-            assert code == 0, err
-            results[stream, name] = np.load(file)[name.split()[0]]
+            run.succeed(*command, file, *output)
+            arrays[stream, name] = np.load(file)[name.split()[0]]
     for name in commands:
-        assert not np.allclose(results["joint", name], results["bone", name]), name
-
-
-def test_retrieval_sums_the_cosine_similarities_of_several_encoders():
-    torch.manual_seed(0)
-    a, b = torch.randn(6, 3), 50 * torch.randn(6, 5)
-    blocks = unit_blocks(torch.cat([a, b], dim=1), [3, 5])
-    cosine = torch.nn.functional.cosine_similarity
-    expected = (cosine(a[:, None], a[None], dim=2) + cosine(b[:, None], b[None], dim=2)) / 2
-    torch.testing.assert_close(cosine(blocks[:, None], blocks[None], dim=2), expected)
-    assert unit_blocks(a, [3]) is a
+        assert not np.allclose(arrays["joint", name], arrays["bone", name]), name
 
 
 def test_retrieval_over_three_streams(run, tmp_path, monkeypatch):
@@ -192,15 +166,13 @@ def test_retrieval_over_three_streams(run, tmp_path, monkeypatch):
     for module, name in ((action_retrieval, "knn_labels"), (extract_features, "nearest_neighbors")):
         monkeypatch.setattr(module, name, record(getattr(module, name)))
     paths = [write_stream_checkpoint(tmp_path, s) for s in STREAMS]
-    code, _, err = run(RETRIEVAL, "--pretrained", *paths, "--output-dir", tmp_path / "o")
-    assert code == 0, err
-    results = json.loads((tmp_path / "o/results.json").read_text())
-    assert results["representation"] == "seq-based_and_seq-based:bone_and_seq-based:motion"
+    run.succeed(RETRIEVAL, "--pretrained", *paths, "--output-dir", tmp_path / "o")
+    names = "seq-based_and_seq-based:bone_and_seq-based:motion"
+    assert results(tmp_path / "o")["representation"] == names
     raw = tmp_path / "clip.npy"
     np.save(raw, np.random.default_rng(0).normal(size=(30, 25, 3, 1)).astype(np.float32))
     flags = ["--input", raw, "--pretrained", *paths, "--output", tmp_path / "f.npz", "--knn-neighbours", 1]
-    code, _, err = run("extract_features.py", *flags)
-    assert code == 0, err
+    run.succeed("extract_features.py", *flags)
     assert len(compared) == 2
     for features in compared:
         norms = features.unflatten(1, (3, -1)).norm(dim=2)  # N x encoders
