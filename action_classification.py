@@ -117,7 +117,7 @@ def report(training: ClassifierTraining, log: RunLog) -> None:
     for which in ("best", "last"):
         result = numbers[which]
         text = ", ".join(f"{NAMES[name]} {result[name]:.2f}%" for name in NAMES if name in result)
-        print(f"{which} (epoch {result['epoch']}): {text}")
+        print(f"{which} (epoch {result['epoch'] + 1}): {text}")
     print(f"written: {path}", flush=True)
     logits, class_names = training.val_logits(), short_class_names(run.val.class_names)
     if run.args.save_scores:

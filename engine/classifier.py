@@ -23,7 +23,7 @@ from .device import memory_metrics
 from .encoders import FINE_TUNING
 from .evaluation import Evaluation, earlier_file
 from .features import TrainingFeatures, random_crops
-from .log import RunLog, step_bar
+from .log import RunLog, position_text, step_bar
 from .optimization import (
     GuardedOptimizer,
     learning_rate,
@@ -168,7 +168,7 @@ class ClassifierTraining(ABC):
             with numbers_in_errors(self.results() if self.history else {}):
                 save_checkpoint(path, self.state())
         if self.epoch < args.epochs:
-            print(f"stopped in epoch {self.epoch}, step {self.step}; --resume auto continues from there")
+            print(f"stopped in {position_text(self.epoch, self.step)}; --resume auto continues from there")
         return self.epoch == args.epochs
 
     def state(self) -> dict:
@@ -198,7 +198,7 @@ class ClassifierTraining(ABC):
                 load_optimizer(self.optimizer.optimizer, checkpoint["optimizer"])
             self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
             self.history = checkpoint["history"]
-        print(f"resumed {path}: epoch {self.epoch}, step {self.step}")
+        print(f"resumed {path}: {position_text(self.epoch, self.step)}")
         for note in schedule_note(self.args, checkpoint["flags"], self.epoch):
             print(note)
 
@@ -249,7 +249,7 @@ class LinearProbe(ClassifierTraining):
             total += loss.detach() * len(y)
         if (nonfinite := self.optimizer.first_nonfinite_step()) is not None:
             raise UserError(
-                f"non-finite loss of the linear probe in epoch {self.epoch}, step {nonfinite}: lower --lr, "
+                f"non-finite loss of the linear probe in {position_text(self.epoch, nonfinite)}: lower --lr, "
                 "or inspect the features (action_retrieval.py --save-features)"
             )
         return total.item() / len(labels)
@@ -344,8 +344,8 @@ def training_to_resume(
 
 def report_epoch(training: ClassifierTraining, metrics: dict[str, float]) -> None:
     """Print the epoch that has just finished, if it is the last one or due by ``--print-freq``."""
-    epoch, epochs = training.epoch - 1, training.args.epochs
-    if epoch % training.args.print_freq == 0 or epoch == epochs - 1:
+    epoch, epochs = training.epoch, training.args.epochs
+    if epoch % training.args.print_freq == 0 or epoch == epochs:
         print(
             f"epoch {epoch:3d}/{epochs}  loss {metrics['loss']:.4f}  top-1 {metrics['top1']:.2f}%  "
             f"top-5 {metrics['top5']:.2f}%  lr {metrics['learning_rate']:.4g}  {metrics['seconds']:.2f} s",

@@ -137,7 +137,7 @@ class Warnings:
         found = problems({**self._last, **averaged}, self._has_queue)
         new = {name: text for name, text in found.items() if name not in self._reported}
         self._reported |= new.keys()
-        return [f"warning, epoch {epoch}: {text}" for text in new.values()]
+        return [f"warning, epoch {epoch + 1}: {text}" for text in new.values()]
 
 
 def named(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:

@@ -104,7 +104,7 @@ class FeatureExtractor:
     def random_crop_features(self, clips: ClipSet, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
         """Return features ``(N, D)`` and labels ``(N,)`` of one random crop per clip, shuffled."""
         batches, make_view = random_crops(clips, FEATURE_BATCH, self.encoders.num_frames, seed, epoch)
-        features = self.extract(batches, make_view, f"features of epoch {epoch}")
+        features = self.extract(batches, make_view, f"features of epoch {epoch + 1}")
         return features, clips.labels.to(self.device)[torch.cat(batches).to(self.device)]
 
     def center_crop_features(

@@ -57,10 +57,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def position_text(epoch: int, step: int) -> str:
+    """Return the position of a training after ``step`` steps of ``epoch``; epochs are displayed from 1."""
+    return f"epoch {epoch + 1}, step {step}"
+
+
 def step_bar(epoch: int, steps: int, done: int, disable: bool | None = None) -> tqdm:
     """Return the progress bar of an epoch; None for ``disable`` shows it on terminals only."""
     style = {"unit": "step", "leave": False, "dynamic_ncols": True}
-    return tqdm(total=steps, initial=done, desc=f"epoch {epoch}", disable=disable, **style)
+    return tqdm(total=steps, initial=done, desc=f"epoch {epoch + 1}", disable=disable, **style)
 
 
 class RemainingTime:

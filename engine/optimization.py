@@ -16,6 +16,7 @@ from dataset.clips import ClipSet
 from utils.errors import UserError
 
 from .checkpoint import save_checkpoint
+from .log import position_text
 
 CPU_SYNC_INTERVAL, GPU_SYNC_INTERVAL = 1, 10  # steps
 
@@ -49,7 +50,7 @@ def schedule_note(args: argparse.Namespace, stored: Mapping[str, Any], epoch: in
     )
     return [
         f"note: --epochs {args.epochs} instead of {before} changes the cosine schedule: the learning rate of "
-        f"epoch {epoch} is {new:.4g} instead of {old:.4g}"
+        f"epoch {epoch + 1} is {new:.4g} instead of {old:.4g}"
     ]
 
 
@@ -174,6 +175,6 @@ class GuardedOptimizer:
             save_checkpoint(path, state())
         names = ", ".join(clips.names[i] for i in batches[step][:8].tolist())
         raise UserError(
-            f"non-finite loss in epoch {epoch}, step {step} (clips {names}, ...); the state before that "
+            f"non-finite loss in {position_text(epoch, step)} (clips {names}, ...); the state before that "
             f"step is saved in {path} for inspection: check these clips or lower --lr"
         )

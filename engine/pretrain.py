@@ -30,7 +30,7 @@ from .checkpoint import BEST_KNN, LAST, RollingCheckpoint, checkpoint_errors, ch
 from .device import default_workers, memory_metrics, to_device
 from .diagnostics import Monitor, Warnings, named
 from .distributed import Group
-from .log import RemainingTime, RunLog, StepReport, duration, step_bar
+from .log import RemainingTime, RunLog, StepReport, duration, position_text, step_bar
 from .optimization import (
     GuardedOptimizer,
     learning_rate,
@@ -95,7 +95,7 @@ class Pretraining:
             if "metrics" in checkpoint:
                 self.metrics.sums, self.metrics.steps = (checkpoint["metrics"][k] for k in ("sums", "steps"))
             self.best_knn = checkpoint.get("best_knn", 0.0)
-        print(f"resumed {point.path}: epoch {self.epoch}, step {self.step}")
+        print(f"resumed {point.path}: {position_text(self.epoch, self.step)}")
 
 
 def build_objectives(args: Flags, representations: tuple[str, ...]) -> list[Objective]:
@@ -282,7 +282,7 @@ def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], remaining: fl
         if values := named(metrics, prefix):
             shown += f"  {title} " + " ".join(f"{name} {value:{style}}" for name, value in values.items())
     return (
-        f"epoch {epoch:4d}/{epochs}  {loss}  {shown}  lr {metrics['learning_rate']:.4g}  "
+        f"epoch {epoch + 1:4d}/{epochs}  {loss}  {shown}  lr {metrics['learning_rate']:.4g}  "
         f"{metrics['clips_per_second']:.0f} clips/s  {duration(remaining)} left"
     )
 
@@ -345,7 +345,7 @@ def train(run: Pretraining, log: RunLog | None) -> int:
         if run.epoch < args.epochs:  # still inside StopRequest: a second SIGTERM must not interrupt the save
             if group.is_main:
                 save_checkpoint(rolling.path, run.state())
-            print(f"stopped in epoch {run.epoch}, step {run.step}; --resume auto continues from there")
+            print(f"stopped in {position_text(run.epoch, run.step)}; --resume auto continues from there")
             return EXIT_RESUMABLE
     if log is not None and metrics:
         log.hyperparameters({k: v for k, v in metrics.items() if "logit" not in k})

@@ -176,7 +176,7 @@ def train_autoencoder(features: Tensor, batch_size: int, seed: int, print_freq: 
             total += loss.detach() * len(x)
         schedule.step()
         if (epoch + 1) % print_freq == 0 or epoch + 1 == EPOCHS:
-            tqdm.write(f"autoencoder epoch {epoch:3d}/{EPOCHS}  loss {total.item() / len(features):.6f}")
+            tqdm.write(f"autoencoder epoch {epoch + 1:3d}/{EPOCHS}  loss {total.item() / len(features):.6f}")
     return model.eval()
 
 

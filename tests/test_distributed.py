@@ -60,7 +60,7 @@ def test_two_processes_stopped_and_resumed_equal_one(pretrain, training_store, t
     worker = pretraining_script(tmp_path / "worker.py", WORKER)
     two = [worker, *FLAGS, "--data-root", training_store, "--checkpoint-path", tmp_path / "two"]
     (code, out, err), (other_code, other_out, other_err) = run_ranks(2, *two, STOP_AT="(1, 2)")
-    assert code == other_code == EXIT_RESUMABLE and "stopped in epoch 1, step 3" in out, err
+    assert code == other_code == EXIT_RESUMABLE and "stopped in epoch 2, step 3" in out, err
     assert other_out == "", "only the first process prints"
     assert "finalized" not in err + other_err
     (code, _, err), _ = run_ranks(2, *two, "--resume", "auto")

@@ -103,9 +103,14 @@ def test_scores_of_a_classifier_are_those_of_its_results(run, tmp_path):
     assert saved.names[0].startswith("S001C001") and saved.class_names[0] == "drink water"
 
 
+def contents(folder):
+    """The content of each file in a folder, by path."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_folder_of_another_run_is_not_overwritten(run, files, tmp_path, pretrained, probe):
     probe.succeed(tmp_path / "probe", "--epochs", 1)
     for folder in (pretrained, tmp_path / "probe"):
-        before = {path: path.read_bytes() for path in folder.iterdir()}
+        before = contents(folder)
         assert "choose another --output-dir" in run.fail("ensemble.py", *files, "--output-dir", folder)
-        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+        assert contents(folder) == before

@@ -73,7 +73,7 @@ def test_full_device_does_not_lose_the_numbers(run, tmp_path):
     np.save(tmp_path / "clip.npy", np.random.default_rng(0).normal(size=(40, 25, 3, 2)).astype(np.float32))
     for script, flags, number in (
         (RETRIEVAL, ["--output-dir", "r", "--save-features"], "1-nearest-neighbor retrieval"),
-        (CLASSIFICATION, ["--output-dir", "c", "--epochs", 1, "--save-scores"], "best (epoch 0): top-1"),
+        (CLASSIFICATION, ["--output-dir", "c", "--epochs", 1, "--save-scores"], "best (epoch 1): top-1"),
         (EXTRACTION, ["--input", "clip.npy", "--output"], ""),
     ):
         code, out, err = run(script, *RANDOM, *flags, full)

@@ -74,7 +74,7 @@ def test_ctrl_c_that_also_ends_tee(pretrain, small_store, tmp_path):
     assert (saved["epoch"], saved["step"]) >= (1, 0)
     flags = [*FLAGS, "--epochs", saved["epoch"] + 1, "--resume", "auto", "--data-root", small_store]
     out = pretrain.succeed(folder, *flags)
-    assert f"epoch {saved['epoch']}, step {saved['step']}" in out
+    assert f"epoch {saved['epoch'] + 1}, step {saved['step']}" in out
     assert [line["epoch"] for line in log_lines(folder)] == list(range(saved["epoch"] + 1))
 
 

@@ -91,7 +91,7 @@ def test_run_interrupted_within_an_epoch_resumes_exactly(run, tmp_path, represen
     with saved_at_every_opportunity(), in_optimizer_step(5, end):
         assert run(*flags, folder)[0] == ended
     assert not (folder / "results.json").exists()
-    assert f"epoch 1, step {step}" in run.succeed(*flags, folder)
+    assert f"epoch 2, step {step}" in run.succeed(*flags, folder)
     run.succeed(*flags, folder)  # no epoch is left to train
     assert same(weights(tmp_path / "whole"), weights(folder))
     assert results(folder)["numbers"] == results(tmp_path / "whole")["numbers"]
@@ -162,7 +162,7 @@ def test_non_finite_loss_stops_before_update(run, tmp_path, small_store):
     path = small_store / "ntu60" / "frames.npy"
     np.save(path, np.full_like(np.load(path), np.nan))
     err = run.fail(*SUPERVISED, "--epochs", 1, "--output-dir", "o")
-    assert "non-finite loss in epoch 0, step 0 (clips S001C" in err
+    assert "non-finite loss in epoch 1, step 0 (clips S001C" in err
     kept = load_checkpoint(tmp_path / "o/checkpoint_nonfinite.pth.tar")["state_dict"]
     assert all(torch.isfinite(x).all() for x in kept.values())
 

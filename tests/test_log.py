@@ -58,7 +58,7 @@ def test_resumed_run_repeats_and_continues_the_log(pretrain, tmp_path):
     (tmp_path / "c" / "checkpoint_0002.pth.tar").unlink()
     path.write_bytes(path.read_bytes()[:-40])
     out = pretrain.succeed(tmp_path / "c", *flags, "--resume", "auto")
-    assert "checkpoint_0000.pth.tar: epoch 1, step 0" in out
+    assert "checkpoint_0000.pth.tar: epoch 2, step 0" in out
     assert without_speed(log_lines(tmp_path / "c")) == without_speed(before)
     assert log_lines(tmp_path / "c")[0] == before[0]
 
@@ -89,7 +89,7 @@ def test_probe_logs_an_epoch_before_its_checkpoint(probe, tmp_path, monkeypatch)
         assert probe(tmp_path / "o", "--epochs", 2, "--seed", 1)[0] == 130
     assert logged_epochs(tmp_path / "o") == [0]
     out = probe.succeed(tmp_path / "o", "--epochs", 2, "--seed", 1, "--resume", "auto")
-    assert f"{PROBE_FILE}: epoch 1" in out
+    assert f"{PROBE_FILE}: epoch 2" in out
     assert logged_epochs(tmp_path / "o") == [0, 1]
 
 

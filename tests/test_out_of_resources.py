@@ -40,7 +40,7 @@ def test_full_disk_keeps_earlier_checkpoints(pretrain, pretrained, limit_file_si
         assert f"cannot write {pretrained / name}.pth.tar ([Errno 27] File too large)" in err
         assert checkpoints_and_results(pretrained) == before
         assert log_lines(pretrained)[:2] == log
-    assert "epoch 2, step 0" in pretrain.succeed(*flags)
+    assert "epoch 3, step 0" in pretrain.succeed(*flags)
     assert [line["epoch"] for line in log_lines(pretrained)] == [0, 1, 2]
 
 

@@ -10,6 +10,7 @@ import torch
 from conftest import INTER, INTRA, RETRIEVAL, in_optimizer_step, log_lines
 
 PRESET = Path(__file__).resolve().parents[1] / "presets" / "small_dataset.txt"
+STREAMS = PRESET.with_name("streams.txt")
 TINY = ("--batch-size", "8", "--num-frames", "4", "--gru-hidden-size", "4", "--gru-num-layers", "1")
 
 
@@ -28,10 +29,11 @@ def test_flags_after_a_preset_override_it(run, tmp_path):
     assert (flags["moco_k"], flags["moco_m"], flags["cos"]) == (0, 0.25, True)
 
 
-@pytest.mark.parametrize("script", [INTRA, INTER])
-def test_preset_of_small_datasets_trains(run, tmp_path, script):
+@pytest.mark.parametrize("script, others", [(INTRA, []), (INTER, []), (INTER, [STREAMS])])
+def test_preset_of_small_datasets_trains(run, tmp_path, script, others):
     size = ("--batch-size", "8", "--gru-hidden-size", "4", "--graph-width", "4", "--graph-num-blocks", "1")
-    code, out, error = run(script, f"@{PRESET}", *size, "--steps", "3", "--checkpoint-path", tmp_path / "a")
+    presets = [f"@{preset}" for preset in (PRESET, *others)]
+    code, out, error = run(script, *presets, *size, "--steps", "3", "--checkpoint-path", tmp_path / "a")
     assert code == 0, error
     (name,) = [p.name for p in (tmp_path / "a").glob("*_0*.tar")][-1:]
     state = torch.load(tmp_path / "a" / name, weights_only=True)["state_dict"]

@@ -86,7 +86,7 @@ def test_non_finite_features_stop_the_probe(run, tmp_path, small_store):
     path = small_store / "ntu60" / "frames.npy"
     np.save(path, np.full_like(np.load(path), np.nan))
     err = run.fail(*PROBE, "--epochs", 2, "--output-dir", "o")
-    assert "non-finite loss of the linear probe in epoch 0, step 0" in err
+    assert "non-finite loss of the linear probe in epoch 1, step 0" in err
     assert not (tmp_path / "o" / PROBE_FILE).exists() and not (tmp_path / "o/results.json").exists()
 
 

@@ -72,7 +72,7 @@ def test_runs_without_a_seed_have_separate_folders(run, tmp_path, script, flags)
 def test_resume_without_a_seed_finds_the_latest_run(run, tmp_path):
     command = [CLASSIFICATION, *RANDOM, "--resume", "auto"]
     assert "starting a new run" in run.succeed(*command, "--epochs", 1)
-    assert "epoch 1, step 0" in run.succeed(*command, "--epochs", 2)
+    assert "epoch 2, step 0" in run.succeed(*command, "--epochs", 2)
     assert [len(results(path.parent)["flags"]) > 0 for path in tmp_path.rglob("results.json")] == [True]
 
 

@@ -33,8 +33,8 @@ def test_stopped_pretraining_matches_uninterrupted_one(pretrain, tmp_path):
     pretrain.succeed(tmp_path / "whole", *flags)
     with in_optimizer_step(8, terminate):
         code, out, _ = pretrain(tmp_path / "c", *flags)
-    assert code == EXIT_RESUMABLE and "stopped in epoch 1, step 3" in out
-    assert "epoch 1, step 3" in pretrain.succeed(tmp_path / "c", *flags, *RESUME)
+    assert code == EXIT_RESUMABLE and "stopped in epoch 2, step 3" in out
+    assert "epoch 2, step 3" in pretrain.succeed(tmp_path / "c", *flags, *RESUME)
     assert same_state(tmp_path / "whole" / SECOND, tmp_path / "c" / SECOND)
     whole, resumed = (log_lines(tmp_path / name) for name in ("whole", "c"))
     names = [name for name in whole[1] if name == "loss" or "/" in name]
@@ -51,7 +51,7 @@ def test_stopped_or_killed_probe_matches_uninterrupted_one(probe, tmp_path):
         assert probe(tmp_path / "killed", *flags)[0] == 130
     for folder in (tmp_path / "stopped", tmp_path / "killed"):
         assert not (folder / "results.json").exists()
-        assert f"{PROBE_FILE}: epoch 2" in probe.succeed(folder, *flags, *RESUME)
+        assert f"{PROBE_FILE}: epoch 3" in probe.succeed(folder, *flags, *RESUME)
         assert same_state(tmp_path / "whole" / PROBE_FILE, folder / PROBE_FILE)
         assert results(tmp_path / "whole")["numbers"] == results(folder)["numbers"]
 
@@ -60,7 +60,7 @@ def test_more_epochs_of_a_cosine_schedule_have_a_note(pretrain, probe, tmp_path)
     for run, flags, rate in ((pretrain, ["--lr", 0.02], 0.01), (probe, ["--seed", 1], 0.05)):
         folder, flags = tmp_path / str(rate), [*flags, "--cos"]
         run.succeed(folder, *flags, "--epochs", 2)
-        note = f"changes the cosine schedule: the learning rate of epoch 2 is {rate} instead of 0\n"
+        note = f"changes the cosine schedule: the learning rate of epoch 3 is {rate} instead of 0\n"
         assert note in run.succeed(folder, *flags, "--epochs", 4, *RESUME)
         assert "cosine schedule" not in run.succeed(folder, *flags, "--epochs", 4, *RESUME)
 
@@ -69,9 +69,9 @@ def test_unreadable_checkpoints_are_skipped_but_not_overwritten(run, pretrain, p
     """Sizes and representations come from the checkpoint that can be read."""
     flags = [*PRETRAINING_FLAGS, "--checkpoint-path", pretrained, *RESUME]
     for damaged, content, resumed in (
-        (LAST, b"", f"{SECOND}: epoch 2, step 0"),
-        (LAST, b"PK\x03\x04 and so on", f"{SECOND}: epoch 2, step 0"),
-        (SECOND, (pretrained / SECOND).read_bytes()[:-2000], f"{FIRST}: epoch 1, step 0"),
+        (LAST, b"", f"{SECOND}: epoch 3, step 0"),
+        (LAST, b"PK\x03\x04 and so on", f"{SECOND}: epoch 3, step 0"),
+        (SECOND, (pretrained / SECOND).read_bytes()[:-2000], f"{FIRST}: epoch 2, step 0"),
     ):
         (pretrained / damaged).write_bytes(content)
         out = run.succeed("main_moco_inter_skeleton.py", *flags)
@@ -131,7 +131,7 @@ def test_resume_rejects_other_flags(pretrain, pretrained, flags, message):
 
 def test_probe_resumes_with_its_random_seed(probe, tmp_path):
     probe.succeed(tmp_path / "o", "--epochs", 2)
-    assert "epoch 2" in probe.succeed(tmp_path / "o", "--epochs", 3, *RESUME)
+    assert "epoch 3" in probe.succeed(tmp_path / "o", "--epochs", 3, *RESUME)
     for flags, message in (
         (["--protocol", "cross_subject"], "--protocol cross_subject, but"),
         (["--lr", "0.5"], "--lr 0.5, but"),
@@ -182,6 +182,6 @@ def test_flag_that_an_older_checkpoint_lacks_has_its_default(pretrain, pretraine
     err = pretrain.fail(tmp_path / "old", *flags, "--graph-encoder", "stgcn")
     assert "--graph-encoder stgcn, but " in err
     for folder in (pretrained, tmp_path / "old"):
-        assert "epoch 2, step 0" in pretrain.succeed(folder, *flags)
+        assert "epoch 3, step 0" in pretrain.succeed(folder, *flags)
     assert same_state(pretrained / THIRD, tmp_path / "old" / THIRD)
     assert load_checkpoint(tmp_path / "old" / THIRD)["sizes"]["graph_encoder"] == "agcn"

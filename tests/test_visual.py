@@ -229,7 +229,7 @@ def test_report_page(run, pretrain, tmp_path):
     assert code == 0 and "most confused pairs" in out and "per-class accuracy: " in out, err
     classes = list(csv.DictReader((folder / "probe/confusion.csv").open()))
     right = sum(int(row["clips"]) * float(row["accuracy"] or 0) for row in classes) / 10
-    assert f"last (epoch 1): top-1 {right:.2f}%" in out, "the confusion matrix is that of the last epoch"
+    assert f"last (epoch 2): top-1 {right:.2f}%" in out, "the confusion matrix is that of the last epoch"
     commands = [
         f"python {INTER} --checkpoint-path {folder}/inter",
         f"python {CLASSIFICATION} {folder}/probe/",
@@ -302,7 +302,7 @@ def test_report_page_warns_of_a_failed_pretraining(run, tmp_path):
     assert run("visual.page", folder)[0] == 0
     text = (folder / "index.html").read_text()
     (warning,) = re.findall(r'<p class="warning">(.*)</p>', text)
-    assert warning.startswith("collapsed: warning, epoch 2: seq: the features have collapsed")
+    assert warning.startswith("collapsed: warning, epoch 3: seq: the features have collapsed")
     assert "healthy seq: 26" in charts(text)["Effective rank of the features"]
     assert "collapsed seq: 12.5" in charts(text)["1-NN accuracy on training labels"]
 

@@ -81,7 +81,7 @@ class Training:
         for entry in self.log:
             values = {"": entry[metric]} if metric in entry else named(entry, metric)
             for name, value in values.items():
-                curves[name].append((entry["epoch"], value))
+                curves[name].append((entry["epoch"] + 1, value))
         return dict(curves)
 
     def warnings(self) -> list[str]:
