@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_gen import command_line as flags
 from data_gen.own_clips import prepare_clip
 from data_gen.sources import Issue
-from data_gen.store_writer import Clip, FileResult, StoreWriter, count_splits, prepare, preview
+from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, count_splits, prepare, preview
 from dataset.store_format import MAX_CLASSES
 from facts.datasets import DATASETS, MAX_FRAMES, parse_ntu_name
 from facts.skeletons import KINECT_V2, Skeleton, load_skeleton, skeleton_of
@@ -82,6 +82,8 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_args(arguments)
+    if args.out_folder and not args.dry_run:
+        check_target(args.out_folder, args.overwrite)  # before the pickle is read
     class_names = flags.read_class_flags(args)
     protocols, annotations, left_out = read_annotations(args.data_path, args.dataset, args.num_classes)
     if args.dry_run:

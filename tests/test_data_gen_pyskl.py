@@ -425,3 +425,11 @@ def test_truncated_pickle_raises(tmp_path):
         path.write_bytes(data[:length])
         with pytest.raises(UserError):
             read_pickle(path)
+
+
+def test_existing_folder_is_refused_before_the_pickle_is_read(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/notes.txt").write_text("")
+    (tmp_path / "ntu60.pkl").write_bytes(b"not a pickle")
+    with pytest.raises(UserError, match="exists but is not a store"):
+        prepare(tmp_path / "ntu60.pkl", tmp_path / "store")
