@@ -56,7 +56,7 @@ def parse_args() -> Flags:
     text = "save features, labels and names of both splits, in the order of the store"
     group.add_argument("--save-features", type=expanded_path, metavar="FILE.npz", help=text)
     text = "number format of the features, in memory and in the file of --save-features (default: float32)"
-    group.add_argument("--feature-dtype", choices=["float32", "float16"], default="float32", help=text)
+    group.add_argument("--feature-dtype", choices=["float32", "float16"], help=text)
     text = "keep the features of a split in a temporary file if they take more memory than this"
     group.add_argument("--feature-memory", type=POSITIVE, metavar="GB", help=text)
     text = "also report retrieval on autoencoder codes of the features"
@@ -123,7 +123,7 @@ def main() -> int:
     run.note_missing_classes()
     if args.autoencoder and not run.train.has_labels:
         raise UserError("--autoencoder needs labels, but the clips have none")
-    if args.autoencoder and (args.feature_dtype != "float32" or args.feature_memory):
+    if args.autoencoder and (args.feature_dtype == "float16" or args.feature_memory):
         raise UserError(
             "--autoencoder needs float32 features in memory; omit --feature-dtype and --feature-memory"
         )
@@ -142,7 +142,7 @@ def evaluate(run: Evaluation, shown: list[int]) -> None:
     args, encoders, k = run.args, run.extractor.encoders, run.args.knn_neighbours
     style = Style.of(args)
     storage = FeatureStorage(
-        getattr(torch, args.feature_dtype), 1e9 * (args.feature_memory or math.inf), run.folder
+        getattr(torch, args.feature_dtype or "float32"), 1e9 * (args.feature_memory or math.inf), run.folder
     )
     extract, empty = run.extractor.center_crop_features, partial(storage.empty, device=run.extractor.device)
     train, val = (extract(clips, f"{clips.split} features", storage) for clips in (run.train, run.val))

@@ -41,6 +41,7 @@ FREE_FLAGS = {
     "workers",
     "gpu",
     "data_device",
+    "feature_memory",
     "tf32",
     "print_freq",
     "pretrain_skeleton_representation",  # official checkpoints do not store it

@@ -116,6 +116,8 @@ def test_features_in_a_file_and_in_half_precision(run, tmp_path, monkeypatch):
         with np.load(path) as file:
             saved.append([file["train_features"], file["val_features"]])
     assert lines[0] == lines[1]
+    again = [*given, "--feature-memory", 1, "--output-dir", tmp_path / "memory"]
+    assert run(RETRIEVAL, *again)[0] == 0, "where the features are does not matter to the results"
     for memory, file, half in zip(*saved):
         assert np.array_equal(memory, file) and half.dtype == np.float16
         np.testing.assert_allclose(memory, half, rtol=1e-3, atol=1e-6)
