@@ -36,14 +36,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 _FILES = sorted((Path(__file__).parent / "class_names").glob("*.txt"))
 _NAMES = {path.stem: read_class_names(path) for path in _FILES}
-CLASS_NAMES = {
-    "ntu60": _NAMES["ntu"][:60],
-    "ntu120": _NAMES["ntu"],
-    "pku1": _NAMES["pku"],
-    "pku2": _NAMES["pku"],
-    "ucla": _NAMES["ucla"],
-    "sbu": _NAMES["sbu"],
-}
+_NTU, _PKU = _NAMES.pop("ntu"), _NAMES.pop("pku")
+CLASS_NAMES = {"ntu60": _NTU[:60], "ntu120": _NTU, "pku1": _PKU, "pku2": _PKU, **_NAMES}
 
 
 def published_class_names(dataset: str, num_classes: int) -> tuple[str, ...]:
