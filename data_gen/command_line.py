@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_gen.parallel import MAX_DEFAULT_WORKERS, default_workers
 from facts.class_names import read_class_names
 from facts.skeletons import SKELETONS
-from options.parser import POSITIVE_INT, expanded_path
+from options.parser import POSITIVE_INT, Parser, expanded_path
 from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -40,6 +40,19 @@ def add_dry_run_flag(parser: argparse.ArgumentParser) -> None:
     """Add ``--dry_run``."""
     text = "only print the counts of clips next to the published ones, and what would be left out"
     add_flag(parser, "dry_run", action="store_true", help=text)
+
+
+def parse_published(
+    documentation: str | None, dataset: str, text: str, arguments: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse the flags of a script that prepares one published dataset; ``text`` is the help of the input."""
+    parser = Parser(documentation)
+    add_path_flag(parser, "data_path", nargs="+", required=True, help=text)
+    add_dry_run_flag(parser)
+    add_store_flags(parser, f"data/{dataset}")
+    args = parser.parse_args(arguments)
+    args.out_folder = args.out_folder or DATA_FOLDER / dataset
+    return args
 
 
 def add_class_flags(parser: argparse.ArgumentParser, default: str) -> None:

@@ -12,7 +12,6 @@ literature reports the mean over the folds.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -24,11 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen import command_line as flags
 from data_gen.own_clips import prepare_clip
-from data_gen.sources import Issue, RawFile, find_raw_files, first_reason, load_contents
-from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, count_splits, prepare, preview
+from data_gen.sources import Issue, RawFile, find_raw_files, first_reason
+from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, prepare_files
 from facts.datasets import DATASETS
 from facts.skeletons import SBU
-from options.parser import Parser
 from utils.errors import BadFile, UserError, parse_errors, run_script
 
 DATASET = "sbu"
@@ -43,34 +41,18 @@ _NAME = re.compile(r"(?:.*/)?(s\d\ds\d\d)/0([1-8])/(\d{3})/skeleton_pos", re.ASC
 SCALE, OFFSET = np.array([-2.56, -1.92, 1.28]), np.array([1.28, 0.96, 0.0])  # to meters, y upwards
 
 
-def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(__doc__)
-    text = "folders or zip archives with the folders of the pairs"
-    flags.add_path_flag(parser, "data_path", nargs="+", required=True, help=text)
-    flags.add_dry_run_flag(parser)
-    flags.add_store_flags(parser, "data/sbu")
-    args = parser.parse_args(arguments)
-    args.out_folder = args.out_folder or flags.DATA_FOLDER / DATASET
-    return args
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = parse_args(arguments)
+    args = flags.parse_published(
+        __doc__, DATASET, "folders or zip archives with the folders of the pairs", arguments
+    )
     if not args.dry_run:
         check_target(args.out_folder, args.overwrite)
-    left_out: list[Issue] = []
-    files = select_files(find_raw_files(args.data_path, ".txt", left_out=left_out), left_out)
-    info = DATASETS[DATASET]
-    if args.dry_run:
-        counts = count_splits(info.protocols, (parse_path(file.full_name).splits for file in files))
-        print("\n".join(preview(DATASET, counts, left_out)))
-        return 0
-    origin = flags.provenance("data_gen/sbu_gendata.py", args, ("data_path",))
-    store = StoreWriter(
-        args.out_folder, DATASET, info.num_classes, info.protocols, origin, args.overwrite, SBU
-    )
-    store.left_out += left_out
-    return prepare(store, read_clip, load_contents(files), args)
+    info, origin = DATASETS[DATASET], flags.provenance("data_gen/sbu_gendata.py", args, ("data_path",))
+    folder, overwrite = args.out_folder, args.overwrite
+    store = StoreWriter(folder, DATASET, info.num_classes, info.protocols, origin, overwrite, SBU)
+    files = find_raw_files(args.data_path, ".txt", left_out=store.left_out)
+    files = select_files(files, store.left_out)
+    return prepare_files(store, files, lambda file: parse_path(file.full_name).splits, read_clip, args)
 
 
 def select_files(files: Sequence[RawFile], left_out: list[Issue]) -> list[RawFile]:

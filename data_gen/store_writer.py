@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from data_gen.output_folder import atomic_folder, check_folder, write_errors
 from data_gen.parallel import ordered_map
-from data_gen.sources import Issue, first_reason
+from data_gen.sources import Issue, RawFile, first_reason, load_contents
 from data_gen.units import UnitCheck
 from dataset import store_format as layout
 from facts.class_names import published_class_names
@@ -89,6 +89,21 @@ def prepare(
             _check_errors(store, args.on_error)
             progress.update(len(results))
     return report(store, time.perf_counter() - start)
+
+
+def prepare_files(
+    store: StoreWriter,
+    files: Sequence[RawFile],
+    splits_of: Callable[[RawFile], Mapping[str, str]],
+    read: Callable[[RawFile], FileResult],
+    args: argparse.Namespace,
+) -> int:
+    """Prepare a published dataset of one clip per file; ``--dry-run`` only counts the clips by their splits."""
+    if args.dry_run:
+        counts = count_splits(store.protocols, map(splits_of, files))
+        print("\n".join(preview(store.dataset, counts, store.left_out)))
+        return 0
+    return prepare(store, read, load_contents(files), args)
 
 
 def _read_all(read: Callable[[Input], FileResult], inputs: Sequence[Input]) -> list[FileResult]:

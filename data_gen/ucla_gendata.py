@@ -11,7 +11,6 @@ written atomically. Its store.json lists every file that was left out, with the 
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -24,11 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_gen import command_line as flags
 from data_gen.own_clips import prepare_clip
-from data_gen.sources import Issue, RawFile, find_raw_files, first_reason, load_contents
-from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, count_splits, prepare, preview
+from data_gen.sources import Issue, RawFile, find_raw_files, first_reason
+from data_gen.store_writer import Clip, FileResult, StoreWriter, check_target, prepare_files
 from facts.datasets import DATASETS
 from facts.skeletons import KINECT_V1
-from options.parser import Parser
 from utils.errors import BadFile, UserError, parse_errors, run_script
 
 DATASET = "ucla"
@@ -37,33 +35,16 @@ VAL_VIEWS = {"cross_view": 3, "view1": 1, "view2": 2}  # protocol -> view of the
 _NAME = re.compile(r"a(\d\d)_s\d\d_e\d\d_v0([123])", re.ASCII)
 
 
-def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(__doc__)
-    text = "folders or zip archives with the .json files"
-    flags.add_path_flag(parser, "data_path", nargs="+", required=True, help=text)
-    flags.add_dry_run_flag(parser)
-    flags.add_store_flags(parser, "data/ucla")
-    args = parser.parse_args(arguments)
-    args.out_folder = args.out_folder or flags.DATA_FOLDER / DATASET
-    return args
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = parse_args(arguments)
+    args = flags.parse_published(__doc__, DATASET, "folders or zip archives with the .json files", arguments)
     if not args.dry_run:
         check_target(args.out_folder, args.overwrite)
-    left_out: list[Issue] = []
-    files = select_files(find_raw_files(args.data_path, ".json", left_out=left_out), left_out)
-    info = DATASETS[DATASET]
-    if args.dry_run:
-        counts = count_splits(info.protocols, (parse_name(file.name)[1] for file in files))
-        print("\n".join(preview(DATASET, counts, left_out)))
-        return 0
-    origin = flags.provenance("data_gen/ucla_gendata.py", args, ("data_path",))
-    folder = args.out_folder
-    store = StoreWriter(folder, DATASET, info.num_classes, info.protocols, origin, args.overwrite, KINECT_V1)
-    store.left_out += left_out
-    return prepare(store, read_clip, load_contents(files), args)
+    info, origin = DATASETS[DATASET], flags.provenance("data_gen/ucla_gendata.py", args, ("data_path",))
+    folder, overwrite = args.out_folder, args.overwrite
+    store = StoreWriter(folder, DATASET, info.num_classes, info.protocols, origin, overwrite, KINECT_V1)
+    files = find_raw_files(args.data_path, ".json", left_out=store.left_out)
+    files = select_files(files, store.left_out)
+    return prepare_files(store, files, lambda file: parse_name(file.name)[1], read_clip, args)
 
 
 def select_files(files: Sequence[RawFile], left_out: list[Issue]) -> list[RawFile]:
