@@ -98,7 +98,7 @@ def prepare_files(
     read: Callable[[RawFile], FileResult],
     args: argparse.Namespace,
 ) -> int:
-    """Prepare a published dataset of one clip per file; ``--dry-run`` only counts the clips by their splits."""
+    """Prepare a published dataset of one clip per file; ``--dry-run`` only counts the clips per split."""
     if args.dry_run:
         counts = count_splits(store.protocols, map(splits_of, files))
         print("\n".join(preview(store.dataset, counts, store.left_out)))
