@@ -27,7 +27,9 @@ DECAY, DECAY_EPOCHS = 0.95, 50  # per epoch, although the official code calls th
 
 def norms(features: Tensor) -> Tensor:
     """Return the norm of each row, ``(N, D) -> (N,)``, at least 1e-12; ``UserError`` if one is non-finite."""
-    values = torch.cat([torch.linalg.vector_norm(tile.float(), dim=1) for tile in features.split(TILE)])
+    values = torch.empty(len(features), device=features.device)
+    for norm, tile in zip(values.split(TILE), features.split(TILE)):
+        torch.linalg.vector_norm(tile.float(), dim=1, out=norm)
     if not values.isfinite().all():
         raise UserError(
             f"the features of {(~values.isfinite()).sum()} of {len(features)} clips are non-finite; check "
@@ -82,13 +84,16 @@ def nearest_neighbors(
 
 def nearest_of_block(queries: Tensor, gallery: Tensor, scale: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return indices and values ``(N, k)`` of each row's k largest in ``queries @ gallery.T * scale``."""
-    found = []
-    for start in range(0, len(gallery), TILE):
-        part = gallery[start : start + TILE].to(queries)
-        products = (queries @ part.t()).mul_(scale[start : start + TILE])  # N x TILE
-        columns, values = largest_columns(products, min(k, len(part)))
-        found.append((columns + start, values))
-    indices, values = (torch.cat(parts, dim=1) for parts in zip(*found))
+    counts = [min(k, len(part)) for part in gallery.split(TILE)]
+    # Allocated once: small tensors that outlive a tile would keep the allocator from reusing its memory.
+    indices = torch.empty(len(queries), sum(counts), dtype=torch.int64, device=queries.device)
+    values = queries.new_empty(indices.shape)
+    parts = zip(gallery.split(TILE), scale.split(TILE), indices.split(counts, 1), values.split(counts, 1))
+    for tile, (part, part_scale, part_indices, part_values) in enumerate(parts):
+        products = (queries @ part.to(queries).t()).mul_(part_scale)  # N x TILE
+        columns, largest = largest_columns(products, part_values.shape[1])
+        torch.add(columns, tile * TILE, out=part_indices)
+        part_values.copy_(largest)
     order = values.sort(dim=1, descending=True, stable=True).indices[:, :k]  # stable: earlier tiles first
     return indices.gather(1, order), values.gather(1, order)
 
