@@ -58,6 +58,7 @@ def complete_pretraining(
     complete = Flags(args, **flags)
     check_epochs(complete)
     check_queue(complete, len(clips))
+    check_distillation(complete, len(clips))
     return complete, lines + queue_note(complete, len(clips))
 
 
@@ -140,6 +141,13 @@ def check_epochs(args: argparse.Namespace) -> None:
     """Raise ``UserError`` if ``--start-epoch`` leaves no epoch to train."""
     message = f"--start-epoch {args.start_epoch} leaves no epoch of --epochs {args.epochs} to train"
     reject((args.start_epoch >= args.epochs, f"{message}; epochs are counted from 0"))
+
+
+def check_distillation(args: argparse.Namespace, num_clips: int) -> None:
+    """Raise ``UserError`` if the run is over before ``--distill-start``."""
+    steps, start = args.epochs * (num_clips // args.batch_size), args.distill_start
+    message = f"--distill-start {start}: the run has only {steps} steps; lower it, for example to a tenth"
+    reject((args.distill != "none" and start >= steps, message))
 
 
 def check_queue(args: argparse.Namespace, num_clips: int) -> None:

@@ -40,6 +40,15 @@ def test_preset_of_small_datasets_trains(run, tmp_path, script, others):
     assert all(x.isfinite().all() for x in state.values())
 
 
+def test_distillation_that_would_never_start_is_an_error(run, tmp_path):
+    """The preset has a start for its 32,000 steps; these 3 are two epochs of two steps."""
+    flags = [f"@{PRESET}", f"@{STREAMS}", *TINY, "--distill", "inter", "--steps", 3]
+    code, _, error = run(INTER, *flags, "--checkpoint-path", tmp_path / "a")
+    assert code == 2 and "--distill-start 3200: the run has only 4 steps" in error
+    code, out, error = run(INTER, *flags, "--distill-start", 1, "--checkpoint-path", tmp_path / "a")
+    assert code == 0 and "distillation" in out, error
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"--cos '\n", "No closing quotation"), (b"\xff\xfe\x00", "not a text file"), (None, "No such file")],
