@@ -55,9 +55,8 @@ class FeatureStorage:
             return torch.empty(count, width, dtype=self.dtype, device=device)
         print(f"{size / 1e9:.2f} GB of features are kept in a temporary file in {self.folder}", flush=True)
         with tempfile.TemporaryFile(dir=self.folder) as file:
-            if hasattr(
-                os, "posix_fallocate"
-            ):  # without it, a full disk ends the process when a page is written
+            # Without allocation, a full disk would end the process when a page is written.
+            if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
             dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
             return torch.from_numpy(np.memmap(file, dtype, "r+", shape=(count, width)))
